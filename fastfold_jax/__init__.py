@@ -1,0 +1,1 @@
+"""FastFold-JAX: AlphaFold 2 in JAX. Importing this package starts no JAX backend."""

@@ -1,0 +1,22 @@
+"""Fixtures that many tests share: where test data lie."""
+
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """Directory of the data files committed beside the tests."""
+    return REPOSITORY / "tests" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Directory of the larger data set that may lie beside a checkout; tests that need it skip when it is absent."""
+    path = REPOSITORY.parent / "shared" / "data"
+    if not path.is_dir():
+        pytest.skip(f"needs the shared data set, which is not at {path}")
+    return path
