@@ -1,0 +1,67 @@
+"""The device axis that activations are split along; a null object where there is one device."""
+
+import dataclasses
+
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Axis:
+    """Collectives over one named mesh axis, to be called inside `shard_map`.
+
+    With `name=None` every collective is the identity, so that model code calls them unconditionally and there is a
+    single path for one device and many.
+
+    Attributes:
+      name: Name of the mesh axis, or None for no axis at all.
+      size: Number of devices along it.
+    """
+
+    name: str | None = None
+    size: int = 1
+
+    def __post_init__(self):
+        if self.size < 1 or (self.name is None and self.size != 1):
+            raise ValueError(f"an axis named {self.name!r} cannot have {self.size} devices")
+
+    def index(self) -> Array | int:
+        """This device's position along the axis, 0 on a null axis."""
+        return 0 if self.name is None else lax.axis_index(self.name)
+
+    def all_to_all(self, x: Array, *, split: int, concat: int) -> Array:
+        """Re-shards `x`: dimension `split`, whole here, becomes local; dimension `concat`, local here, becomes whole."""
+        if self.name is None:
+            return x
+        return lax.all_to_all(x, self.name, split_axis=split, concat_axis=concat, tiled=True)
+
+    def gather(self, x: Array, dim: int) -> Array:
+        """Makes the sharded dimension `dim` whole on every device."""
+        if self.name is None:
+            return x
+        return lax.all_gather(x, self.name, axis=dim, tiled=True)
+
+    def psum(self, x: Array) -> Array:
+        """Sums over the devices of the axis."""
+        return x if self.name is None else lax.psum(x, self.name)
+
+    def shard(self, x: Array, dim: int) -> Array:
+        """This device's part of a dimension that every device holds whole.
+
+        Raises:
+          ValueError: if the dimension does not divide by the number of devices (padding belongs at the batch's edge).
+        """
+        if self.name is None:
+            return x
+        length, remainder = divmod(x.shape[dim], self.size)
+        if remainder:
+            raise ValueError(f"dimension {dim} of shape {x.shape} does not divide over {self.size} devices")
+        return lax.dynamic_slice_in_dim(x, self.index() * length, length, dim)
+
+    def from_first(self, x: Array) -> Array:
+        """The value that the axis's first device holds, on every device."""
+        if self.name is None:
+            return x
+        return lax.psum(jnp.where(self.index() == 0, x, jnp.zeros_like(x)), self.name)
