@@ -1,0 +1,132 @@
+"""The small pieces every module is made of: linear maps, layer norm, dropout, and stacks of equal blocks."""
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+import pallas_kernels
+from parallel.axis import Axis
+
+# `zeros` is DeepMind's choice for the last map of every residual branch, so that training starts from the identity.
+Init = Literal["linear", "relu", "glorot", "zeros"]
+
+# A normal truncated at two standard deviations has this standard deviation.
+_TRUNCATED_STDDEV = 0.87962566103423978
+
+
+def initial_weights(shape: tuple[int, ...], fan_in: int, init: Init, rngs: nnx.Rngs) -> Float[Array, "..."]:
+    """Weights as DeepMind initialises them (AlphaFold 2 supplement, 1.11.4)."""
+    if init == "zeros":
+        return jnp.zeros(shape)
+    key = rngs.params()
+    if init == "glorot":
+        limit = math.sqrt(6.0 / (fan_in + math.prod(shape) // fan_in))
+        return jax.random.uniform(key, shape, minval=-limit, maxval=limit)
+    gain = 2.0 if init == "relu" else 1.0
+    return jax.random.truncated_normal(key, -2.0, 2.0, shape) * (math.sqrt(gain / fan_in) / _TRUNCATED_STDDEV)
+
+
+def matmul(x: Float[Array, "... i"], weights: Float[Array, "i ..."]) -> Float[Array, "..."]:
+    """Contracts the last axis of `x` with the first of `weights`, in the type of `x`, accumulating in float32."""
+    out_dims = weights.shape[1:]
+    product = jnp.matmul(x, weights.astype(x.dtype).reshape(x.shape[-1], -1), preferred_element_type=jnp.float32)
+    return product.reshape(*x.shape[:-1], *out_dims)
+
+
+class Linear(nnx.Module):
+    """Affine map of the last axis, to one axis or several.
+
+    Attributes:
+      weights: [in, *out] float32.
+      bias: [*out] float32, or None.
+    """
+
+    def __init__(
+        self, in_dim: int, out_dims: int | tuple[int, ...], *, bias: bool = True, init: Init = "linear", rngs: nnx.Rngs
+    ):
+        out_dims = (out_dims,) if isinstance(out_dims, int) else out_dims
+        self.weights = nnx.Param(initial_weights((in_dim, *out_dims), in_dim, init, rngs))
+        self.bias = nnx.Param(jnp.zeros(out_dims)) if bias else None
+
+    def __call__(self, x: Float[Array, "... i"]) -> Float[Array, "..."]:
+        """[..., in] -> [..., *out] in the type of `x`."""
+        out = matmul(x, self.weights[...])
+        if self.bias is not None:
+            out = out + self.bias[...]
+        return out.astype(x.dtype)
+
+
+class LayerNorm(nnx.Module):
+    """Layer norm of the last axis, statistics in float32.
+
+    Attributes:
+      scale, offset: [channels] float32.
+    """
+
+    def __init__(self, channels: int, *, kernels: str = "auto", rngs: nnx.Rngs):
+        del rngs
+        self.scale = nnx.Param(jnp.ones(channels))
+        self.offset = nnx.Param(jnp.zeros(channels))
+        self.kernels = kernels
+
+    def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... c"]:
+        """Returns the normalised `x` in its own type."""
+        return pallas_kernels.layer_norm(x, self.scale[...], self.offset[...], implementation=self.kernels)
+
+
+def shared_dropout(
+    x: Float[Array, "a b c"], key: PRNGKeyArray | None, rate: float, *, shared: int, axis: Axis, sharded: int
+) -> Float[Array, "a b c"]:
+    """Dropout whose mask is shared along dimension `shared` (AlphaFold 2 supplement, 1.11.6).
+
+    The mask is drawn at its global shape and cut to this device's part, so that the number of devices never changes
+    which element is kept.
+
+    Args:
+      key: None for no dropout.
+      sharded: The dimension of `x` that is split over `axis`.
+    """
+    if key is None or rate == 0.0:
+        return x
+    shape = list(x.shape)
+    shape[shared] = 1
+    if sharded != shared:
+        shape[sharded] *= axis.size
+    # DISCREPANCY: padding must not change the mask either, so each position draws from its own counter-based bits.
+    keep = jax.random.bernoulli(key, 1.0 - rate, tuple(shape))
+    if sharded != shared:
+        keep = axis.shard(keep, sharded)
+    return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
+
+
+def stack(make: Callable[[nnx.Rngs], nnx.Module], num: int, rngs: nnx.Rngs) -> Any:
+    """`num` equal blocks as one module whose parameters have a leading layer axis."""
+    keys = jax.random.split(rngs.params(), num)
+    state = jax.vmap(lambda key: nnx.state(make(nnx.Rngs(params=key))))(keys)
+    module = nnx.eval_shape(lambda: make(nnx.Rngs(params=jax.random.key(0))))
+    return nnx.merge(nnx.graphdef(module), state)
+
+
+def scan_blocks(blocks: Any, body: Callable[..., Any], carry: Any, *, key: PRNGKeyArray | None, remat: bool) -> Any:
+    """Runs `carry = body(block, carry, key)` over a stack of blocks, inside one `lax.scan`.
+
+    Args:
+      blocks: What `stack` returned.
+      body: One block's step; `key` is None without dropout, else this layer's own key.
+      remat: Recompute each step's activations in the backward pass.
+    """
+    graphdef, state = nnx.split(blocks)
+    num = jax.tree.leaves(state)[0].shape[0]
+    keys = None if key is None else jax.random.split(key, num)
+
+    def step(carry, layer):
+        layer_state, layer_key = layer
+        return body(nnx.merge(graphdef, layer_state), carry, layer_key), None
+
+    return lax.scan(jax.checkpoint(step, prevent_cse=False) if remat else step, carry, (state, keys))[0]

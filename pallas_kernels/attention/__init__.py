@@ -1,0 +1,1 @@
+"""The attention operation: public function, reference and kernels."""

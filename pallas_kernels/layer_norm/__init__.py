@@ -1,0 +1,1 @@
+"""The layer norm operation: public function, reference and kernels."""

@@ -1,0 +1,20 @@
+"""Layer norm over the last axis."""
+
+from jaxtyping import Array, Float
+
+from pallas_kernels import dispatch
+from pallas_kernels.layer_norm import reference
+
+_IMPLEMENTATIONS = {"xla": reference.layer_norm}
+
+
+def layer_norm(
+    x: Float[Array, "*batch c"],
+    scale: Float[Array, " c"],
+    offset: Float[Array, " c"],
+    *,
+    epsilon: float = 1e-5,
+    implementation: str = "auto",
+) -> Float[Array, "*batch c"]:
+    """Normalises the last axis, then scales and shifts it; statistics in float32, result in the type of `x`."""
+    return dispatch.select("layer_norm", _IMPLEMENTATIONS, implementation)(x, scale, offset, epsilon)

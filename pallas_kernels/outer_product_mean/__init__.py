@@ -1,0 +1,1 @@
+"""The outer product mean operation: public function, reference and kernels."""

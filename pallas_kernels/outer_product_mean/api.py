@@ -1,0 +1,31 @@
+"""The sum of outer products over MSA rows, projected to pair channels."""
+
+from jaxtyping import Array, Float
+
+from pallas_kernels import dispatch
+from pallas_kernels.outer_product_mean import reference
+
+_IMPLEMENTATIONS = {"xla": reference.outer_product_mean}
+
+
+def outer_product_mean(
+    left: Float[Array, "s i c"],
+    right: Float[Array, "s j e"],
+    weights: Float[Array, "c e z"],
+    bias: Float[Array, " z"],
+    norm: Float[Array, "i j"],
+    *,
+    implementation: str = "auto",
+) -> Float[Array, "i j z"]:
+    """(Σ_s left ⊗ right · weights + bias) / norm (AlphaFold 2 supplement, Algorithm 10).
+
+    `i` and `j` may differ: under Dynamic Axial Parallelism `left` holds this device's residues and `right` all.
+
+    Args:
+      left, right: Projections of the MSA, zero where it is masked.
+      norm: Number of rows that count for each pair, float32 and positive.
+
+    Returns:
+      In the type of `left`; sums and the division are float32.
+    """
+    return dispatch.select("outer_product_mean", _IMPLEMENTATIONS, implementation)(left, right, weights, bias, norm)

@@ -1,0 +1,1 @@
+"""The softmax operation: public function, reference and kernels."""

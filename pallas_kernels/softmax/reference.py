@@ -1,0 +1,29 @@
+"""Softmax with bias and mask in XLA."""
+
+import jax.numpy as jnp
+from jax import lax
+
+# DeepMind's code adds 1e9 * (mask - 1): any finite value this low leaves no weight in float32.
+MASKED_LOGIT = -1e9
+
+
+def exponentials(logits, bias, mask):
+    """Softmax's numerators and their sums over keys, float32: [..., h, q, k] and [..., h, q, 1].
+
+    Dividing after the product with the values, as attention does, saves a pass over the largest array.
+    """
+    logits = logits.astype(jnp.float32)
+    if bias is not None:
+        logits = logits + bias.astype(jnp.float32)
+    if mask is not None:
+        logits = jnp.where(mask[..., None, None, :] > 0, logits, MASKED_LOGIT)
+    numerators = jnp.exp(logits - lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True)))
+    return numerators, jnp.sum(numerators, axis=-1, keepdims=True)
+
+
+def softmax(logits, bias, mask):
+    """See `api.softmax`."""
+    numerators, sums = exponentials(logits, bias, mask)
+    return numerators / sums
+
+

@@ -1,0 +1,1 @@
+"""The transition operation: public function, reference and kernels."""

@@ -1,0 +1,25 @@
+"""The two-layer perceptron between attention layers."""
+
+from jaxtyping import Array, Float
+
+from pallas_kernels import dispatch
+from pallas_kernels.transition import reference
+
+_IMPLEMENTATIONS = {"xla": reference.transition}
+
+
+def transition(
+    x: Float[Array, "*batch c"],
+    norm: tuple[Float[Array, " c"], Float[Array, " c"]],
+    first: tuple[Float[Array, "c f"], Float[Array, " f"]],
+    second: tuple[Float[Array, "f c"], Float[Array, " c"]],
+    *,
+    implementation: str = "auto",
+) -> Float[Array, "*batch c"]:
+    """Layer norm, linear, ReLU, linear (AlphaFold 2 supplement, Algorithms 9 and 15), in the type of `x`.
+
+    Args:
+      norm: Scale and offset.
+      first, second: Weights and bias of the linear maps.
+    """
+    return dispatch.select("transition", _IMPLEMENTATIONS, implementation)(x, norm, first, second)

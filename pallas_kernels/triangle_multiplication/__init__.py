@@ -1,0 +1,1 @@
+"""The triangle multiplication operation: public function, reference and kernels."""

@@ -1,0 +1,67 @@
+"""Triangle multiplication as three stages, with room for collectives between them.
+
+Producer and consumer work on rows of the pair representation; the contraction is independent for each channel. Under
+Dynamic Axial Parallelism rows are exchanged for channels before the contraction and back after it.
+"""
+
+from typing import Literal
+
+from jaxtyping import Array, Float
+
+from pallas_kernels import dispatch
+from pallas_kernels.triangle_multiplication import reference
+
+Direction = Literal["outgoing", "incoming"]
+Affine = tuple[Float[Array, "..."], Float[Array, "..."]]
+
+_PRODUCERS = {"xla": reference.producer}
+_CONTRACTIONS = {"xla": reference.contraction}
+_CONSUMERS = {"xla": reference.consumer}
+
+
+def triangle_producer(
+    z: Float[Array, "i k z"],
+    mask: Float[Array, "i k"],
+    norm: Affine,
+    projection: Affine,
+    gate: Affine,
+    *,
+    implementation: str = "auto",
+) -> Float[Array, "2 c i k"]:
+    """Layer norm, gated projections, mask (AlphaFold 2 supplement, Algorithms 11 and 12, lines 1 and 2).
+
+    Args:
+      norm: Scale and offset.
+      projection, gate: Weights [z, 2c] and bias [2c]; the first c channels are the left operand a.
+
+    Returns:
+      Operands a and b, channels first, in the type of `z`.
+    """
+    return dispatch.select("triangle_producer", _PRODUCERS, implementation)(z, mask, norm, projection, gate)
+
+
+def triangle_contraction(
+    operands: Float[Array, "2 c n m"], direction: Direction, *, implementation: str = "auto"
+) -> Float[Array, "c i j"]:
+    """Σ_k a[i, k] b[j, k] for `outgoing`, Σ_k a[k, j] b[k, i] for `incoming`, each channel by itself."""
+    return dispatch.select("triangle_contraction", _CONTRACTIONS, implementation)(operands, direction)
+
+
+def triangle_consumer(
+    product: Float[Array, "c i j"],
+    z: Float[Array, "i j z"],
+    norms: tuple[Affine, Affine],
+    output: Affine,
+    gate: Affine,
+    *,
+    implementation: str = "auto",
+) -> Float[Array, "i j z"]:
+    """Layer norm of the product, projection, gate from the layer-normed `z` (Algorithms 11 and 12, lines 3 and 4).
+
+    Args:
+      norms: Scale and offset of the input's and of the product's layer norm.
+
+    Returns:
+      The update of `z`, in its type.
+    """
+    return dispatch.select("triangle_consumer", _CONSUMERS, implementation)(product, z, norms, output, gate)

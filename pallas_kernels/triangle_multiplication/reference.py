@@ -1,0 +1,42 @@
+"""Triangle multiplication in XLA."""
+
+import jax
+import jax.numpy as jnp
+
+from pallas_kernels.layer_norm.reference import layer_norm, normalise
+
+_EPSILON = 1e-5
+
+
+def _channels_first(x, weights, bias):
+    """weightsᵀ xᵀ + bias: [i, k, z] x [z, c] -> [c, i, k] in float32, with no transposition in memory."""
+    product = jnp.einsum("zc,ikz->cik", weights.astype(x.dtype), x, preferred_element_type=jnp.float32)
+    return product + bias[:, None, None]
+
+
+def producer(z, mask, norm, projection, gate):
+    """See `api.triangle_producer`."""
+    x = layer_norm(z, *norm, _EPSILON)
+    values = _channels_first(x, *projection) * jax.nn.sigmoid(_channels_first(x, *gate)) * mask.astype(jnp.float32)
+    return values.astype(z.dtype).reshape(2, -1, *z.shape[:2])
+
+
+def contraction(operands, direction):
+    """See `api.triangle_contraction`."""
+    a, b = operands
+    equation = "cik,cjk->cij" if direction == "outgoing" else "cki,ckj->cij"
+    left, right = (a, b) if direction == "outgoing" else (b, a)
+    return jnp.einsum(equation, left, right, preferred_element_type=jnp.float32).astype(operands.dtype)
+
+
+def consumer(product, z, norms, output, gate):
+    """See `api.triangle_consumer`."""
+    input_norm, (scale, offset) = norms
+    x = normalise(product, 0, _EPSILON) * scale[:, None, None] + offset[:, None, None]
+    update = jnp.einsum(
+        "cij,cz->ijz", x.astype(z.dtype), output[0].astype(z.dtype), preferred_element_type=jnp.float32
+    )
+    gate_logits = jnp.matmul(
+        layer_norm(z, *input_norm, _EPSILON), gate[0].astype(z.dtype), preferred_element_type=jnp.float32
+    )
+    return ((update + output[1]) * jax.nn.sigmoid(gate_logits + gate[1])).astype(z.dtype)
