@@ -1,0 +1,6 @@
+"""Lets the parity tests import their helpers, whatever import mode pytest runs in."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
