@@ -1,0 +1,1 @@
+"""Parameters: DeepMind's files read into the model's state and written back, found, downloaded and checked."""
