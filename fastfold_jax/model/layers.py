@@ -11,7 +11,6 @@ from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 import pallas_kernels
-from parallel.axis import Axis
 
 # `zeros` is DeepMind's choice for the last map of every residual branch, so that training starts from the identity.
 Init = Literal["linear", "relu", "glorot", "zeros"]
@@ -81,27 +80,21 @@ class LayerNorm(nnx.Module):
 
 
 def shared_dropout(
-    x: Float[Array, "a b c"], key: PRNGKeyArray | None, rate: float, *, shared: int, axis: Axis, sharded: int
+    x: Float[Array, "a b c"], key: PRNGKeyArray | None, rate: float, *, shared: int
 ) -> Float[Array, "a b c"]:
     """Dropout whose mask is shared along dimension `shared` (AlphaFold 2 supplement, 1.11.6).
 
-    The mask is drawn at its global shape and cut to this device's part, so that the number of devices never changes
-    which element is kept.
+    JAX draws each element from the key and its row-major position alone. The mask has a length of 1 along `shared`, so
+    padding the other dimension appends elements without changing those before; and the blocks split `shared`, never
+    the other dimension, over devices at every place they call this. Neither changes which element is kept.
 
     Args:
       key: None for no dropout.
-      sharded: The dimension of `x` that is split over `axis`.
     """
     if key is None or rate == 0.0:
         return x
-    shape = list(x.shape)
-    shape[shared] = 1
-    if sharded != shared:
-        shape[sharded] *= axis.size
-    # DISCREPANCY: padding must not change the mask either, so each position draws from its own counter-based bits.
-    keep = jax.random.bernoulli(key, 1.0 - rate, tuple(shape))
-    if sharded != shared:
-        keep = axis.shard(keep, sharded)
+    shape = [1 if dim == shared else size for dim, size in enumerate(x.shape)]
+    keep = jax.random.bernoulli(key, 1.0 - rate, shape)
     return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
 
 

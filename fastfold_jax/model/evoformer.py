@@ -1,0 +1,221 @@
+"""The Evoformer block, in the monomer's and the multimer's order, for the main and the extra MSA stack.
+
+Layouts under Dynamic Axial Parallelism: z enters and leaves sharded over columns; the pair track runs on rows until the
+ending node's attention. m is carried sharded over rows where the outer product comes last, over residues where it
+comes first. On one device every change of layout is the identity.
+"""
+
+from typing import ClassVar
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from fastfold_jax.config.execution import Execution
+from fastfold_jax.config.model import ModelConfig
+from fastfold_jax.model.layers import scan_blocks, shared_dropout, stack
+from fastfold_jax.model.msa import MSAColumnAttention, MSAColumnGlobalAttention, MSARowAttentionWithPairBias
+from fastfold_jax.model.outer_product_mean import OuterProductMean
+from fastfold_jax.model.transition import Transition
+from fastfold_jax.model.triangle import TriangleAttention, TriangleMultiplication
+
+MSA_DROPOUT = 0.15
+PAIR_DROPOUT = 0.25
+_TRANSITION_FACTOR = 4
+
+MSA = Float[Array, "s i c_m"]
+Pair = Float[Array, "i j c_z"]
+
+
+class PairTrack(nnx.Module):
+    """Base of blocks that update pairs: triangle multiplication, triangle attention, transition.
+
+    A base class and not a member, because DeepMind's scopes have the five modules directly under the block's.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_heads: int,
+        execution: Execution,
+        *,
+        head_dim: int | None = None,
+        transition_factor: int = _TRANSITION_FACTOR,
+        rngs: nnx.Rngs,
+    ):
+        head_dim = head_dim or channels // num_heads
+        self.triangle_multiplication_outgoing = TriangleMultiplication(channels, "outgoing", execution, rngs=rngs)
+        self.triangle_multiplication_incoming = TriangleMultiplication(channels, "incoming", execution, rngs=rngs)
+        self.triangle_attention_starting_node = TriangleAttention(
+            channels, num_heads, head_dim, "per_row", execution, rngs=rngs
+        )
+        self.triangle_attention_ending_node = TriangleAttention(
+            channels, num_heads, head_dim, "per_column", execution, rngs=rngs
+        )
+        self.pair_transition = Transition(channels, transition_factor, execution, rngs=rngs)
+        self.axis = execution.axis
+
+    def multiply(self, z: Pair, seq_mask: Float[Array, " n"], keys: list[PRNGKeyArray | None]) -> Pair:
+        """Both triangle multiplications, on rows."""
+        for module, key in zip(
+            (self.triangle_multiplication_outgoing, self.triangle_multiplication_incoming), keys, strict=True
+        ):
+            z = z + shared_dropout(module(z, seq_mask), key, PAIR_DROPOUT, shared=0)
+        return z
+
+    def attend_starting(self, z: Pair, seq_mask: Float[Array, " n"], key: PRNGKeyArray | None) -> Pair:
+        """Attention around the starting node, on rows."""
+        attention = self.triangle_attention_starting_node
+        return z + shared_dropout(attention(z, attention.bias(z), seq_mask), key, PAIR_DROPOUT, shared=0)
+
+    def attend_ending(self, z: Pair, seq_mask: Float[Array, " n"], key: PRNGKeyArray | None) -> Pair:
+        """Attention around the ending node: takes rows, returns columns."""
+        attention = self.triangle_attention_ending_node
+        bias = attention.bias(z)
+        z = self.axis.all_to_all(z, split=1, concat=0)
+        return z + shared_dropout(attention(z, bias, seq_mask), key, PAIR_DROPOUT, shared=1)
+
+    def pair_track(self, z: Pair, seq_mask: Float[Array, " n"], keys: list[PRNGKeyArray | None]) -> Pair:
+        """The Evoformer's pair updates (AlphaFold 2 supplement, Algorithm 6, lines 6 to 10): rows in, columns out."""
+        z = self.multiply(z, seq_mask, keys[:2])
+        z = self.attend_starting(z, seq_mask, keys[2])
+        z = self.attend_ending(z, seq_mask, keys[3])
+        return z + self.pair_transition(z)
+
+
+class EvoformerBlock(PairTrack):
+    """One block of the Evoformer or of the extra MSA stack (supplement, Algorithms 6 and 18).
+
+    Subclasses order its parts.
+
+    Attributes:
+      msa_sharded: The dimension of m that is split over devices between blocks.
+    """
+
+    msa_sharded: ClassVar[int]
+
+    def __init__(self, c_m: int, column_attention: type, config: ModelConfig, execution: Execution, *, rngs: nnx.Rngs):
+        super().__init__(config.c_z, config.pair_heads, execution, rngs=rngs)
+        self.msa_row_attention_with_pair_bias = MSARowAttentionWithPairBias(
+            c_m, config.c_z, config.msa_heads, execution, rngs=rngs
+        )
+        column = column_attention(c_m, config.msa_heads, execution, rngs=rngs)
+        # The attribute is DeepMind's scope: the two kinds of column attention have different names there.
+        if column_attention is MSAColumnGlobalAttention:
+            self.msa_column_global_attention = column
+        else:
+            self.msa_column_attention = column
+        self.column_scope = _COLUMN_SCOPES[column_attention]
+        self.msa_transition = Transition(c_m, _TRANSITION_FACTOR, execution, rngs=rngs)
+        self.outer_product_mean = OuterProductMean(c_m, config.c_outer, config.c_z, execution, rngs=rngs)
+
+    def attend_rows(
+        self, m: MSA, bias: Float[Array, "h n n"], mask: Float[Array, "s n"], key: PRNGKeyArray | None
+    ) -> MSA:
+        """Row attention, on rows."""
+        update = self.msa_row_attention_with_pair_bias(m, bias, self.axis.shard(mask, 0))
+        return m + shared_dropout(update, key, MSA_DROPOUT, shared=0)
+
+    def update_columns(self, m: MSA, mask: Float[Array, "s n"]) -> MSA:
+        """Column attention and transition, on residues."""
+        m = m + getattr(self, self.column_scope)(m, self.axis.shard(mask, 1))
+        return m + self.msa_transition(m)
+
+    def rows_to_residues(self, m: MSA) -> MSA:
+        """From m split over rows to m split over residues."""
+        return self.axis.all_to_all(m, split=1, concat=0)
+
+    def residues_to_rows(self, m: MSA) -> MSA:
+        """From m split over residues to m split over rows."""
+        return self.axis.all_to_all(m, split=0, concat=1)
+
+
+_COLUMN_SCOPES = {
+    MSAColumnAttention: "msa_column_attention",
+    MSAColumnGlobalAttention: "msa_column_global_attention",
+}
+
+
+class OuterProductLastBlock(EvoformerBlock):
+    """The monomer's order: the MSA track, then the outer product mean, then the pair track."""
+
+    msa_sharded = 0
+
+    def __call__(
+        self, m: MSA, z: Pair, msa_mask: Float[Array, "s n"], seq_mask: Float[Array, " n"], key: PRNGKeyArray | None
+    ) -> tuple[MSA, Pair]:
+        """(m, z) of the next block. `key` is None for no dropout."""
+        msa_key, *pair_keys = split_key(key, 5)
+        # Nothing needs these rows before the outer product is added, so the whole MSA track hides the exchange.
+        z_rows = self.axis.all_to_all(z, split=0, concat=1)
+        m = self.attend_rows(m, self.msa_row_attention_with_pair_bias.bias(z, sharded=1), msa_mask, msa_key)
+        m = self.update_columns(self.rows_to_residues(m), msa_mask)
+        z_rows = z_rows + self.outer_product_mean(m, msa_mask)
+        m = self.residues_to_rows(m)
+        return m, self.pair_track(z_rows, seq_mask, pair_keys)
+
+
+class OuterProductFirstBlock(EvoformerBlock):
+    """The multimer's order: the outer product mean, then both tracks, which no longer depend on each other."""
+
+    msa_sharded = 1
+
+    def __call__(
+        self, m: MSA, z: Pair, msa_mask: Float[Array, "s n"], seq_mask: Float[Array, " n"], key: PRNGKeyArray | None
+    ) -> tuple[MSA, Pair]:
+        """(m, z) of the next block. `key` is None for no dropout."""
+        msa_key, *pair_keys = split_key(key, 5)
+        z_rows = self.axis.all_to_all(z, split=0, concat=1) + self.outer_product_mean(m, msa_mask)
+        bias = self.msa_row_attention_with_pair_bias.bias(z_rows, sharded=0)
+        m = self.attend_rows(self.residues_to_rows(m), bias, msa_mask, msa_key)
+        m = self.update_columns(self.rows_to_residues(m), msa_mask)
+        return m, self.pair_track(z_rows, seq_mask, pair_keys)
+
+
+def split_key(key: PRNGKeyArray | None, num: int) -> list[PRNGKeyArray | None]:
+    """`num` keys, or as many Nones when there is no dropout."""
+    return [None] * num if key is None else list(jax.random.split(key, num))
+
+
+def block_type(config: ModelConfig) -> type[EvoformerBlock]:
+    """The order of a block's parts."""
+    return OuterProductFirstBlock if config.outer_product_first else OuterProductLastBlock
+
+
+def evoformer_stack(config: ModelConfig, execution: Execution, *, rngs: nnx.Rngs) -> EvoformerBlock:
+    """The main trunk's blocks, stacked (supplement, Algorithm 6)."""
+    block = block_type(config)
+    return stack(
+        lambda rngs: block(config.c_m, MSAColumnAttention, config, execution, rngs=rngs), config.evoformer_blocks, rngs
+    )
+
+
+def extra_msa_stack(config: ModelConfig, execution: Execution, *, rngs: nnx.Rngs) -> EvoformerBlock:
+    """The extra MSA stack's blocks, stacked (supplement, Algorithm 18)."""
+    block = block_type(config)
+    return stack(
+        lambda rngs: block(config.c_e, MSAColumnGlobalAttention, config, execution, rngs=rngs),
+        config.extra_msa_blocks,
+        rngs,
+    )
+
+
+def run_stack(
+    blocks: EvoformerBlock,
+    m: MSA,
+    z: Pair,
+    masks: tuple[Float[Array, "s n"], Float[Array, " n"]],
+    *,
+    key: PRNGKeyArray | None,
+    remat: bool,
+) -> tuple[MSA, Pair]:
+    """(m, z) after all blocks of a stack.
+
+    Args:
+      masks: The MSA's mask and the residues'.
+    """
+
+    def body(block, carry, layer_key):
+        return block(*carry, *masks, layer_key)
+
+    return scan_blocks(blocks, body, (m, z), key=key, remat=remat)

@@ -1,0 +1,46 @@
+"""From the MSA to pairs: the mean over rows of outer products of residue features."""
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+import pallas_kernels
+from fastfold_jax.config.execution import Execution
+from fastfold_jax.model.layers import LayerNorm, Linear, initial_weights
+
+_NORM_EPSILON = 1e-3
+
+
+class OuterProductMean(nnx.Module):
+    """Outer product mean (AlphaFold 2 supplement, Algorithm 10).
+
+    Attributes:
+      output_w: [c_outer, c_outer, c_z].
+      output_b: [c_z].
+    """
+
+    def __init__(self, c_m: int, c_outer: int, c_z: int, execution: Execution, *, rngs: nnx.Rngs):
+        self.layer_norm_input = LayerNorm(c_m, rngs=rngs)
+        self.left_projection = Linear(c_m, c_outer, rngs=rngs)
+        self.right_projection = Linear(c_m, c_outer, rngs=rngs)
+        self.output_w = nnx.Param(initial_weights((c_outer, c_outer, c_z), c_outer**2, "zeros", rngs))
+        self.output_b = nnx.Param(jnp.zeros(c_z))
+        self.axis = execution.axis
+        self.kernels = execution.kernels
+
+    def __call__(self, m: Float[Array, "s i c"], mask: Float[Array, "s n"]) -> Float[Array, "i n z"]:
+        """The update of pairs, for this device's residues i and all residues.
+
+        Args:
+          m: MSA representation, sharded over residues.
+          mask: MSA mask of all residues.
+        """
+        mask = mask.astype(m.dtype)
+        local_mask = self.axis.shard(mask, 1)
+        x = self.layer_norm_input(m)
+        right = self.axis.gather(self.right_projection(x) * local_mask[..., None], 1)
+        left = self.left_projection(x) * local_mask[..., None]
+        norm = jnp.einsum("si,sj->ij", local_mask, mask, preferred_element_type=jnp.float32)
+        return pallas_kernels.outer_product_mean(
+            left, right, self.output_w[...], self.output_b[...], norm + _NORM_EPSILON, implementation=self.kernels
+        )

@@ -1,0 +1,104 @@
+"""Triangle multiplication and triangle attention: how pairs inform each other through third residues."""
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+import pallas_kernels
+from fastfold_jax.config.execution import Execution
+from fastfold_jax.model.attention import Attention, pair_bias
+from fastfold_jax.model.layers import LayerNorm, Linear, initial_weights
+
+
+class TriangleMultiplication(nnx.Module):
+    """Triangle multiplication (AlphaFold 2 supplement, Algorithms 11 and 12), pairs sharded over rows.
+
+    The parameters are those of multimer v3, where one map makes both operands; older files store them split.
+
+    Attributes:
+      direction: `outgoing` or `incoming` edges.
+    """
+
+    def __init__(self, channels: int, direction: str, execution: Execution, *, rngs: nnx.Rngs):
+        self.left_norm_input = LayerNorm(channels, rngs=rngs)
+        self.projection = Linear(channels, 2 * channels, rngs=rngs)
+        self.gate = Linear(channels, 2 * channels, init="zeros", rngs=rngs)
+        self.gate.bias[...] = jnp.ones(2 * channels)
+        self.center_norm = LayerNorm(channels, rngs=rngs)
+        self.output_projection = Linear(channels, channels, init="zeros", rngs=rngs)
+        self.gating_linear = Linear(channels, channels, init="zeros", rngs=rngs)
+        self.gating_linear.bias[...] = jnp.ones(channels)
+        self.direction = direction
+        self.axis = execution.axis
+        self.kernels = execution.kernels
+
+    def __call__(self, z: Float[Array, "i n c"], seq_mask: Float[Array, " n"]) -> Float[Array, "i n c"]:
+        """The update of this device's rows.
+
+        The contraction is independent for each channel, so rows are exchanged for channels and back: no device holds
+        a whole operand, and nothing is summed over devices.
+        """
+        mask = self.axis.shard(seq_mask, 0)[:, None] * seq_mask
+        input_norm = _affine(self.left_norm_input)
+        operands = pallas_kernels.triangle_producer(
+            z, mask, input_norm, _affine(self.projection), _affine(self.gate), implementation=self.kernels
+        )
+        operands = self.axis.all_to_all(operands, split=1, concat=2)
+        product = pallas_kernels.triangle_contraction(operands, self.direction, implementation=self.kernels)
+        product = self.axis.all_to_all(product, split=1, concat=0)
+        return pallas_kernels.triangle_consumer(
+            product,
+            z,
+            (input_norm, _affine(self.center_norm)),
+            _affine(self.output_projection),
+            _affine(self.gating_linear),
+            implementation=self.kernels,
+        )
+
+
+def _affine(layer: LayerNorm | Linear) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """Weights and bias, or scale and offset."""
+    if isinstance(layer, LayerNorm):
+        return layer.scale[...], layer.offset[...]
+    return layer.weights[...], layer.bias[...]
+
+
+class TriangleAttention(nnx.Module):
+    """Triangle self-attention around the starting or ending node (supplement, Algorithms 13 and 14).
+
+    Attributes:
+      feat_2d_weights: [channels, heads].
+      ending: Attend along columns instead of rows.
+    """
+
+    def __init__(
+        self, channels: int, num_heads: int, head_dim: int, orientation: str, execution: Execution, *, rngs: nnx.Rngs
+    ):
+        if orientation not in ("per_row", "per_column"):
+            raise ValueError(f"orientation={orientation!r}: accepted are per_row, per_column")
+        self.query_norm = LayerNorm(channels, rngs=rngs)
+        self.feat_2d_weights = nnx.Param(initial_weights((channels, num_heads), channels, "linear", rngs))
+        self.attention = Attention(channels, num_heads, head_dim, execution, rngs=rngs)
+        self.ending = orientation == "per_column"
+        self.axis = execution.axis
+
+    def bias(self, z_rows: Float[Array, "i n c"]) -> Float[Array, "h n n"]:
+        """The bias every row (or column) shares, whole, from this device's rows of pairs."""
+        bias = self.axis.gather(pair_bias(self.query_norm, self.feat_2d_weights[...], z_rows), 1)
+        return jnp.swapaxes(bias, 1, 2) if self.ending else bias
+
+    def __call__(
+        self, z: Float[Array, "a b c"], bias: Float[Array, "h n n"], seq_mask: Float[Array, " n"]
+    ) -> Float[Array, "a b c"]:
+        """The update of `z`.
+
+        Args:
+          z: Pairs, sharded over rows around the starting node, over columns around the ending node.
+          bias: What `bias` returned.
+          seq_mask: Which residues exist. A pair is masked exactly where one of its residues is, and a masked residue's
+            own rows are never read, so every row has this same key mask.
+        """
+        x = self.query_norm(z)
+        if self.ending:
+            return jnp.swapaxes(self.attention(jnp.swapaxes(x, 0, 1), seq_mask[None], bias), 0, 1)
+        return self.attention(x, seq_mask[None], bias)
