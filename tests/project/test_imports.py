@@ -2,6 +2,10 @@
 
 import subprocess
 import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PACKAGES = ("fastfold_jax", "pallas_kernels", "parallel")
 
 IMPORT_ALL = """
 import importlib, pkgutil, sys
@@ -28,3 +32,9 @@ def test_no_module_starts_a_backend():
     result = run(IMPORT_ALL)
     assert result.returncode == 0, result.stderr or "some module starts a JAX backend while it is imported"
     assert not result.stdout, "importing prints"
+
+
+def test_every_folder_of_modules_is_a_package():
+    """The import linter and the type checker pass over a folder without __init__.py."""
+    folders = {path.parent for package in PACKAGES for path in (REPOSITORY / package).rglob("*.py")}
+    assert not [folder for folder in sorted(folders) if not (folder / "__init__.py").exists()]
