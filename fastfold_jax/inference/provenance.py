@@ -1,0 +1,98 @@
+"""What every output file says about its origin: program, model, licence of the weights, citation, warning."""
+
+import importlib.metadata
+import textwrap
+from collections.abc import Iterator
+
+from fastfold_jax.inference.result import Prediction
+
+PROGRAM = "FastFold-JAX"
+DISTRIBUTION = "fastfold-jax"
+
+RANDOM_WARNING = (
+    "THIS STRUCTURE MEANS NOTHING: it was computed with randomly drawn parameters (--params random), "
+    "to try the program, not to predict a protein."
+)
+
+LICENCE_NAME = "CC BY 4.0"
+LICENCE_URL = "https://creativecommons.org/licenses/by/4.0/"
+LICENCE = (
+    "The AlphaFold parameters are copyright DeepMind Technologies Limited and made available under the terms of the "
+    "Creative Commons Attribution 4.0 International licence (CC BY 4.0). Attribute DeepMind and cite the papers "
+    "listed here when using this structure."
+)
+
+_ALPHAFOLD = (
+    "Highly accurate protein structure prediction with AlphaFold",
+    "Nature",
+    "596",
+    "583",
+    "2021",
+    "10.1038/s41586-021-03819-2",
+    "Jumper, J. et al.",
+)
+_MULTIMER = (
+    "Protein complex prediction with AlphaFold-Multimer",
+    "bioRxiv",
+    None,
+    None,
+    "2021",
+    "10.1101/2021.10.04.463034",
+    "Evans, R. et al.",
+)
+_REMARK = 6  # the first number that the PDB format leaves to free text
+_REMARK_COLUMNS = 69
+
+
+def program() -> str:
+    """Name and version of this program."""
+    try:
+        return f"{PROGRAM} {importlib.metadata.version(DISTRIBUTION)}"
+    except importlib.metadata.PackageNotFoundError:
+        return f"{PROGRAM} (not installed)"
+
+
+def _papers(prediction: Prediction) -> tuple[tuple[str | None, ...], ...]:
+    return (_ALPHAFOLD, _MULTIMER) if "multimer" in prediction.provenance.model else (_ALPHAFOLD,)
+
+
+def citation_category(prediction: Prediction) -> dict[str, list[str | None]]:
+    """Columns of mmCIF's `_citation`."""
+    papers = _papers(prediction)
+    columns = zip(*papers, strict=True)
+    names = ("title", "journal_abbrev", "journal_volume", "page_first", "year", "pdbx_database_id_DOI")
+    ids = ["primary", *(str(i) for i in range(1, len(papers)))]
+    return {"id": list(ids)} | {name: list(column) for name, column in zip(names, columns, strict=False)}
+
+
+def statements(prediction: Prediction) -> Iterator[str]:
+    """What a reader of the file should know, one statement at a time."""
+    source = prediction.provenance
+    if source.warning:
+        yield source.warning
+    number = len(prediction.passes)
+    yield f"Predicted by {source.program}, an implementation of AlphaFold 2."
+    yield (
+        f"Model {source.model}, parameters {source.parameters}, seed {source.seed}, "
+        f"{number} pass{'es' if number > 1 else ''}, {source.precision} activations."
+    )
+    scores = [f"Mean pLDDT {prediction.mean_plddt:.2f}"]
+    scores += [f"pTM {prediction.ptm:.4f}"] if prediction.ptm is not None else []
+    scores += [f"ipTM {prediction.iptm:.4f}"] if prediction.iptm is not None else []
+    scores += [f"ranking confidence {prediction.ranking_confidence:.4f}"]
+    yield ", ".join(scores) + ". The B factor of each atom is the pLDDT of its residue (0 to 100)."
+    for chain in prediction.chains:
+        if chain.description:
+            yield f"Chain {chain.id}: {chain.description}"
+    if not source.warning:
+        yield LICENCE
+        for title, journal, _, _, year, doi, authors in _papers(prediction):
+            yield f"{authors} {title}. {journal} ({year}). doi:{doi}"
+
+
+def remark_records(prediction: Prediction) -> Iterator[str]:
+    """The statements as REMARK records of a PDB file, at most 80 columns wide."""
+    yield f"REMARK {_REMARK:3d}"
+    for statement in statements(prediction):
+        for line in textwrap.wrap(statement, _REMARK_COLUMNS):
+            yield f"REMARK {_REMARK:3d} {line}"

@@ -1,0 +1,114 @@
+"""What a prediction is: host arrays of one model and seed, how they came about, and the chains they describe."""
+
+import dataclasses
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Int
+
+Scale = Literal["plddts", "iptm+ptm"]
+MAX_ALIGNED_ERROR = 31.75
+"""Å: centre of the last bin of the aligned error head, the largest error it can predict."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ResidueRange:
+    """One chain of the output: consecutive residues of the prediction.
+
+    Attributes:
+      id: Name of the chain in the files.
+      description: What the input called it, or "".
+      start: Index of its first residue in the prediction.
+      aatype: [n] residue types, 20 = unknown.
+      numbers: [n] residue numbers in the files; 1-based, ascending.
+    """
+
+    id: str
+    description: str = ""
+    start: int
+    aatype: Int[np.ndarray, " n"]
+    numbers: Int[np.ndarray, " n"]
+
+    @property
+    def stop(self) -> int:
+        """One past the index of its last residue."""
+        return self.start + len(self.aatype)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PassRecord:
+    """The figures of one pass (recycle) of the model.
+
+    Attributes:
+      plddt: Mean pLDDT, 0..100.
+      ptm, iptm: 0..1, or None for networks and inputs that have none.
+      change: RMS change of the Cα distances against the pass before, Å; infinite in the first pass, which has none.
+      seconds: Wall time.
+    """
+
+    plddt: float
+    ptm: float | None
+    iptm: float | None
+    change: float
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """How a prediction was made, written into every file.
+
+    Attributes:
+      program: Name and version of this program.
+      model: Preset name.
+      parameters: File name of the parameters, or `random`.
+      seed: Seed of the feature sampling.
+      precision: Type of the activations.
+      warning: Set when the structure means nothing (parameters drawn at random).
+    """
+
+    program: str
+    model: str
+    parameters: str
+    seed: int
+    precision: str
+    warning: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """One model's answer for one seed, without padding.
+
+    Attributes:
+      provenance: How it was made.
+      chains: The chains, which cover the n residues in order.
+      atom_positions: [n, 37, 3] Å.
+      atom_mask: [n, 37], 1 where the residue has the atom.
+      plddt: [n] 0..100.
+      pae: [n, n] predicted aligned error, Å, or None for a network without that head.
+      ptm, iptm: 0..1 or None.
+      ranking_confidence: What predictions are ranked by: mean pLDDT (0..100) or 0.8 ipTM + 0.2 pTM (0..1).
+      scale: Which of the two.
+      passes: Figures of every pass.
+    """
+
+    provenance: Provenance
+    chains: tuple[ResidueRange, ...]
+    atom_positions: Float[np.ndarray, "n 37 3"]
+    atom_mask: Float[np.ndarray, "n 37"]
+    plddt: Float[np.ndarray, " n"]
+    pae: Float[np.ndarray, "n n"] | None
+    ptm: float | None
+    iptm: float | None
+    ranking_confidence: float
+    scale: Scale
+    passes: tuple[PassRecord, ...]
+
+    @property
+    def name(self) -> str:
+        """Model and seed, which tell predictions of one run apart."""
+        return f"{self.provenance.model}_seed{self.provenance.seed}"
+
+    @property
+    def mean_plddt(self) -> float:
+        """0..100, over residues."""
+        return float(np.mean(self.plddt))

@@ -1,0 +1,127 @@
+"""Files of a prediction: PDB, mmCIF, confidence and aligned errors as JSON; each appears whole or not at all."""
+
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastfold_jax.errors import UserError
+from fastfold_jax.inference.mmcif import mmcif_text
+from fastfold_jax.inference.result import MAX_ALIGNED_ERROR, Prediction
+from fastfold_jax.inference.structure import build_structure, pdb_obstacle, pdb_text
+
+logger = logging.getLogger(__name__)
+
+_CATEGORIES = ((90.0, "H"), (70.0, "M"), (50.0, "L"), (-np.inf, "D"))  # high, medium, low, disordered
+
+
+class OutputError(UserError):
+    """The output directory cannot be used."""
+
+
+def prepare_directory(directory: Path) -> None:
+    """Makes the directory if need be and proves that a file can be written there.
+
+    Raises:
+      OutputError: if it cannot.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=directory, prefix=".writable-"):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"cannot write to the output directory {directory}: {error.strerror}; give a directory that you may "
+            "write to with --out"
+        ) from error
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a file that other processes see either whole or not at all.
+
+    Raises:
+      OutputError: if it cannot be written (no space, directory gone).
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+
+
+def copy_atomically(source: Path, path: Path) -> None:
+    """Copies a text file so that others see either all of the copy or none."""
+    write_atomically(path, source.read_text(encoding="utf-8"))
+
+
+def write_json(path: Path, content: Any, *, indent: int | None = None) -> None:
+    """JSON, packed unless an indent asks for a file that people read."""
+    separators = (",", ":") if indent is None else (",", ": ")
+    write_atomically(path, json.dumps(content, separators=separators, indent=indent, allow_nan=False) + "\n")
+
+
+def confidence_json(prediction: Prediction) -> dict[str, Any]:
+    """Each residue's pLDDT in the AlphaFold Protein Structure Database's form; residues count through all chains."""
+    plddt = np.round(prediction.plddt.astype(np.float64), 2)
+    return _warned(
+        prediction,
+        {
+            "residueNumber": list(range(1, len(plddt) + 1)),
+            "confidenceScore": plddt.tolist(),
+            "confidenceCategory": [next(category for low, category in _CATEGORIES if score >= low) for score in plddt],
+        },
+    )
+
+
+def pae_json(prediction: Prediction) -> list[dict[str, Any]]:
+    """Aligned errors (Å; row: residue aligned on, column: residue whose error it is) in that database's form.
+
+    Raises:
+      ValueError: if the network has no aligned error head.
+    """
+    if prediction.pae is None:
+        raise ValueError(f"{prediction.provenance.model} predicts no aligned errors")
+    rows = np.round(prediction.pae.astype(np.float64), 2).tolist()
+    content = {"predicted_aligned_error": rows, "max_predicted_aligned_error": MAX_ALIGNED_ERROR}
+    return [_warned(prediction, content)]
+
+
+def _warned(prediction: Prediction, content: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with a field `warning` where there is something to warn of."""
+    warning = prediction.provenance.warning
+    return {**content, **({"warning": warning} if warning else {})}
+
+
+def write_prediction(prediction: Prediction, directory: Path, job: str) -> Sequence[str]:
+    """Writes all files of one prediction and returns their names, structures first.
+
+    The PDB file is left out, with a warning in the log, where that format cannot hold the structure.
+
+    Raises:
+      OutputError: if a file cannot be written.
+    """
+    stem = f"{job}_{prediction.name}"
+    structure = build_structure(prediction, stem)
+    texts: dict[str, str] = {}
+    obstacle = pdb_obstacle(structure)
+    if obstacle:
+        logger.warning("%s: no PDB file, only mmCIF: %s", stem, obstacle)
+    else:
+        texts[f"{stem}.pdb"] = pdb_text(structure)
+    texts[f"{stem}.cif"] = mmcif_text(structure, prediction)
+    for name, text in texts.items():
+        write_atomically(directory / name, text)
+    written = list(texts)
+    documents: dict[str, Any] = {f"{stem}_confidence.json": confidence_json(prediction)}
+    if prediction.pae is not None:
+        documents[f"{stem}_pae.json"] = pae_json(prediction)
+    for name, content in documents.items():
+        write_json(directory / name, content)
+    return [*written, *documents]
