@@ -1,0 +1,101 @@
+"""What is known about a protein before any random sampling: the input of every pass's `sample`."""
+
+import dataclasses
+import functools
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int, Int8, Int32
+
+from fastfold_jax.constants import MASK
+
+LETTERS = MASK + 1
+"""Letters a model tells apart: 20 amino acids, unknown, gap, mask."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Templates:
+    """T structures aligned to the N residues, best first.
+
+    Attributes:
+        aatype: residue types in the order of `MSA_LETTERS` (gap where nothing is aligned).
+        positions: Å, atom37.
+        atom_mask: 1 where an atom is known.
+    """
+
+    aatype: Int32[np.ndarray, "t n"]
+    positions: Float32[np.ndarray, "t n 37 3"]
+    atom_mask: Float32[np.ndarray, "t n 37"]
+
+    @classmethod
+    def none(cls, num_res: int) -> "Templates":
+        """No template at all."""
+        return cls(
+            aatype=np.zeros((0, num_res), np.int32),
+            positions=np.zeros((0, num_res, 37, 3), np.float32),
+            atom_mask=np.zeros((0, num_res, 37), np.float32),
+        )
+
+    def __len__(self) -> int:
+        return len(self.aatype)
+
+    def resize(self, count: int) -> "Templates":
+        """The first `count` templates, followed by empty ones where there are fewer."""
+
+        def fit(x: np.ndarray) -> np.ndarray:
+            x = x[:count]
+            return np.concatenate([x, np.zeros((count - len(x), *x.shape[1:]), x.dtype)])
+
+        return Templates(aatype=fit(self.aatype), positions=fit(self.positions), atom_mask=fit(self.atom_mask))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RawFeatures:
+    """One chain or complex of N residues with the R rows of its whole alignment, row 0 the query.
+
+    Attributes:
+        aatype: residue types, 0..20.
+        residue_index: as the model should see it (see `Features`).
+        asym_id, entity_id, sym_id: chain, distinct sequence and copy of it, each from 1.
+        seq_mask: 1 where there is a residue.
+        msa: letters in the order of `MSA_LETTERS`, 0..21.
+        deletions: letters of each hit deleted just left of each column.
+        msa_mask: False where a row says nothing (padding of AlphaFold's own features); gaps are True.
+        first: rows that every sample begins with, such as the query.
+        templates: aligned structures, best first.
+    """
+
+    aatype: Int32[np.ndarray, " n"]
+    residue_index: Int32[np.ndarray, " n"]
+    asym_id: Int32[np.ndarray, " n"]
+    entity_id: Int32[np.ndarray, " n"]
+    sym_id: Int32[np.ndarray, " n"]
+    seq_mask: Float32[np.ndarray, " n"]
+    msa: Int8[np.ndarray, "r n"]
+    deletions: Int[np.ndarray, "r n"]
+    msa_mask: Bool[np.ndarray, "r n"]
+    first: Bool[np.ndarray, " r"]
+    templates: Templates
+
+    @property
+    def num_res(self) -> int:
+        return len(self.aatype)
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.msa)
+
+    @functools.cached_property
+    def letter_counts(self) -> Int[np.ndarray, "n 22"]:
+        """How often each letter occurs in each column of the whole alignment, masked entries left out."""
+        counts = np.zeros((self.num_res, MASK), np.int64)
+        for letter in range(MASK):
+            counts[:, letter] = np.count_nonzero((self.msa == letter) & self.msa_mask, axis=0)
+        return counts
+
+
+def one_hot(letters: Int[np.ndarray, "*shape"], classes: int = LETTERS) -> Float32[np.ndarray, "*shape classes"]:
+    """Letters as float32 indicator vectors."""
+    out = np.zeros((letters.size, classes), np.float32)
+    out[np.arange(letters.size), letters.ravel()] = 1
+    return out.reshape(*letters.shape, classes)
+
