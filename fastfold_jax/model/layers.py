@@ -20,8 +20,12 @@ _TRUNCATED_STDDEV = 0.87962566103423978
 
 
 def initial_weights(shape: tuple[int, ...], fan_in: int, init: Init, rngs: nnx.Rngs) -> Float[Array, "..."]:
-    """Weights as DeepMind initialises them (AlphaFold 2 supplement, 1.11.4)."""
-    if init == "zeros":
+    """Weights as DeepMind initialises them (AlphaFold 2 supplement, 1.11.4).
+
+    Random numbers with a stream called `nonzero` draw weights that would be zero too: an untrained network made with it
+    computes something everywhere.
+    """
+    if init == "zeros" and "nonzero" not in rngs:
         return jnp.zeros(shape)
     key = rngs.params()
     if init == "glorot":
@@ -100,10 +104,14 @@ def shared_dropout(
 
 def stack(make: Callable[[nnx.Rngs], nnx.Module], num: int, rngs: nnx.Rngs) -> Any:
     """`num` equal blocks as one module whose parameters have a leading layer axis."""
-    keys = jax.random.split(rngs.params(), num)
-    state = jax.vmap(lambda key: nnx.state(make(nnx.Rngs(params=key))))(keys)
-    module = nnx.eval_shape(lambda: make(nnx.Rngs(params=jax.random.key(0))))
-    return nnx.merge(nnx.graphdef(module), state)
+    streams = ("params", "nonzero") if "nonzero" in rngs else ("params",)
+
+    def make_one(key: PRNGKeyArray) -> nnx.Module:
+        return make(nnx.Rngs(**dict.fromkeys(streams, key)))
+
+    state = jax.vmap(lambda key: nnx.state(make_one(key)))(jax.random.split(rngs.params(), num))
+    graphdef = nnx.graphdef(nnx.eval_shape(lambda: make_one(jax.random.key(0))))
+    return nnx.merge(graphdef, state)
 
 
 def scan_blocks(blocks: Any, body: Callable[..., Any], carry: Any, *, key: PRNGKeyArray | None, remat: bool) -> Any:
@@ -123,3 +131,4 @@ def scan_blocks(blocks: Any, body: Callable[..., Any], carry: Any, *, key: PRNGK
         return body(nnx.merge(graphdef, layer_state), carry, layer_key), None
 
     return lax.scan(jax.checkpoint(step, prevent_cse=False) if remat else step, carry, (state, keys))[0]
+

@@ -1,0 +1,124 @@
+"""From features to representations: embedders, templates, the extra MSA stack and the Evoformer."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from fastfold_jax.config.execution import Execution
+from fastfold_jax.config.model import ModelConfig
+from fastfold_jax.data.batch import Features
+from fastfold_jax.model.embedders import ExtraMSAEmbedder, InputEmbedder
+from fastfold_jax.model.evoformer import block_type, evoformer_stack, extra_msa_stack, run_stack, split_key
+from fastfold_jax.model.layers import Linear
+from fastfold_jax.model.recycling import Prev, RecyclingEmbedder
+from fastfold_jax.model.templates import template_embedder
+
+# What `data.sampling` draws anew for each member of an ensemble; the rest of the features are shared.
+SAMPLED_FEATURES = ("msa_feat", "msa_mask", "extra_msa", "extra_deletion_value", "extra_msa_mask")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Representations:
+    """What the trunk knows about a protein.
+
+    Attributes:
+      single: [N, c_s].
+      msa_first_row: [N, c_m].
+      msa: [S, N, c_m] without template rows, this device's rows or residues.
+      pair: [N, N, c_z], this device's columns.
+    """
+
+    single: Any
+    msa_first_row: Any
+    msa: Any
+    pair: Any
+
+
+class Trunk(nnx.Module):
+    """Lines 1 to 18 of inference (AlphaFold 2 supplement, Algorithm 2)."""
+
+    def __init__(self, config: ModelConfig, execution: Execution, *, rngs: nnx.Rngs):
+        self.input_embedder = InputEmbedder(config, execution, rngs=rngs)
+        self.recycling_embedder = RecyclingEmbedder(config, execution, rngs=rngs)
+        self.template_embedder = template_embedder(config, execution, rngs=rngs) if config.num_templates else None
+        self.extra_msa_embedder = ExtraMSAEmbedder(config, execution, rngs=rngs)
+        self.extra_msa_stack = extra_msa_stack(config, execution, rngs=rngs) if config.extra_msa_blocks else None
+        self.evoformer_iteration = evoformer_stack(config, execution, rngs=rngs)
+        self.single_activations = Linear(config.c_m, config.c_s, rngs=rngs)
+        self.msa_sharded = block_type(config).msa_sharded
+        self.num_ensemble = config.num_ensemble
+        self.execution = execution
+
+    def __call__(self, features: Features, prev: Prev, key: PRNGKeyArray | None) -> Representations:
+        """Representations of one pass, averaged over the ensemble if there is one. `key` is None for no dropout."""
+        if self.num_ensemble == 1:
+            return self.represent(features, prev, key)
+        return self.average(features, prev, key)
+
+    def average(self, features: Features, prev: Prev, key: PRNGKeyArray | None) -> Representations:
+        """The mean over ensemble members; the MSA representation, which differs in its rows, is the first member's."""
+
+        def member(index: int | Array) -> Representations:
+            sampled = {
+                name: lax.dynamic_index_in_dim(getattr(features, name), index, keepdims=False)
+                for name in SAMPLED_FEATURES
+            }
+            member_key = None if key is None else jax.random.fold_in(key, index)
+            return self.represent(dataclasses.replace(features, **sampled), prev, member_key)
+
+        def add(total: Representations, index: Array) -> tuple[Representations, None]:
+            new = member(index)
+            summed = jax.tree.map(jnp.add, total, new)
+            return dataclasses.replace(summed, msa=jnp.where(index == 0, new.msa, total.msa)), None
+
+        shapes = jax.eval_shape(member, 0)
+        # Summed in float32, so that bf16 does not round after each member.
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), shapes)
+        total, _ = lax.scan(add, zeros, jnp.arange(self.num_ensemble))
+        mean = dataclasses.replace(jax.tree.map(lambda x: x / self.num_ensemble, total), msa=total.msa)
+        return jax.tree.map(lambda x, shape: x.astype(shape.dtype), mean, shapes)
+
+    def represent(self, features: Features, prev: Prev, key: PRNGKeyArray | None) -> Representations:
+        """Representations of one sample of features."""
+        axis, remat = self.execution.axis, self.execution.remat
+        template_key, extra_key, main_key = split_key(key, 3)
+        seq_mask = features.seq_mask.astype(self.execution.dtype)
+
+        z = self.input_embedder.pair(features) + self.recycling_embedder.pair(features, prev)
+        if self.template_embedder is not None:
+            z = z + self.template_embedder.pair_update(z, features, template_key)
+        if self.extra_msa_stack is not None:
+            extra = axis.shard(self.extra_msa_embedder(features), self.msa_sharded)
+            masks = (features.extra_msa_mask.astype(self.execution.dtype), seq_mask)
+            _, z = run_stack(self.extra_msa_stack, extra, z, masks, key=extra_key, remat=remat)
+
+        m, msa_mask = self.msa_with_templates(features, prev)
+        m = axis.shard(m, self.msa_sharded)
+        m, z = run_stack(self.evoformer_iteration, m, z, (msa_mask, seq_mask), key=main_key, remat=remat)
+
+        first_row = axis.from_first(m[0]) if self.msa_sharded == 0 else axis.gather(m[0], 0)
+        return Representations(
+            single=self.single_activations(first_row),
+            msa_first_row=first_row,
+            msa=m if self.msa_sharded == 0 and axis.size > 1 else m[: features.msa_feat.shape[0]],
+            pair=z,
+        )
+
+    def msa_with_templates(
+        self, features: Features, prev: Prev
+    ) -> tuple[Float[Array, "s n m"], Float[Array, "s n"]]:
+        """The whole MSA representation and its mask, template rows last."""
+        m = self.input_embedder.msa(features)
+        m = m.at[0].add(self.recycling_embedder.msa_first_row(prev))
+        mask = features.msa_mask.astype(m.dtype)
+        if self.template_embedder is not None:
+            rows, row_mask = self.template_embedder.msa_rows(features)
+            m = jnp.concatenate([m, rows.astype(m.dtype)])
+            mask = jnp.concatenate([mask, row_mask.astype(m.dtype)])
+        return m, mask
