@@ -77,8 +77,15 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MonomerConfig(ModelConfig):
-    """A network of AlphaFold 2 (Jumper et al. 2021), trained on single chains."""
+    """A network of AlphaFold 2 (Jumper et al. 2021), trained on single chains.
 
+    Attributes:
+      fill_undefined_torsions: Templates' torsion angles that do not exist, or lack an atom, enter as (sin, cos) = (1, 0)
+        instead of what the missing atoms' coordinates give. The released networks were trained without; DeepMind's code
+        does it when `zero_init` is off, as in test set-ups.
+    """
+
+    fill_undefined_torsions: bool = False
     target_feat_dim: int = dataclasses.field(default=22, init=False)  # 21 residue types and an unused chain-break flag
     masked_msa_classes: int = dataclasses.field(default=23, init=False)
 
