@@ -5,8 +5,8 @@ from typing import Any
 
 import jax
 
-# A leaf is a NumPy array on the host and a JAX array, tracer, ShapeDtypeStruct or sharding once JAX maps over the batch,
-# so no single array type describes it; the shapes are in the class's docstring.
+# A leaf is a NumPy array on the host and a JAX array, tracer, ShapeDtypeStruct or sharding once JAX maps over the
+# batch, so no single array type describes it; the shapes are in the class's docstring.
 Leaf = Any
 
 
@@ -30,7 +30,8 @@ class Features:
             23 cluster profile, cluster deletion mean (AlphaFold 2 supplement, table 1).
         msa_mask: [S, N] float32.
         extra_msa: [E, N] int8, 0..22.
-        extra_deletion_value: [E, N] float32, atan(d / 3) * 2 / pi of the deletion count d; has_deletion is ``value > 0``.
+        extra_deletion_value: [E, N] float32, atan(d / 3) * 2 / pi of the deletion count d; has_deletion is
+            ``value > 0``.
         extra_msa_mask: [E, N] float32.
         template_aatype: [T, N] int32, 0..21 (gap where nothing is aligned).
         template_all_atom_positions: [T, N, 37, 3] float32, Å.

@@ -7,6 +7,7 @@ on every machine and for any number of threads.
 """
 
 import dataclasses
+import functools
 import os
 from concurrent.futures import ThreadPoolExecutor
 
@@ -66,7 +67,8 @@ def nearest_centres(centres: Rows, rows: Rows) -> Nearest:
     of_rows = _bit_planes(rows, words, _NEVER_IN_ROWS)
     starts = range(0, len(rows), _BLOCK)
     with ThreadPoolExecutor(min(_MOST_THREADS, _usable_cores())) as pool:
-        found = list(pool.map(lambda start: _nearest_in_block(of_centres, of_rows[:, :, start : start + _BLOCK]), starts))
+        blocks = (of_rows[:, :, start : start + _BLOCK] for start in starts)
+        found = list(pool.map(functools.partial(_nearest_in_block, of_centres), blocks))
     empty = np.zeros(0, np.int64)
     return Nearest(
         row=np.concatenate([empty, *(part.row + start for part, start in zip(found, starts, strict=True))]),
@@ -131,8 +133,8 @@ def summarise_monomer(centres: Rows, rows: Rows) -> ClusterSummary:
 def summarise_multimer(centres: Rows, rows: Rows) -> ClusterSummary:
     """Weighted means over each centre and the rows nearest to it; a row that ties is shared out evenly.
 
-    DISCREPANCY: a row should weigh as much as the centre, but AlphaFold-Multimer's released code weighs it by the number
-    of residues at which both are unmasked, so that in any populated cluster the centre itself all but vanishes.
+    DISCREPANCY: a row should weigh as much as the centre, but AlphaFold-Multimer's released code weighs it by the
+    number of residues at which both are unmasked, so that in any populated cluster the centre itself all but vanishes.
     """
     found = nearest_centres(centres, rows)
     # Counts below 2^24, so the product is exact whatever order a matmul sums in.
@@ -167,7 +169,7 @@ def _sums(
     letters = np.zeros((num_centres, num_res * LETTERS), np.float32)
     deletions = np.zeros((num_centres, num_res), np.float32)
     column = np.arange(num_res) * LETTERS
-    has_deletions = rows.deletions.any(axis=1)
+    has_deletions = rows.deletions.max(axis=1, initial=0) > 0
     for row, centre, weight in zip(*pairs, strict=True):
         if weight:
             share = weight * rows.mask[row]

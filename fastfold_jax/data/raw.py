@@ -2,14 +2,21 @@
 
 import dataclasses
 import functools
+import logging
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int, Int8, Int32
 
+from fastfold_jax.config.model import ModelConfig, MultimerConfig
 from fastfold_jax.constants import MASK
+
+_LOG = logging.getLogger(__name__)
 
 LETTERS = MASK + 1
 """Letters a model tells apart: 20 amino acids, unknown, gap, mask."""
+
+CHAIN_GAP = 200
+"""Residue numbers that a monomer's network sees skipped between two chains of a complex."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,10 +85,12 @@ class RawFeatures:
 
     @property
     def num_res(self) -> int:
+        """N."""
         return len(self.aatype)
 
     @property
     def num_rows(self) -> int:
+        """R."""
         return len(self.msa)
 
     @functools.cached_property
@@ -99,3 +108,26 @@ def one_hot(letters: Int[np.ndarray, "*shape"], classes: int = LETTERS) -> Float
     out[np.arange(letters.size), letters.ravel()] = 1
     return out.reshape(*letters.shape, classes)
 
+
+def number_residues(
+    index: Int[np.ndarray, " n"], asym_id: Int[np.ndarray, " n"], config: ModelConfig
+) -> Int32[np.ndarray, " n"]:
+    """Residue numbers as the model should see them, from numbers that start again at each chain.
+
+    A multimer's network knows chains and takes them as they are. A monomer's does not: each chain goes on where the one
+    before ended, `CHAIN_GAP` numbers further, which is beyond what relative positions tell apart; a warning is logged.
+    """
+    numbers = np.array(index, np.int32)
+    starts = np.flatnonzero(np.diff(asym_id)) + 1
+    if isinstance(config, MultimerConfig) or not len(starts):
+        return numbers
+    _LOG.warning(
+        "%s was trained on single chains: the %d chains of this complex are joined with gaps of %d residue numbers; "
+        "a multimer model is likely to do better",
+        config.name,
+        len(starts) + 1,
+        CHAIN_GAP,
+    )
+    for start in starts:
+        numbers[start:] += numbers[start - 1] + 1 + CHAIN_GAP - numbers[start]
+    return numbers

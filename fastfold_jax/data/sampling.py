@@ -1,6 +1,7 @@
-"""Turns a whole alignment into one pass's features: which rows become clusters, what is masked, what each cluster holds.
+"""Turns a whole alignment into one pass's features: which rows become clusters, what is masked, what clusters hold.
 
-AlphaFold 2 supplement, sections 1.2.6-1.2.9. Every pass draws anew, from streams named by seed, pass and ensemble member.
+AlphaFold 2 supplement, sections 1.2.6-1.2.9. Every pass draws anew, from streams named by seed, pass and member of the
+ensemble.
 """
 
 import dataclasses
@@ -60,9 +61,8 @@ def sample(raw: RawFeatures, config: ModelConfig, *, seed: int, pass_index: int)
         seed: of the whole prediction, not negative.
         pass_index: 0 for the first pass, then one more for each recycle.
     """
-    members = [
-        _msa_features(draw_rows(raw, config, (seed, pass_index, member)), config) for member in range(config.num_ensemble)
-    ]
+    names = [(seed, pass_index, member) for member in range(config.num_ensemble)]
+    members = [_msa_features(draw_rows(raw, config, name), config) for name in names]
     msa = members[0]
     if len(members) > 1:
         msa = {leaf: np.stack([member[leaf] for member in members]) for leaf in msa}
@@ -150,7 +150,9 @@ def _template_features(raw: RawFeatures, config: ModelConfig) -> dict[str, np.nd
     A multimer averages over all of its templates, empty ones included, as AlphaFold-Multimer's pipeline, which always
     hands it four, made it do in training; so it gets its full number, each with mask 1.
     """
-    count = config.num_templates if isinstance(config, MultimerConfig) else min(len(raw.templates), config.num_templates)
+    count = config.num_templates
+    if not isinstance(config, MultimerConfig):
+        count = min(count, len(raw.templates))
     templates = raw.templates.resize(count)
     return {
         "template_aatype": templates.aatype,
