@@ -48,14 +48,14 @@ def choose(raw: RawFeatures | Shape, config: ModelConfig, *, multiple: int = 1) 
     num_res = _bucket(exact.num_res, fraction=16)
     # A cluster costs much beside a short protein's pairs of residues, and little beside a long one's.
     num_msa = _bucket(exact.num_msa, fraction=8, least_step=exact.num_res // 64)
-    # An extra row is at least 30 times cheaper. There is always one, since an empty axis has no mean.
-    num_extra = _bucket(max(exact.num_extra_msa, 1), fraction=4, least_step=32)
-    templates = config.num_templates if exact.num_templates else 0
+    # An extra row is some 30 times cheaper. There is always one, since an empty axis has no mean.
+    num_extra = _bucket(max(exact.num_extra_msa, 1), fraction=2, least_step=64)
+    templates = _bucket(exact.num_templates, fraction=1)
     sizes = {
         "num_res": num_res,
         "num_msa": min(num_msa, config.num_clusters),
         "num_extra_msa": min(num_extra, max(config.num_extra_msa, 1)),
-        "num_templates": templates,
+        "num_templates": min(templates, config.num_templates),
     }
     return Shape(**{name: -(-size // multiple) * multiple for name, size in sizes.items()})
 
