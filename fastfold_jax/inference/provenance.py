@@ -5,6 +5,7 @@ import textwrap
 from collections.abc import Iterator
 
 from fastfold_jax.inference.result import Prediction
+from fastfold_jax.params.release import ATTRIBUTION
 
 PROGRAM = "FastFold-JAX"
 DISTRIBUTION = "fastfold-jax"
@@ -16,11 +17,7 @@ RANDOM_WARNING = (
 
 LICENCE_NAME = "CC BY 4.0"
 LICENCE_URL = "https://creativecommons.org/licenses/by/4.0/"
-LICENCE = (
-    "The AlphaFold parameters are copyright DeepMind Technologies Limited and made available under the terms of the "
-    "Creative Commons Attribution 4.0 International licence (CC BY 4.0). Attribute DeepMind and cite the papers "
-    "listed here when using this structure."
-)
+LICENCE = f"{ATTRIBUTION}. Whoever uses this structure names DeepMind and cites the papers listed here."
 
 _ALPHAFOLD = (
     "Highly accurate protein structure prediction with AlphaFold",

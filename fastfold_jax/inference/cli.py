@@ -1,0 +1,74 @@
+"""The command `fastfold-infer`, and what `infer.py` runs."""
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import tyro
+from rich.console import Console
+from rich.logging import RichHandler
+
+from fastfold_jax.errors import UserError
+from fastfold_jax.inference.config import InferenceConfig
+
+PROGRAM = "fastfold-infer"
+OK, USER_ERROR, INTERRUPTED = 0, 2, 130
+
+logger = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parses the command line, predicts, and returns the exit code; errors a user can cause take one line on stderr.
+
+    Raises:
+      SystemExit: from the parser, 0 after --help and 2 for options that do not exist.
+    """
+    config = tyro.cli(InferenceConfig, prog=PROGRAM, args=None if argv is None else list(argv))
+    _set_up_logging(config.verbose)
+    use_compile_cache(config.execution.cache_directory)
+    from fastfold_jax.inference.run import run  # after the options are known to be good: it imports the whole model
+
+    try:
+        run(config)
+    except UserError as error:
+        logger.debug("where it was raised:", exc_info=True)
+        sys.stderr.write(f"{PROGRAM}: error: {error}\n")
+        return USER_ERROR
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{PROGRAM}: interrupted; what was finished is in {config.out}\n")
+        return INTERRUPTED
+    return OK
+
+
+def use_compile_cache(directory: Path | None) -> None:
+    """Keeps every compiled program in the directory; None keeps none."""
+    if directory is not None:
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            logger.warning("no compile cache: %s cannot be made (%s)", directory, error.strerror)
+            directory = None
+    if directory is not None and not os.access(directory, os.W_OK):
+        logger.warning("no compiled program is kept: %s cannot be written to", directory)
+    jax.config.update("jax_compilation_cache_dir", None if directory is None else str(directory))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+def _set_up_logging(verbose: bool) -> None:
+    """Our own messages on stderr, in colour on a terminal; warnings only from others."""
+    if sys.stderr.isatty():
+        handler: logging.Handler = RichHandler(console=Console(stderr=True), show_path=False, markup=False)
+        handler.setFormatter(logging.Formatter("%(message)s", datefmt="%H:%M:%S"))
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("fastfold_jax").setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,190 @@
+"""One compiled pass of a network, and the loop on the host that recycles it."""
+
+import dataclasses
+import functools
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import numpy as np
+
+from fastfold_jax.config.execution import Execution
+from fastfold_jax.config.model import ModelConfig
+from fastfold_jax.data.batch import Features
+from fastfold_jax.errors import UserError
+from fastfold_jax.inference.recycle import FeatureStream, Recycling
+from fastfold_jax.inference.result import PassRecord
+from fastfold_jax.model.alphafold import Outputs, abstract_state, make_apply
+from fastfold_jax.model.recycling import Prev, init_prev
+
+logger = logging.getLogger(__name__)
+
+_CACHE_HIT = "/jax/compilation_cache/cache_hits"
+
+
+class PredictionError(UserError):
+    """The network could not be run on this input: too little memory, or it gave no numbers."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Program:
+    """One pass, compiled for one network, shape and precision.
+
+    Attributes:
+      run: `(state, features, prev) -> (outputs, prev)`; the memory of the old `prev` serves for the new one.
+      start: Makes the `prev` of the first pass.
+      num_res: Residues, padding included.
+      seconds: What tracing and compiling took.
+      from_cache: It was found in the compile cache.
+    """
+
+    run: Callable[..., tuple[Outputs, Prev]]
+    start: Callable[[], Prev]
+    num_res: int
+    seconds: float
+    from_cache: bool
+
+
+def structural(config: ModelConfig) -> ModelConfig:
+    """The same network with what is no part of the program left at one value, so that equal programs are found equal.
+
+    Sampling sizes reach the program as shapes of its features; recycling happens outside it.
+    """
+    return dataclasses.replace(
+        config,
+        name="any",
+        num_msa=config.num_templates + 1,
+        num_extra_msa=0,
+        num_recycles=0,
+        recycle_tolerance=None,
+        triangle_layout="split",
+    )
+
+
+class Compiler:
+    """Compiles each program once a process; JAX's persistent cache, where set, makes it once a machine."""
+
+    def __init__(self, execution: Execution):
+        self.execution = execution
+        self._programs: dict[Any, Program] = {}
+
+    def program(self, config: ModelConfig, features: Features) -> Program:
+        """The pass for features of these shapes.
+
+        Raises:
+          PredictionError: if there is not enough memory to compile.
+        """
+        config = structural(config)
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), np.asarray(x).dtype), features)
+        leaves, _ = jax.tree.flatten(shapes)
+        key = (config, tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves))
+        if key not in self._programs:
+            self._programs[key] = self._compile(config, shapes)
+        return self._programs[key]
+
+    def _compile(self, config: ModelConfig, features: Features) -> Program:
+        num_res = features.aatype.shape[0]
+        start_recycling = functools.partial(init_prev, num_res, config, self.execution)
+        start = time.perf_counter()
+        with _memory_errors(num_res), _events(_CACHE_HIT) as hits:
+            apply = make_apply(config, self.execution)
+            jitted = jax.jit(apply, donate_argnums=2)
+            compiled = jitted.lower(abstract_state(config), features, jax.eval_shape(start_recycling)).compile()
+        seconds = time.perf_counter() - start
+        logger.info(
+            "%s for %d residues in %.1f s", "program taken from the cache" if hits else "compiled", num_res, seconds
+        )
+        return Program(run=compiled, start=start_recycling, num_res=num_res, seconds=seconds, from_cache=bool(hits))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Result:
+    """What the last pass returned, on the host, and the figures of all passes."""
+
+    outputs: Outputs
+    passes: tuple[PassRecord, ...]
+
+
+def predict(
+    program: Program,
+    state: Any,
+    stream: FeatureStream,
+    recycling: Recycling,
+    report: Callable[[Sequence[PassRecord]], None],
+) -> Result:
+    """Recycles until `recycling` says that it is enough.
+
+    Args:
+      program: One pass.
+      state: The network's parameters, on the device.
+      stream: Features of each pass.
+      recycling: When to stop.
+      report: Called after each pass with the figures of all so far.
+
+    Returns:
+      The last pass's outputs, padding included, as NumPy arrays.
+
+    Raises:
+      PredictionError: if memory does not suffice or a pass gives something else than numbers.
+    """
+    passes: list[PassRecord] = []
+    prev = program.start()
+    while True:
+        features = stream.take()
+        begun = time.perf_counter()
+        with _memory_errors(program.num_res):
+            outputs, prev = program.run(state, features, prev)
+            record = _figures(outputs, begun)
+        passes.append(record if passes else dataclasses.replace(record, change=float("inf")))
+        report(passes)
+        if not np.isfinite([record.plddt, record.change]).all():
+            raise PredictionError(
+                f"pass {len(passes)} gave numbers that are not finite; try --precision float32, and if that does not "
+                "help the parameters are damaged"
+            )
+        if recycling.is_last(passes):
+            break
+        del outputs  # its N x N arrays need not lie beside the next pass's
+    del prev
+    return Result(outputs=jax.device_get(outputs), passes=tuple(passes))
+
+
+def _figures(outputs: Outputs, begun: float) -> PassRecord:
+    """The pass's scalars; waits for the device."""
+    names = ("mean_plddt", "ptm", "iptm", "change")
+    values = jax.device_get({name: getattr(outputs, name) for name in names})
+    plddt, ptm, iptm, change = (None if values[name] is None else float(values[name]) for name in names)
+    assert plddt is not None and change is not None
+    return PassRecord(plddt=plddt, ptm=ptm, iptm=iptm, change=change, seconds=time.perf_counter() - begun)
+
+
+@contextmanager
+def _events(name: str) -> Iterator[list[str]]:
+    """A list that grows by one each time JAX records the event."""
+    seen: list[str] = []
+
+    def listen(event: str, **_: Any) -> None:
+        if event == name:
+            seen.append(event)
+
+    jax.monitoring.register_event_listener(listen)
+    try:
+        yield seen
+    finally:
+        jax.monitoring.unregister_event_listener(listen)
+
+
+@contextmanager
+def _memory_errors(num_res: int) -> Iterator[None]:
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, MemoryError) as error:
+        if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+            raise PredictionError(
+                f"out of memory at {num_res} residues (padding included); --max-msa with smaller numbers and "
+                "--precision bf16 need less"
+            ) from error
+        raise
