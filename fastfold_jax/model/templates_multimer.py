@@ -1,0 +1,199 @@
+"""How AlphaFold-Multimer embeds templates: each sees the query, and their mean is added to the pairs."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from fastfold_jax.config.execution import Execution
+from fastfold_jax.config.model import ModelConfig, MultimerConfig
+from fastfold_jax.data.batch import Features
+from fastfold_jax.geometry.rigid import Rigid
+from fastfold_jax.geometry.torsions import torsions_from_atom37
+from fastfold_jax.model.evoformer import split_key
+from fastfold_jax.model.layers import LayerNorm, Linear, initial_weights, scan_blocks, stack
+from fastfold_jax.model.template_pairs import (
+    DISTANCE_BINS,
+    LETTERS,
+    Template,
+    TemplateBlock,
+    TemplateEmbedder,
+    template_pairs,
+    templates_of,
+)
+
+# One-hot letters, sine, cosine and mask of four chi angles.
+_ROW_FEATURES = LETTERS + 4 + 4 + 4
+_CHI_1 = 3
+_SMALLEST_NORM = 1e-6  # Å
+
+
+class ScalarLinear(nnx.Module):
+    """Affine map of a single number to several channels.
+
+    Attributes:
+      weights, bias: [channels] float32.
+    """
+
+    def __init__(self, channels: int, *, rngs: nnx.Rngs):
+        self.weights = nnx.Param(initial_weights((channels,), 1, "relu", rngs))
+        self.bias = nnx.Param(jnp.zeros(channels))
+
+    def __call__(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape c"]:
+        """Adds an axis of channels."""
+        return x[..., None] * self.weights[...] + self.bias[...]
+
+
+class MultimerTemplateBlock(TemplateBlock):
+    """One block of a template's pair updates: the Evoformer's order, unlike the monomer's template stack."""
+
+    def __call__(
+        self, pair: Float[Array, "i n c"], seq_mask: Float[Array, " n"], key: PRNGKeyArray | None
+    ) -> Float[Array, "i n c"]:
+        """Rows in, rows out."""
+        return self.axis.all_to_all(self.pair_track(pair, seq_mask, split_key(key, 4)), split=0, concat=1)
+
+
+def unit_vectors(template: Template, execution: Execution) -> Float[Array, "3 i n"]:
+    """Direction of residue j's CA in the backbone frame of residue i, for this device's rows i."""
+    axis = execution.axis
+    n, ca, c = template.backbone
+    frames = Rigid.from_backbone(axis.shard(n, 0), axis.shard(ca, 0), axis.shard(c, 0))
+    difference = [ca[None, :, d] - frames.translation[:, None, d] for d in range(3)]
+    # By components: coordinates as three [i, n] arrays, not as one whose last axis is 3.
+    local = [sum(frames.rotation[:, None, d, k] * difference[d] for d in range(3)) for k in range(3)]
+    squared = sum(jnp.square(component) for component in local)
+    return jnp.stack(local) / jnp.sqrt(jnp.maximum(squared, _SMALLEST_NORM**2))
+
+
+class MultimerSingleTemplate(nnx.Module):
+    """Pair representation of one template (AlphaFold-Multimer, section 2.2)."""
+
+    def __init__(self, config: ModelConfig, execution: Execution, *, rngs: nnx.Rngs):
+        self.template_pair_embedding_0 = Linear(DISTANCE_BINS, config.c_t, init="relu", rngs=rngs)
+        self.template_pair_embedding_1 = ScalarLinear(config.c_t, rngs=rngs)
+        self.template_pair_embedding_2 = Linear(LETTERS, config.c_t, init="relu", rngs=rngs)
+        self.template_pair_embedding_3 = Linear(LETTERS, config.c_t, init="relu", rngs=rngs)
+        self.template_pair_embedding_4 = ScalarLinear(config.c_t, rngs=rngs)
+        self.template_pair_embedding_5 = ScalarLinear(config.c_t, rngs=rngs)
+        self.template_pair_embedding_6 = ScalarLinear(config.c_t, rngs=rngs)
+        self.template_pair_embedding_7 = ScalarLinear(config.c_t, rngs=rngs)
+        self.query_embedding_norm = LayerNorm(config.c_z, rngs=rngs)
+        self.template_pair_embedding_8 = Linear(config.c_z, config.c_t, init="relu", rngs=rngs)
+        self.template_embedding_iteration = (
+            stack(lambda rngs: MultimerTemplateBlock(config, execution, rngs=rngs), config.template_blocks, rngs)
+            if config.template_blocks
+            else None
+        )
+        self.output_layer_norm = LayerNorm(config.c_t, rngs=rngs)
+        self.execution = execution
+
+    def __call__(
+        self,
+        query: Float[Array, "i n z"],
+        template: Template,
+        same_chain: Float[Array, "i n"],
+        seq_mask: Float[Array, " n"],
+    ) -> Float[Array, "i n c"]:
+        """This device's rows."""
+        pair = self.embed(query, template, same_chain)
+        if self.template_embedding_iteration is not None:
+            pair = scan_blocks(
+                self.template_embedding_iteration,
+                lambda block, pair, key: block(pair, seq_mask, key),
+                pair,
+                key=template.key,
+                remat=self.execution.remat,
+            )
+        return self.output_layer_norm(pair)
+
+    def embed(
+        self, query: Float[Array, "i n z"], template: Template, same_chain: Float[Array, "i n"]
+    ) -> Float[Array, "i n c"]:
+        """Embeds the pair features, geometry only within chains: templates are of single chains."""
+        pairs = template_pairs(template, self.execution)
+        beta_mask = pairs.beta_mask * same_chain
+        backbone_mask = pairs.backbone_mask * same_chain
+        x, y, z = unit_vectors(template, self.execution) * backbone_mask
+        embedded = (
+            self.template_pair_embedding_0(pairs.distances * beta_mask[..., None].astype(pairs.distances.dtype))
+            + self.template_pair_embedding_1(beta_mask)
+            + self.template_pair_embedding_2(pairs.letters)
+            + self.template_pair_embedding_3(pairs.row_letters)[:, None]
+            + self.template_pair_embedding_4(x)
+            + self.template_pair_embedding_5(y)
+            + self.template_pair_embedding_6(z)
+            + self.template_pair_embedding_7(backbone_mask)
+            + self.template_pair_embedding_8(self.query_embedding_norm(query))
+        )
+        return embedded.astype(query.dtype)
+
+
+class MultimerTemplateEmbedding(nnx.Module):
+    """Templates' contribution to the pairs (AlphaFold-Multimer, section 2.2)."""
+
+    def __init__(self, config: ModelConfig, execution: Execution, *, rngs: nnx.Rngs):
+        self.single_template_embedding = MultimerSingleTemplate(config, execution, rngs=rngs)
+        self.output_linear = Linear(config.c_t, config.c_z, init="relu", rngs=rngs)
+        self.execution = execution
+
+    def __call__(
+        self,
+        query: Float[Array, "i n z"],
+        templates: Template,
+        same_chain: Float[Array, "i n"],
+        seq_mask: Float[Array, " n"],
+    ) -> Float[Array, "i n z"]:
+        """Rows in, rows out; zeros if no template has any weight.
+
+        The mean is weighted by `templates.weight`. A slot without a structure is embedded and counts like any other,
+        as it did in training; one of weight 2 counts as two equal slots, one of weight 0 not at all.
+        """
+
+        def add(total, template):
+            pair = self.single_template_embedding(query, template, same_chain, seq_mask)
+            return total + pair * template.weight.astype(pair.dtype), None
+
+        add = jax.checkpoint(add, prevent_cse=False) if self.execution.remat else add
+        channels = self.output_linear.weights[...].shape[0]
+        total, _ = jax.lax.scan(add, jnp.zeros((*query.shape[:2], channels), query.dtype), templates)
+        weight = jnp.sum(templates.weight)
+        mean = total / jnp.where(weight > 0, weight, 1.0).astype(total.dtype)
+        return self.output_linear(jax.nn.relu(mean)) * (weight > 0).astype(query.dtype)
+
+
+class MultimerTemplates(TemplateEmbedder):
+    """Both uses a multimer network makes of templates."""
+
+    def __init__(self, config: MultimerConfig, execution: Execution, *, rngs: nnx.Rngs):
+        super().__init__(_ROW_FEATURES, config, execution, rngs=rngs)
+        self.template_embedding = MultimerTemplateEmbedding(config, execution, rngs=rngs)
+
+    def pair_update(
+        self, pair: Float[Array, "n j z"], features: Features, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "n j z"]:
+        """See `TemplateEmbedder`."""
+        axis = self.execution.axis
+        rows = axis.all_to_all(pair, split=0, concat=1)
+        chains = features.asym_id
+        same_chain = (axis.shard(chains, 0)[:, None] == chains).astype(jnp.float32)
+        seq_mask = features.seq_mask.astype(pair.dtype)
+        update = self.template_embedding(rows, templates_of(features, key), same_chain, seq_mask)
+        return axis.all_to_all(update, split=1, concat=0)
+
+    def msa_rows(self, features: Features) -> tuple[Float[Array, "t n m"], Float[Array, "t n"]]:
+        """See `TemplateEmbedder`.
+
+        DISCREPANCY: a residue counts only where its chi 1 is known, so glycine and alanine never do.
+        """
+        torsions = torsions_from_atom37(
+            features.template_aatype, features.template_all_atom_positions, features.template_all_atom_mask
+        )
+        sin_cos, mask = torsions.sin_cos[..., _CHI_1:, :], torsions.mask[..., _CHI_1:]
+        row_features = (
+            jax.nn.one_hot(features.template_aatype, LETTERS),
+            sin_cos[..., 0] * mask,
+            sin_cos[..., 1] * mask,
+            mask,
+        )
+        return self.embed_rows(jnp.concatenate(row_features, axis=-1), mask[..., 0], features)
