@@ -35,8 +35,8 @@ class Rows:
 def parse_a3m(data: bytes, *, file: str, source: Source = "other") -> Alignment:
     """The alignment in an A3M file.
 
-    Rows may be wrapped; blank lines and lines that begin with ``#`` or ``;`` are skipped. What is inserted after the last
-    column of a row belongs to no column and is dropped, as in AlphaFold.
+    Rows may be wrapped; blank lines and lines that begin with ``#`` or ``;`` are skipped. What is inserted after the
+    last column of a row belongs to no column and is dropped, as in AlphaFold.
 
     Args:
         data: the file's content.
@@ -53,8 +53,8 @@ def parse_a3m(data: bytes, *, file: str, source: Source = "other") -> Alignment:
         if not letter.isupper():
             what = "a gap" if letter == "-" else f"an insertion ({letter!r})"
             raise InputError(
-                f"{at(file, _first_row_line(text))}: the first row, {shown(rows.descriptions[0])}, has {what} at letter "
-                f"{position}; it must be the query itself, in upper case and without gaps"
+                f"{at(file, _first_row_line(text))}: the first row, {shown(rows.descriptions[0])}, has {what} at "
+                f"letter {position}; it must be the query itself, in upper case and without gaps"
             )
     return Alignment(
         residues=rows.residues,
@@ -158,7 +158,7 @@ def _tidy(lines: list[bytes]) -> tuple[list[bytes], list[bytes]]:
 
 
 def _fault(text: bytes, start: int, lines: list[bytes], width: int, file: str) -> InputError:
-    """What is wrong in a block that could not be packed. With `width` 0 it is the first, and its first row sets the width."""
+    """What is wrong in a block that could not be packed; with `width` 0 its first row sets the width."""
     number = text.count(b"\n", 0, start)
     query_line = _first_row_line(text)
     header: tuple[int, bytes] | None = None
@@ -169,8 +169,8 @@ def _fault(text: bytes, start: int, lines: list[bytes], width: int, file: str) -
         if line.startswith(b">"):
             if header and columns != (width := width or columns):
                 return InputError(
-                    f"{at(file, header[0])}: the row {shown(header[1])} has {columns} aligned columns, but the first row "
-                    f"(line {query_line}) has {width}; all rows need the same number of upper-case letters and '-'"
+                    f"{at(file, header[0])}: the row {shown(header[1])} has {columns} aligned columns, but the first "
+                    f"row (line {query_line}) has {width}; all rows need the same number of upper-case letters and '-'"
                 )
             if header and not columns:
                 return InputError(f"{at(file, header[0])}: the first record, {shown(header[1])}, has no sequence")
@@ -178,15 +178,15 @@ def _fault(text: bytes, start: int, lines: list[bytes], width: int, file: str) -
         elif line and not line.startswith((b"#", b";")):
             if header is None:
                 return InputError(
-                    f"{at(file, number)}: not an A3M file: {shown(line)} comes before the first header; every row needs a "
-                    "line that begins with '>' above it"
+                    f"{at(file, number)}: not an A3M file: {shown(line)} comes before the first header; every row "
+                    "needs a line that begins with '>' above it"
                 )
             if bad := line.translate(None, _LETTERS):
                 column = raw.find(bad[:1], len(raw) - len(raw.lstrip()))
                 letter = raw[column:].decode()[0]
                 return InputError(
-                    f"{at(file, number, len(raw[:column].decode()) + 1)}: {shown(letter)} in the row {shown(header[1])} is "
-                    f"no letter of an alignment; {_ACCEPTED}"
+                    f"{at(file, number, len(raw[:column].decode()) + 1)}: {shown(letter)} in the row "
+                    f"{shown(header[1])} is no letter of an alignment; {_ACCEPTED}"
                 )
             columns += len(line.translate(None, _INSERTED))
     return InputError(f"{file}: not an A3M file: no line begins with '>'")

@@ -1,7 +1,7 @@
 """A3M of a whole complex, as ColabFold and MMseqs2 write it: rows run over all distinct chains, one after another.
 
-The first line says how: ``#len1,len2<TAB>card1,card2``, the lengths of the distinct chains and how many copies there are
-of each. A copy has no columns of its own.
+The first line says how: ``#len1,len2<TAB>card1,card2``, the lengths of the distinct chains and how many copies there
+are of each. A copy has no columns of its own.
 """
 
 import dataclasses
@@ -51,8 +51,8 @@ def parse_complex_a3m(data: bytes, *, file: str, source: Source = "other") -> tu
     rows = parse_rows(text, file=file)
     if rows.residues.shape[1] != sum(lengths):
         raise InputError(
-            f"{at(file, 1)}: the header says that the chains have {' + '.join(map(str, lengths))} = {sum(lengths)} columns, "
-            f"but the rows have {rows.residues.shape[1]}"
+            f"{at(file, 1)}: the header says that the chains have {' + '.join(map(str, lengths))} = {sum(lengths)} "
+            f"columns, but the rows have {rows.residues.shape[1]}"
         )
     stops = np.cumsum(lengths)
     columns = [slice(int(stop) - length, int(stop)) for stop, length in zip(stops, lengths, strict=True)]
@@ -106,8 +106,8 @@ def _query_row(rows: Rows, reaches: Bool[np.ndarray, " rows"], columns: slice, c
     row = int(reaches.argmax())
     if (rows.residues[row, columns] == GAP).any():
         raise InputError(
-            f"{file}: no row holds the query of chain {chain + 1} (columns {columns.start + 1} to {columns.stop}): the first "
-            f"row that reaches the chain, {shown(rows.descriptions[row])}, must be its query, without gaps"
+            f"{file}: no row holds the query of chain {chain + 1} (columns {columns.start + 1} to {columns.stop}): the "
+            f"first row that reaches the chain, {shown(rows.descriptions[row])}, must be its query, without gaps"
         )
     return row
 
@@ -130,14 +130,14 @@ def _select(
 
 
 def _letters(rows: Rows, row: int, columns: slice) -> str:
-    """A row's letters: as written for the first row; for others B, J, O, U and Z are what the alignment reads them as."""
+    """A row's letters: the first row's as written; in others B, J, O, U and Z are what the alignment reads them as."""
     if row == 0:
         return "".join(letter for letter in rows.first if not letter.islower())[columns]
     return "".join(MSA_LETTERS[index] for index in rows.residues[row, columns])
 
 
 def _field(description: str, chain: int, chains: int) -> str:
-    """One chain's part of a paired row's header, which joins the chains' own headers (of one field or more) with tabs."""
+    """One chain's part of a paired row's header, which joins the chains' headers (one field or more) with tabs."""
     fields = description.split("\t")
     if chains == 1 or len(fields) % chains:
         return description

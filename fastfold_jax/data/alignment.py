@@ -32,7 +32,8 @@ class Alignment:
             smallest of uint8, uint16 and int32 that holds them.
         descriptions: header of each row, without the ``>``; in a Stockholm file the name.
         source: what the alignment came from.
-        query: row 0 in the file's own letters, so that B, J, O, U and Z are still told from D, X, C and E; "" when not known.
+        query: row 0 in the file's own letters, so that B, J, O, U and Z are still told from D, X, C and E; "" when not
+            known.
     """
 
     residues: Int8[np.ndarray, "rows cols"]

@@ -20,8 +20,9 @@ class Record:
 def parse_fasta(data: bytes, *, file: str) -> tuple[Record, ...]:
     """The records of a FASTA file, in order.
 
-    Sequences may be wrapped, in lower case and broken by blanks. Blank lines and lines that begin with ``#`` or ``;`` are
-    skipped. A ``*`` that ends a sequence (a stop codon, as translated genes have it) is dropped; elsewhere it is an error.
+    Sequences may be wrapped, in lower case and broken by blanks. Blank lines and lines that begin with ``#`` or ``;``
+    are skipped. A ``*`` that ends a sequence (a stop codon, as translated genes have it) is dropped; elsewhere it is an
+    error.
 
     Raises:
         InputError: the file is empty, binary or no FASTA, a record has no sequence, or a letter is no amino acid.
@@ -37,8 +38,8 @@ def parse_fasta(data: bytes, *, file: str) -> tuple[Record, ...]:
         elif line and not line.startswith((b"#", b";")):
             if not records:
                 raise InputError(
-                    f"{at(file, number)}: not a FASTA file: {shown(line)} comes before the first header; every sequence "
-                    "needs a line that begins with '>' above it"
+                    f"{at(file, number)}: not a FASTA file: {shown(line)} comes before the first header; every "
+                    "sequence needs a line that begins with '>' above it"
                 )
             _require_letters(raw, ended := line.endswith(b"*"), stopped, at(file, number), records[-1][1])
             records[-1][2].append(b"".join(line.removesuffix(b"*").split()))

@@ -4,7 +4,9 @@ import re
 from collections.abc import Iterable
 
 _MAX_LENGTH = 64
-_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # devices on Windows, whatever the suffix
+_RESERVED = re.compile(
+    r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE
+)  # devices on Windows, whatever the suffix
 
 
 def safe_name(text: str, *, otherwise: str) -> str:
@@ -20,7 +22,7 @@ def safe_name(text: str, *, otherwise: str) -> str:
 
 
 def unique_names(names: Iterable[str]) -> tuple[str, ...]:
-    """The names in order, with ``_2``, ``_3``, ... put behind those that came before, upper and lower case being alike."""
+    """The names in order, with ``_2``, ``_3``, ... behind those that came before; upper and lower case are alike."""
     taken: set[str] = set()
     unique = []
     for name in names:

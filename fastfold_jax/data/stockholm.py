@@ -21,14 +21,14 @@ def is_stockholm(data: bytes) -> bool:
 def parse_stockholm(data: bytes, *, file: str, source: Source = "other") -> Alignment:
     """The alignment in a Stockholm file, in the columns of its first sequence.
 
-    Sequences may be split over blocks. Columns in which the first sequence has a gap are insertions: they are removed, and
-    the letters in them counted as deletions of the next column (those after the last column are dropped). ``-`` and ``.``
-    are gaps, lower case reads as upper case, and markup lines (``#=``) and comments are skipped. Descriptions are the
-    names, such as ``tr|A0A0K0ME10|A0A0K0ME10_9STAP/1-51``.
+    Sequences may be split over blocks. Columns in which the first sequence has a gap are insertions: they are removed,
+    and the letters in them counted as deletions of the next column (those after the last column are dropped). ``-`` and
+    ``.`` are gaps, lower case reads as upper case, and markup lines (``#=``) and comments are skipped. Descriptions are
+    the names, such as ``tr|A0A0K0ME10|A0A0K0ME10_9STAP/1-51``.
 
     Raises:
-        InputError: the file is empty, binary, no Stockholm, truncated (no ``//`` at its end) or of several alignments; rows
-            differ in length; a letter is no amino acid; or the first row has no letters.
+        InputError: the file is empty, binary, no Stockholm, truncated (no ``//`` at its end) or of several alignments;
+            rows differ in length; a letter is no amino acid; or the first row has no letters.
     """
     text = normalise(data, file=file)
     names, rows = _read_rows(text, file)
@@ -62,15 +62,17 @@ def _read_rows(text: bytes, file: str) -> tuple[list[bytes], list[bytes]]:
         if not fields or fields[0].startswith(b"#"):
             continue
         if ended:
-            raise InputError(f"{at(file, number)}: more follows after the '//' that ends the alignment; give one a file")
+            raise InputError(
+                f"{at(file, number)}: more follows after the '//' that ends the alignment; give one a file"
+            )
         if fields[0] == b"//":
             ended = True
         elif len(fields) == 2:
             parts.setdefault(fields[0], []).append(fields[1])
         else:
             raise InputError(
-                f"{at(file, number)}: {shown(line.strip())} is no row of a Stockholm file, which holds a name, blanks, and an "
-                "aligned sequence without blanks"
+                f"{at(file, number)}: {shown(line.strip())} is no row of a Stockholm file, which holds a name, blanks, "
+                "and an aligned sequence without blanks"
             )
     if not ended:
         raise InputError(f"{file}: a truncated Stockholm file: the '//' that ends the alignment is missing")
@@ -108,12 +110,12 @@ def _fault(text: bytes, width: int, file: str) -> InputError:
             column = line.rfind(row) + row.find(bad[:1])
             letter = line[column:].decode()[0]
             return InputError(
-                f"{at(file, number, len(line[:column].decode()) + 1)}: {shown(letter)} in the row {shown(name)} is no letter of "
-                "an alignment; accepted are the letters A to Z, and '-' or '.' for a gap"
+                f"{at(file, number, len(line[:column].decode()) + 1)}: {shown(letter)} in the row {shown(name)} is no "
+                "letter of an alignment; accepted are the letters A to Z, and '-' or '.' for a gap"
             )
         seen[name] = number, seen.get(name, (0, 0))[1] + len(row)
     name, (number, columns) = next((name, place) for name, place in seen.items() if place[1] != width)
     return InputError(
-        f"{at(file, number)}: the row {shown(name)} has {columns} columns in all, but the first row has {width}; all rows need "
-        "the same number"
+        f"{at(file, number)}: the row {shown(name)} has {columns} columns in all, but the first row has {width}; all "
+        "rows need the same number"
     )

@@ -1,0 +1,60 @@
+"""One prediction job from a file or a directory."""
+
+from pathlib import Path
+
+from fastfold_jax.data import layout
+from fastfold_jax.data.a3m_complex import is_complex
+from fastfold_jax.data.feature_file import read_features
+from fastfold_jax.data.job_chains import Chain, Job, chains_of, read_alignment_job, read_records
+from fastfold_jax.data.job_directory import read_directory
+from fastfold_jax.data.names import safe_name
+from fastfold_jax.data.stockholm import is_stockholm
+from fastfold_jax.data.textfile import InputError, read_bytes
+
+__all__ = ["Chain", "Job", "read_job"]
+
+
+def read_job(path: str | Path) -> Job:
+    """The job in a file or a directory. docs/inputs.md says the same at more length.
+
+    A file is told by its suffix (``.gz`` behind it is fine): ``.fasta`` (each record a chain of one complex), ``.a3m``
+    (a chain; with the header ``#len1,len2<TAB>card1,card2`` a complex), ``.sto``, or AlphaFold's features, ``.npz``,
+    ``.pkl``.
+
+    A directory holds one job. What is used, the first that applies deciding:
+
+    1. A FASTA file at the top names the chains. Its alignments come from the top or, if there are none, from the
+       sub-directories. A set of alignments belongs to the record whose number (``chain2_``, ``chain2/``) or name it
+       bears, otherwise to the one whose sequence its first row is; chains of equal sequence share.
+    2. Alignments at the top are the job, and sub-directories are not looked at. ``chainN_`` in front of names tells
+       chains apart; without it all belong to one. The query of a chain is the first row of its alignments, or
+       ``chainN_*.fasta``. A complex A3M must be the only alignment.
+    3. A feature file at the top: ``features.pkl``, ``features.npz``, or the only such file.
+    4. Sub-directories with alignments or a FASTA file: each is a chain, in the natural order of their names.
+
+    The database of an alignment is told from its file's name (``uniref90``, ``bfd``, ``uniclust``, ``mgnify``,
+    ``uniprot``, ``paired``). Template hits (``pdb_hits.*``, ``.hhr``), hidden files and all others are left alone.
+
+    Raises:
+        InputError: something is missing, cannot be read, or contradicts something else; the message says what and
+            where.
+    """
+    path = Path(path)
+    name = _job_name(path)
+    if path.is_dir():
+        return read_directory(path, name=name)
+    form = layout.format_of(path)
+    if form in ("npz", "pickle"):
+        return Job(name=name, chains=(), features=read_features(read_bytes(path), file=str(path)))
+    data = read_bytes(path)
+    if form == "fasta" or (form is None and data.lstrip().startswith(b">")):
+        return Job(name=name, chains=chains_of(read_records(path, data)))
+    if form is not None or is_stockholm(data) or is_complex(data):
+        return Job(name=name, chains=read_alignment_job(path, data))
+    raise InputError(f"{path}: the name does not say what it is; accepted are {layout.ACCEPTED}")
+
+
+def _job_name(path: Path) -> str:
+    """A job's name: the file's without its suffixes, or the directory's."""
+    path = path.resolve() if path.name in ("", "..") else path
+    return safe_name(path.name if path.is_dir() else layout.stem(path), otherwise="job")

@@ -1,0 +1,109 @@
+"""The chains of a prediction job, and what single files say about them."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fastfold_jax.data import layout
+from fastfold_jax.data.a3m import parse_a3m
+from fastfold_jax.data.a3m_complex import is_complex, parse_complex_a3m
+from fastfold_jax.data.alignment import Alignment
+from fastfold_jax.data.fasta import Record, parse_fasta
+from fastfold_jax.data.names import safe_name, unique_names
+from fastfold_jax.data.stockholm import is_stockholm, parse_stockholm
+from fastfold_jax.data.textfile import InputError, read_bytes
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Chain:
+    """One chain to predict; copies of a chain are chains of their own.
+
+    Attributes:
+        id: name of the chain, safe in file names and unique in its job whatever the case.
+        description: the header it came with.
+        sequence: letters A to Z; B, J, O, U, X and Z stand for unknown residues.
+        alignments: in the order in which AlphaFold merges them: UniRef90, BFD, MGnify, others.
+        paired: rows to be paired with those of the other chains: by species if its source is ``uniprot``, row by row if
+            it is ``paired`` (then each chain of the job has as many).
+    """
+
+    id: str
+    description: str
+    sequence: str
+    alignments: tuple[Alignment, ...] = ()
+    paired: Alignment | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Job:
+    """What one prediction needs: a single chain or a complex.
+
+    Attributes:
+        name: from the file's or the directory's name, safe in file names.
+        chains: in order; empty for a job of ready-made features.
+        features: AlphaFold's own feature dictionary, when that was the input.
+    """
+
+    name: str
+    chains: tuple[Chain, ...]
+    features: Mapping[str, np.ndarray] | None = None
+
+
+def read_records(path: Path, data: bytes | None = None) -> tuple[Record, ...]:
+    """The records of a FASTA file."""
+    data = read_bytes(path) if data is None else data
+    if is_stockholm(data) or is_complex(data):
+        raise InputError(f"{path}: an alignment, not a FASTA file; its name must end in .a3m or .sto")
+    return parse_fasta(data, file=str(path))
+
+
+def read_alignment(path: Path, data: bytes | None = None) -> Alignment:
+    """An alignment of one chain; a file that begins as Stockholm is one whatever its suffix."""
+    data = read_bytes(path) if data is None else data
+    parse = parse_stockholm if is_stockholm(data) or layout.format_of(path) == "stockholm" else parse_a3m
+    return parse(data, file=str(path), source=layout.source_of(path))
+
+
+def read_alignment_job(path: Path, data: bytes) -> tuple[Chain, ...]:
+    """The chains of a single alignment file, which is its own query; a complex A3M has several."""
+    if is_complex(data):
+        return complex_chains(path, data)
+    alignment = read_alignment(path, data)
+    if alignment.source in ("uniprot", "paired"):  # alone, they have nothing to be paired with
+        alignment = dataclasses.replace(alignment, source="other")
+    return chains_of([query_record(alignment)], [(alignment,)])
+
+
+def complex_chains(path: Path, data: bytes) -> tuple[Chain, ...]:
+    """The chains of a complex A3M, copies one after another."""
+    parts = [part for part in parse_complex_a3m(data, file=str(path)) for _ in range(part.copies)]
+    records = [Record(description=part.description, sequence=part.query) for part in parts]
+    return chains_of(records, [(part.unpaired,) for part in parts], [part.paired for part in parts])
+
+
+def query_record(alignment: Alignment) -> Record:
+    """The query of an alignment as a sequence to predict."""
+    return Record(description=alignment.descriptions[0], sequence=alignment.query)
+
+
+def chains_of(
+    records: Sequence[Record],
+    alignments: Sequence[tuple[Alignment, ...]] | None = None,
+    paired: Sequence[Alignment | None] | None = None,
+    names: Sequence[str] | None = None,
+) -> tuple[Chain, ...]:
+    """Chains with safe, unique names: the given ones, or the first words of the headers."""
+    words = names or [(record.description.split() or [""])[0] for record in records]
+    ids = unique_names(safe_name(word, otherwise=f"chain{number}") for number, word in enumerate(words, start=1))
+    return tuple(
+        Chain(
+            id=ids[i],
+            description=record.description,
+            sequence=record.sequence,
+            alignments=alignments[i] if alignments else (),
+            paired=paired[i] if paired else None,
+        )
+        for i, record in enumerate(records)
+    )
