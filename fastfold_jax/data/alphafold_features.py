@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 import numpy as np
-from jaxtyping import Int, Int8, Int32
+from jaxtyping import Int, Int8, Int32, Integer
 
 from fastfold_jax.config.model import ModelConfig, MultimerConfig
 from fastfold_jax.constants import HHBLITS_TO_RESTYPE, MASK, UNKNOWN
@@ -112,7 +112,7 @@ class _Reader:
         """Residue types from their one-hot vectors."""
         return self.array("aatype", "n 21").argmax(axis=-1).astype(np.int32)
 
-    def msa(self, is_monomer: bool) -> tuple[Int8[np.ndarray, "r n"], Int[np.ndarray, "r n"], np.ndarray]:
+    def msa(self, is_monomer: bool) -> tuple[Int8[np.ndarray, "r n"], Integer[np.ndarray, "r n"], np.ndarray]:
         """Letters, deletion counts and mask of all rows."""
         letters = self.integers("msa", "r n", below=MASK)
         if is_monomer:

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Int32
@@ -11,18 +10,16 @@ from fastfold_jax.config.model import ModelConfig, MultimerConfig
 from fastfold_jax.constants import SEQUENCE_LETTER_TO_INDEX
 from fastfold_jax.data.alphafold_features import from_alphafold_dict
 from fastfold_jax.data.complexes import complex_rows, entity
+from fastfold_jax.data.job import Job
 from fastfold_jax.data.msa import Limits
 from fastfold_jax.data.raw import RawFeatures, Templates, number_residues
-
-if TYPE_CHECKING:
-    from fastfold_jax.data.job import Job
 
 __all__ = ["Limits", "RawFeatures", "assemble", "from_alphafold_dict"]
 
 _LOG = logging.getLogger(__name__)
 
 
-def assemble(job: "Job", config: ModelConfig, *, limits: Limits | None = None) -> RawFeatures:
+def assemble(job: Job, config: ModelConfig, *, limits: Limits | None = None) -> RawFeatures:
     """Everything about a job's chain or complex that is known before sampling.
 
     DISCREPANCY: AlphaFold-Multimer moves the copies of a sequence together and numbers chains in that order. Here they

@@ -1,7 +1,7 @@
 """Pads features to few sizes, so that proteins of like size share one compiled program.
 
-Sizes are spaced so that padding adds at most 25 % to the FLOPs of a pass over an alignment of any shape, and under 10 % on
-average; a shallow alignment stays shallow.
+Sizes are spaced so that padding adds at most 25 % to the FLOPs of a pass over an alignment of any shape, and under 10 %
+on average; a shallow alignment stays shallow.
 """
 
 import dataclasses

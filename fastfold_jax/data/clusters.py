@@ -12,7 +12,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int, Int8, UInt64
+from jaxtyping import Bool, Float32, Int, Int8, Integer, UInt64
 
 from fastfold_jax.constants import GAP
 from fastfold_jax.data.raw import LETTERS, one_hot
@@ -30,7 +30,7 @@ class Rows:
     """Some rows of an alignment: letters 0..22, deletion counts, and a mask that is False where there is nothing."""
 
     letters: Int8[np.ndarray, "r n"]
-    deletions: Int[np.ndarray, "r n"]
+    deletions: Integer[np.ndarray, "r n"]
     mask: Bool[np.ndarray, "r n"]
 
     def __len__(self) -> int:

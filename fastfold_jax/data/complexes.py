@@ -2,18 +2,15 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Int
 
 from fastfold_jax.constants import GAP
+from fastfold_jax.data.job import Chain
 from fastfold_jax.data.msa import Limits, Msa, cap, first_occurrences, merge, not_in, query_only
 from fastfold_jax.data.pairing import pair_by_index, pair_by_species, rows_by_species
 from fastfold_jax.errors import UserError
-
-if TYPE_CHECKING:
-    from fastfold_jax.data.job import Chain
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,7 +30,7 @@ class Entity:
     species: Mapping[str, list[int]] | None
 
 
-def entity(chains: Sequence["Chain"], limits: Limits) -> Entity:
+def entity(chains: Sequence[Chain], limits: Limits) -> Entity:
     """The rows of a sequence, from the first of its copies that has any.
 
     Raises:

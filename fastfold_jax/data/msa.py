@@ -4,13 +4,12 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Int, Int8
+from jaxtyping import Bool, Int, Int8, Integer
 
 from fastfold_jax.constants import MSA_LETTER_TO_INDEX
 from fastfold_jax.data.alignment import Alignment
 from fastfold_jax.data.draws import Draws
-
-_MERGE_ORDER = ("uniref90", "bfd", "mgnify", "other")
+from fastfold_jax.data.layout import merge_rank
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,7 +43,7 @@ class Msa:
     """Rows of an alignment: letters in the order of `MSA_LETTERS`, and deletion counts."""
 
     residues: Int8[np.ndarray, "r n"]
-    deletions: Int[np.ndarray, "r n"]
+    deletions: Integer[np.ndarray, "r n"]
 
     def __len__(self) -> int:
         return len(self.residues)
@@ -62,8 +61,8 @@ def merge(sequence: str, alignments: Iterable[Alignment], limits: Limits) -> Msa
     index (B and D, Z and E, U and C; J, O and X) both stay; here rows are compared as the model sees them.
     """
     ordered = sorted(
-        (alignment for alignment in alignments if alignment.source in _MERGE_ORDER),
-        key=lambda alignment: _MERGE_ORDER.index(alignment.source),
+        (alignment for alignment in alignments if alignment.source not in ("uniprot", "paired")),
+        key=lambda alignment: merge_rank(alignment.source),
     )
     if not ordered:
         return query_only(sequence)

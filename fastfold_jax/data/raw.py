@@ -5,7 +5,7 @@ import functools
 import logging
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int, Int8, Int32
+from jaxtyping import Bool, Float32, Int, Int8, Int32, Integer
 
 from fastfold_jax.config.model import ModelConfig, MultimerConfig
 from fastfold_jax.constants import MASK
@@ -78,7 +78,7 @@ class RawFeatures:
     sym_id: Int32[np.ndarray, " n"]
     seq_mask: Float32[np.ndarray, " n"]
     msa: Int8[np.ndarray, "r n"]
-    deletions: Int[np.ndarray, "r n"]
+    deletions: Integer[np.ndarray, "r n"]
     msa_mask: Bool[np.ndarray, "r n"]
     first: Bool[np.ndarray, " r"]
     templates: Templates

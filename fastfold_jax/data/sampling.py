@@ -8,7 +8,7 @@ import dataclasses
 import enum
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int, Int8
+from jaxtyping import Bool, Float, Float32, Int, Int8, Real
 
 from fastfold_jax.config.model import ModelConfig, MultimerConfig
 from fastfold_jax.constants import MASK, RESTYPES
@@ -162,7 +162,7 @@ def _template_features(raw: RawFeatures, config: ModelConfig) -> dict[str, np.nd
     }
 
 
-def squash_deletions(counts: Int[np.ndarray, "*shape"] | Float[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:
+def squash_deletions(counts: Real[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:
     """Deletion counts d, or their means, as atan(d / 3) * 2 / pi, in [0, 1)."""
     squashed = np.zeros(counts.shape, np.float32)
     where = np.nonzero(counts)
