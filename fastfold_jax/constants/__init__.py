@@ -1,4 +1,4 @@
-"""Residue, atom and rigid-group tables: NumPy arrays, read-only, in AlphaFold's order of residue types (20 = unknown)."""
+"""Residue, atom and rigid-group tables: read-only NumPy arrays in AlphaFold's order of residue types (20 = unknown)."""
 
 from fastfold_jax.constants.atoms import (
     ATOM14_AMBIGUOUS,

@@ -59,7 +59,7 @@ def _chi_tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 CHI_ATOM37, CHI_MASK, CHI_PI_PERIODIC = _chi_tables()
-"""[21, 4, 4] int32 atom37 columns of the four atoms of chi 1-4 (0 where the angle does not exist); [21, 4] float32: which
+"""[21, 4, 4] int32 atom37 columns of the four atoms of chi 1-4 (0 where there is no such angle); [21, 4] float32: which
 angles exist; [21, 4] float32: which are the same after half a turn."""
 
 

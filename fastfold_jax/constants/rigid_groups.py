@@ -1,6 +1,6 @@
 """The eight rigid groups of a residue: which atoms each carries, where, and how each group hangs on the one before.
 
-Groups: 0 backbone, 1 pre-omega (no heavy atom), 2 phi (no heavy atom), 3 psi, 4-7 chi 1-4 (AlphaFold 2 supplement, Table 2).
+Groups: 0 backbone, 1 pre-omega (no heavy atom), 2 phi (no heavy atom), 3 psi, 4-7 chi 1-4 (supplement, Table S2).
 Row 20, the unknown type, has no atoms; its frames are all zero, as in DeepMind's tables.
 """
 
@@ -66,8 +66,8 @@ def _default_frames() -> np.ndarray:
 
 
 DEFAULT_FRAMES: np.ndarray = _default_frames()
-"""[21, 8, 4, 4] float32: each group's frame at torsion 0 in the frame it hangs on (groups 0-4 on the backbone, chi 2-4 on
-the chi before), Å; zero for groups that do not exist."""
+"""[21, 8, 4, 4] float32: each group's frame at torsion 0 in the frame it hangs on (groups 0-4 on the backbone, chi 2-4
+on the chi before), Å; zero for groups that do not exist."""
 
 
 def _base_atoms() -> tuple[np.ndarray, np.ndarray]:
@@ -85,8 +85,8 @@ def _base_atoms() -> tuple[np.ndarray, np.ndarray]:
 
 
 GROUP_BASE_ATOM37, GROUP_MASK = _base_atoms()
-"""[21, 8, 3] int32: atom37 columns of the atoms that fix a group's frame (on the -x axis, origin, xy plane), 0 for groups
-that no heavy atom fixes; [21, 8] float32: which groups heavy atoms fix."""
+"""[21, 8, 3] int32: atom37 columns of the atoms that fix a group's frame (on the -x axis, origin, xy plane), 0 for
+groups that no heavy atom fixes; [21, 8] float32: which groups heavy atoms fix."""
 
 
 def _ambiguous_groups() -> np.ndarray:

@@ -93,7 +93,7 @@ def atom14_distance_bounds(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Distances that two atoms of one residue may have.
 
-    Pairs that a bond or an angle ties may differ by `deviations` standard deviations from the literature value; all others
+    Pairs that a bond or an angle ties may differ by `deviations` standard deviations from the literature value; others
     may not overlap by more than `overlap_tolerance` Å (AlphaFold 2 supplement, section 1.9.11).
 
     Returns:

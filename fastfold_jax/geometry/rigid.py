@@ -26,7 +26,9 @@ def cross(first: Float[Array, "*n 3"], second: Float[Array, "*n 3"]) -> Float[Ar
 
 def normalize(vector: Float[Array, "*n 3"], epsilon: float = 1e-8) -> Float[Array, "*n 3"]:
     """Unit vector; `epsilon` under the root keeps the zero vector, and its gradient, finite."""
-    return vector / jnp.sqrt(dot(vector, vector) + epsilon)[..., None]
+    length = jnp.sqrt(dot(vector, vector) + epsilon)
+    # Component by component, because XLA divides by a broadcast value as multiplication by its rounded inverse.
+    return jnp.stack([vector[..., i] / length for i in range(3)], axis=-1)
 
 
 def rotate(rotation: Float[Array, "*n 3 3"], point: Float[Array, "*n 3"]) -> Float[Array, "*n 3"]:
@@ -37,7 +39,7 @@ def rotate(rotation: Float[Array, "*n 3 3"], point: Float[Array, "*n 3"]) -> Flo
 def rotation_from_vectors(x_axis: Float[Array, "*n 3"], xy_plane: Float[Array, "*n 3"]) -> Float[Array, "*n 3 3"]:
     """Rotation whose x axis points along one vector and whose xy plane holds the other at y > 0 (Gram-Schmidt).
 
-    Every sum is rounded in the order of DeepMind's code: where points coincide, the axes are scaled rounding errors.
+    Each step rounds as DeepMind's code does: where points coincide, the axes are nothing but scaled rounding errors.
     """
     x = normalize(x_axis)
     y = normalize(xy_plane - dot(xy_plane, x)[..., None] * x)
