@@ -1,0 +1,144 @@
+"""Invariant point attention: residues attend to residues by content, by pair representation, and by distance in space.
+
+One module serves monomers and multimers. Parameters are laid out as in DeepMind's multimer files: projections have a
+head axis, and the last axis of a point projection holds x of all its points, then all y, then all z. Monomer files hold
+the same numbers in another order (h heads, s scalars and p points a head; weights and biases alike):
+
+    q_scalar        [c, h s]          -> q_scalar_projection [c, h, s]
+    kv_scalar       [c, h (s + s)]    -> [c, h, s + s], cut into k_scalar_projection and v_scalar_projection
+    q_point_local   [c, 3 h p]        -> [c, 3, h, p] -> q_point_projection [c, h, 3 p]
+    kv_point_local  [c, 3 h (p + p')] -> [c, 3, h, p + p'], cut into k and v -> [c, h, 3 p] and [c, h, 3 p']
+
+Monomers have biases on the scalar projections, multimers do not. The rows of `output_projection` are in the same order
+in both: scalars [h, s], x of the points [h, p], y, z, lengths [h, p], pairs [h, c_z].
+
+The two also round differently without meaning to. A monomer scales each logit term by itself and masks by 1e5 after, a
+multimer scales their sum; a monomer carries rotations as unit quaternions, a multimer as matrices. One form serves here.
+Lengths of points near the origin do differ, so their function is chosen at construction.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from fastfold_jax.config.execution import Execution
+from fastfold_jax.config.model import ModelConfig, MonomerConfig
+from fastfold_jax.geometry.rigid import Rigid, dot
+from fastfold_jax.model.layers import Linear
+
+HEADS = 12
+SCALARS = 16
+QUERY_POINTS = 4
+VALUE_POINTS = 8
+
+# softplus of this is 1: at first, distances weigh as much in each head.
+_UNIT_SOFTPLUS = math.log(math.e - 1.0)
+
+# Scalars, points and pairs share the variance of a logit equally; a pair of unit-variance points contributes 9 / 2.
+_TERM = math.sqrt(1.0 / 3.0)
+_SCALAR_SCALE = _TERM * math.sqrt(1.0 / SCALARS)
+_POINT_SCALE = _TERM * math.sqrt(1.0 / (QUERY_POINTS * 9.0 / 2.0))
+
+
+def _smooth_length(points: Float[Array, "*n 3"]) -> Float[Array, "*n"]:
+    return jnp.sqrt(dot(points, points) + 1e-8)
+
+
+def _clipped_length(points: Float[Array, "*n 3"]) -> Float[Array, "*n"]:
+    return jnp.sqrt(jnp.maximum(dot(points, points), 1e-16))
+
+
+class PointProjection(nnx.Module):
+    """Points that each residue puts into its own frame, in global coordinates."""
+
+    def __init__(self, in_dim: int, points: int, *, rngs: nnx.Rngs):
+        self.point_projection = Linear(in_dim, (HEADS, 3 * points), rngs=rngs)
+
+    def __call__(self, single: Float[Array, "i c"], frames: Rigid) -> Float[Array, "i h p 3"]:
+        """Points in the unit of the frames' translations."""
+        x, y, z = jnp.split(self.point_projection(single), 3, axis=-1)
+        return frames[..., None, None].apply(jnp.stack([x, y, z], axis=-1))
+
+
+class InvariantPointAttention(nnx.Module):
+    """AlphaFold 2 supplement, Algorithm 22. Everything is float32."""
+
+    def __init__(self, config: ModelConfig, execution: Execution, *, rngs: nnx.Rngs):
+        c_s, c_z = config.c_s, config.c_z
+        monomer = isinstance(config, MonomerConfig)
+        self.q_scalar_projection = Linear(c_s, (HEADS, SCALARS), bias=monomer, rngs=rngs)
+        self.k_scalar_projection = Linear(c_s, (HEADS, SCALARS), bias=monomer, rngs=rngs)
+        self.v_scalar_projection = Linear(c_s, (HEADS, SCALARS), bias=monomer, rngs=rngs)
+        self.q_point_projection = PointProjection(c_s, QUERY_POINTS, rngs=rngs)
+        self.k_point_projection = PointProjection(c_s, QUERY_POINTS, rngs=rngs)
+        self.v_point_projection = PointProjection(c_s, VALUE_POINTS, rngs=rngs)
+        self.trainable_point_weights = nnx.Param(jnp.full(HEADS, _UNIT_SOFTPLUS))
+        self.attention_2d = Linear(c_z, HEADS, rngs=rngs)
+        self.output_projection = Linear(HEADS * (SCALARS + 4 * VALUE_POINTS + c_z), c_s, init="zeros", rngs=rngs)
+        self.length = _smooth_length if monomer else _clipped_length
+        self.axis = execution.axis
+
+    def logit_bias(self, pair: Float[Array, "i j c"], mask: Float[Array, "j"]) -> Float[Array, "h i j"]:
+        """What the pair representation and the mask of the keys add to the logits; the same in every layer.
+
+        Queries are not masked: what a masked residue gathers, no other reads.
+        """
+        bias = jnp.moveaxis(_TERM * self.attention_2d(pair), -1, 0)
+        return jnp.where(mask > 0, bias, jnp.finfo(bias.dtype).min)
+
+    def __call__(
+        self,
+        single: Float[Array, "i c"],
+        pair: Float[Array, "i j d"],
+        logit_bias: Float[Array, "h i j"],
+        frames: Rigid,
+    ) -> Float[Array, "i c"]:
+        """Attends from this device's residues, i, to all residues, j.
+
+        Args:
+          single: Float32.
+          pair: Normalised, float32.
+          logit_bias: Of the same pair representation.
+          frames: [i] backbone frames, in the structure module's unit.
+        """
+        # One collective for keys and values.
+        keys_and_values = jnp.concatenate(
+            [
+                self.k_scalar_projection(single),
+                self.v_scalar_projection(single),
+                _flatten(self.k_point_projection(single, frames)),
+                _flatten(self.v_point_projection(single, frames)),
+            ],
+            axis=-1,
+        )
+        k_scalars, v_scalars, k_points, v_points = jnp.split(
+            self.axis.gather(keys_and_values, 0), [SCALARS, 2 * SCALARS, 2 * SCALARS + 3 * QUERY_POINTS], axis=-1
+        )
+        q_scalars = self.q_scalar_projection(single) * _SCALAR_SCALE
+        q_points = _flatten(self.q_point_projection(single, frames))
+        logits = jnp.einsum("ihc,jhc->hij", q_scalars, k_scalars) + logit_bias
+        logits = logits - 0.5 * self.weighted_distances(q_points, k_points)
+        attention = jax.nn.softmax(logits, axis=-1)
+
+        gathered = jnp.einsum("hij,jhc->ihc", attention, jnp.concatenate([v_scalars, v_points], axis=-1))
+        scalars, points = gathered[..., :SCALARS], gathered[..., SCALARS:]
+        points = frames[..., None, None].invert_apply(points.reshape(*points.shape[:-1], VALUE_POINTS, 3))
+        pairs = jnp.einsum("hij,ijc->ihc", attention, pair)
+        features = [scalars, points[..., 0], points[..., 1], points[..., 2], self.length(points), pairs]
+        return self.output_projection(jnp.concatenate([x.reshape(x.shape[0], -1) for x in features], axis=-1))
+
+    def weighted_distances(self, q: Float[Array, "i h c"], k: Float[Array, "j h c"]) -> Float[Array, "h i j"]:
+        """Squared distances, summed over a head's points, times the head's weight.
+
+        Differences are taken before they are squared: |q|² - 2 q·k + |k|² would cancel far from the origin.
+        """
+        q, k = jnp.moveaxis(q, 0, -1)[:, :, :, None], jnp.moveaxis(k, 0, -1)[:, :, None, :]
+        weights = _POINT_SCALE * jax.nn.softplus(self.trainable_point_weights[...])
+        return weights[:, None, None] * jnp.sum(jnp.square(q - k), axis=1)
+
+
+def _flatten(points: Float[Array, "i h p 3"]) -> Float[Array, "i h c"]:
+    return points.reshape(*points.shape[:2], -1)
