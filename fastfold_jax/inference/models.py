@@ -112,7 +112,7 @@ def locate(networks: Sequence[ModelConfig], params: str | None, *, seed: int) ->
         raise ParamsError(f"--params {place} is one file, but there are {len(networks)} models; give its directory")
     located = []
     for network in networks:
-        file = find(place, network.name)
+        file = _find(place, network.name)
         named = _named_by_file(str(file))
         if named and named != network.name:
             raise ParamsError(f"{file} holds the parameters of {named}, not of {network.name}: give --model {named}")
@@ -120,3 +120,12 @@ def locate(networks: Sequence[ModelConfig], params: str | None, *, seed: int) ->
             require(file, arrays.specs, network)
         located.append(Network(config=network, file=file))
     return located
+
+
+def _find(place: Path | None, name: str) -> Path:
+    try:
+        return find(place, name)
+    except ParamsError as error:
+        if place is not None:
+            raise
+        raise ParamsError(f"no --params given, and {error}") from error

@@ -3,8 +3,14 @@
 import numpy as np
 import pytest
 
+from fastfold_jax.config.presets import preset
 from fastfold_jax.constants import ATOM37_MASK, SEQUENCE_LETTER_TO_INDEX
+from fastfold_jax.data.assemble import assemble
+from fastfold_jax.data.job import Chain, Job
+from fastfold_jax.data.sampling import sample
 from fastfold_jax.inference.result import PassRecord, Prediction, Provenance, ResidueRange
+
+SMALL = {"c_m": 32, "c_z": 16, "c_s": 32, "c_e": 16, "c_t": 16, "c_outer": 8, "c_template_attention": 16}
 
 
 @pytest.fixture(scope="session")
@@ -38,5 +44,46 @@ def make_prediction():
             "passes": (PassRecord(plddt=71.5, ptm=0.75, iptm=None, change=float("inf"), seconds=1.0),),
         }
         return Prediction(**{**fields, **changes})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def small_network():
+    """A monomer network of few blocks and channels."""
+    return preset(
+        "model_1_ptm",
+        evoformer_blocks=1,
+        extra_msa_blocks=1,
+        template_blocks=1,
+        structure_layers=2,
+        num_msa=12,
+        num_extra_msa=16,
+        **SMALL,
+    )
+
+
+@pytest.fixture(scope="session")
+def small_multimer():
+    """A multimer network of few blocks and channels."""
+    return preset(
+        "model_1_multimer_v3",
+        evoformer_blocks=1,
+        extra_msa_blocks=1,
+        template_blocks=1,
+        structure_layers=2,
+        num_msa=8,
+        num_extra_msa=16,
+        **SMALL,
+    )
+
+
+@pytest.fixture(scope="session")
+def features_of(small_network):
+    """A function from a sequence to the features of its first pass."""
+
+    def make(sequence: str):
+        job = Job(name="job", chains=(Chain(id="A", description="", sequence=sequence, alignments=(), paired=None),))
+        return sample(assemble(job, small_network), small_network, seed=0, pass_index=0)
 
     return make

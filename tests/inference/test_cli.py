@@ -1,0 +1,233 @@
+"""The command as a user meets it: bad input of every kind, exit codes, and the compile cache of a second process."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fastfold_jax.config.presets import preset
+from fastfold_jax.inference import cli
+from fastfold_jax.params.fit import storage
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """A function that runs the command on an input and returns exit code and standard error, which has no traceback."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(cli, "use_compile_cache", lambda directory: None)  # the other tests want none
+    monkeypatch.setattr(cli, "_set_up_logging", lambda verbose: None)
+
+    def run(*args: str) -> tuple[int, str]:
+        try:
+            code = cli.main([*args, *(() if "--out" in args else ("--out", str(tmp_path / "out")))])
+        except SystemExit as exit_:
+            code = exit_.code
+        text = capsys.readouterr().err
+        assert "Traceback" not in text
+        return code, text
+
+    return run
+
+
+class Malicious:
+    def __init__(self, victim: Path):
+        self.victim = victim
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.victim),)
+
+
+def bad_inputs(directory: Path) -> dict[str, tuple[bytes, tuple[str, ...]]]:
+    return {
+        "empty.fasta": (b"", ("empty",)),
+        "blank.fasta": (b"\n \n", ("blank.fasta",)),
+        "prose.fasta": (b"Dear reader,\nthis is no sequence.\n", ("prose.fasta",)),
+        "letters.fasta": (b">one\nGAMK\nWD3E\n", ("line 3, column 3", "'3'")),
+        "unequal.a3m": (b">query\nGAMK\n>one\nGAMKW\n", ("line 3", "5 aligned columns", "4")),
+        "unequal.sto": (b"# STOCKHOLM 1.0\nquery GAMK\none GAMKW\n//\n", ("unequal.sto", "5", "4")),
+        "binary.fasta": (bytes(range(256)) * 4, ("binary.fasta",)),
+        "binary.a3m": (b"\x00\xff\xfe" * 100, ("binary.a3m",)),
+        "truncated.npz": (b"PK\x03\x04" + b"\x00" * 50, ("truncated.npz",)),
+        "malicious.pkl": (pickle.dumps({"aatype": Malicious(directory / "pwned")}), ("malicious.pkl", "mkdir")),
+        "unknown.xyz": (b"GAMK", ("unknown.xyz", ".fasta")),
+    }
+
+
+@pytest.mark.parametrize("name", sorted(bad_inputs(Path())))
+def test_bad_input(command, tmp_path, name):
+    content, parts = bad_inputs(tmp_path)[name]
+    (tmp_path / name).write_bytes(content)
+    code, text = command(str(tmp_path / name), "--params", "random")
+    assert code == 2
+    assert text.startswith("fastfold-infer: error: ") and name in text
+    assert len(text.splitlines()) == 1
+    for part in parts:
+        assert part in text
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_first_row_must_be_the_query(command, tmp_path):
+    job = tmp_path / "job"
+    job.mkdir()
+    (job / "query.fasta").write_text(">query\nGAMKW\n")
+    (job / "hits.a3m").write_text(">hit\nGAMKY\n>query\nGAMKW\n")
+    code, text = command(str(job), "--params", "random")
+    assert code == 2 and "hits.a3m" in text and "first row" in text
+
+
+def test_missing_input(command, tmp_path):
+    code, text = command(str(tmp_path / "nothing.fasta"), "--params", "random")
+    assert code == 2 and "nothing.fasta" in text
+
+
+def test_unknown_model(command, fasta):
+    code, text = command(fasta, "--params", "random", "--model", "model_6")
+    assert code == 2 and "model_6" in text and "model_1_ptm" in text
+
+
+@pytest.fixture
+def fasta(tmp_path) -> str:
+    (tmp_path / "good.fasta").write_text(">good\nGAMKW\n")
+    return str(tmp_path / "good.fasta")
+
+
+def test_no_parameters_names_the_download(command, fasta):
+    code, text = command(fasta)
+    assert code == 2 and "python -m fastfold_jax.params download" in text
+
+
+def test_missing_parameter_file(command, fasta, tmp_path):
+    code, text = command(fasta, "--params", str(tmp_path / "params_model_1_ptm.npz"))
+    assert code == 2 and "params_model_1_ptm.npz" in text and "does not exist" in text
+
+
+def empty_parameters(path: Path, model: str) -> Path:
+    """A file with a model's keys and shapes, all zero, which compress to little."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for key, shape in storage(preset(model)).arrays.items():
+            with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.broadcast_to(np.float32(0), shape))
+    return path
+
+
+def test_parameters_of_another_preset(command, fasta, tmp_path):
+    file = empty_parameters(tmp_path / "mine.npz", "model_3_ptm")
+    code, text = command(fasta, "--params", str(file), "--model", "model_1_ptm")
+    assert code == 2 and "does not fit model_1_ptm" in text and "it fits model_3_ptm" in text
+    named = file.rename(tmp_path / "params_model_3_ptm.npz")
+    code, text = command(fasta, "--params", str(named), "--model", "model_1_ptm")
+    assert code == 2 and "params_model_3_ptm.npz" in text and "model_1_ptm" in text
+
+
+def test_truncated_parameters(command, fasta, tmp_path):
+    file = empty_parameters(tmp_path / "params_model_3_ptm.npz", "model_3_ptm")
+    for size in (file.stat().st_size - 10, 1000, 3, 0):
+        os.truncate(file, size)
+        code, text = command(fasta, "--params", str(file))
+        assert code == 2 and "params_model_3_ptm.npz" in text and len(text.splitlines()) == 1
+
+
+def test_malicious_parameters(command, fasta, tmp_path):
+    file = tmp_path / "params_model_1_ptm.npz"
+    np.savez(file, **{"alphafold/alphafold_iteration//x": np.array([Malicious(tmp_path / "pwned")], object)})
+    code, text = command(fasta, "--params", str(file))
+    assert code == 2 and "pickled" in text and not (tmp_path / "pwned").exists()
+
+
+def test_unwritable_output_directory_is_told_before_reading(command, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, text = command(str(tmp_path / "absent.fasta"), "--params", "random", "--out", str(tmp_path / "file" / "out"))
+    assert code == 2 and "cannot write to the output directory" in text
+
+
+def test_interrupt(command, fasta, monkeypatch):
+    import fastfold_jax.inference.run as run_module
+
+    def interrupted(config):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_module, "run", interrupted)
+    code, text = command(fasta, "--params", "random")
+    assert code == 130 and "interrupted" in text
+
+
+def test_defects_are_not_hidden(command, fasta, monkeypatch):
+    import fastfold_jax.inference.run as run_module
+
+    def defective(config):
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(run_module, "run", defective)
+    with pytest.raises(RuntimeError, match="a defect"):
+        command(fasta, "--params", "random")
+
+
+def test_script_is_the_command(tmp_path):
+    """`python infer.py` in its own process: exit code 2, one line, nothing on standard output."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            str(REPOSITORY / "infer.py"),
+            str(tmp_path / "absent.fasta"),
+            "--params",
+            "random",
+            "--out",
+            str(tmp_path),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(tmp_path)},
+    )
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("fastfold-infer: error:") and len(done.stderr.splitlines()) == 1
+
+
+SECOND_RUN = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from fastfold_jax.inference.cli import use_compile_cache
+from fastfold_jax.inference.config import *
+from fastfold_jax.inference.run import run
+from fastfold_jax.config.presets import preset
+network = preset("model_3_ptm", evoformer_blocks=1, extra_msa_blocks=1, structure_layers=1, num_msa=4, num_extra_msa=4,
+                 c_m=32, c_z=16, c_s=32, c_e=16)
+config = InferenceConfig(input=Path(sys.argv[2]), out=Path(sys.argv[3]), params="random",
+                         recycling=RecyclingOptions(recycles=0))
+use_compile_cache(Path(sys.argv[4]))
+run(config, networks=[network])
+"""
+
+
+def test_second_process_finds_the_program_compiled(tmp_path):
+    """Another protein of like size, in a new process, compiles nothing."""
+    found = []
+    for name, sequence in (("first", "GAMKWDE"), ("second", "WWDEKKG")):
+        (tmp_path / f"{name}.fasta").write_text(f">{name}\n{sequence}\n")
+        subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                SECOND_RUN,
+                str(REPOSITORY),
+                str(tmp_path / f"{name}.fasta"),
+                str(tmp_path / name),
+                str(tmp_path / "cache"),
+            ],
+            check=True,
+            capture_output=True,
+            env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        )
+        timings = json.loads((tmp_path / name / "timings.json").read_text())
+        found.append(timings["predictions"]["model_3_ptm_seed0"]["compiled_before"])
+    assert found == [False, True]

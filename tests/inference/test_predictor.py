@@ -1,0 +1,108 @@
+"""The loop over passes with a made-up network, and the real one compiled once a shape."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+from fastfold_jax.config.execution import Execution
+from fastfold_jax.config.presets import preset
+from fastfold_jax.inference.predictor import Compiler, PredictionError, Program, predict, structural
+from fastfold_jax.inference.recycle import FeatureStream, Recycling
+from fastfold_jax.model.alphafold import Outputs
+
+
+def made_up(run) -> Program:
+    return Program(run=run, start=lambda: SimpleNamespace(number=0), num_res=4, seconds=0.0, from_cache=False)
+
+
+def outputs(number: float, change: float) -> Outputs:
+    fields = {field.name: None for field in dataclasses.fields(Outputs)}
+    numbers = {"mean_plddt": np.float32(number), "change": np.float32(change), "plddt": np.full(4, number)}
+    return Outputs(**{**fields, **numbers})
+
+
+def counting(changes):
+    """A network whose pLDDT is the number of the pass, and that checks what it is given."""
+
+    def run(state, features, prev):
+        assert state == "parameters"
+        assert features == f"features {prev.number}"
+        return outputs(prev.number, changes[prev.number]), SimpleNamespace(number=prev.number + 1)
+
+    return run
+
+
+def stream(num_passes: int) -> FeatureStream:
+    return FeatureStream(lambda index: f"features {index}", num_passes)
+
+
+def test_passes_follow_each_other():
+    seen = []
+    recycling = Recycling(num_recycles=3)
+    with stream(recycling.num_passes) as features:
+        result = predict(
+            made_up(counting([1.0, 0.2, 0.1, 0.0])), "parameters", features, recycling, lambda x: seen.append(len(x))
+        )
+    assert seen == [1, 2, 3, 4]
+    assert [record.plddt for record in result.passes] == [0, 1, 2, 3]
+    assert result.passes[0].change == np.inf  # there is no pass before the first
+    assert [record.change for record in result.passes[1:]] == pytest.approx([0.2, 0.1, 0.0])
+    assert result.passes[0].ptm is None
+    np.testing.assert_array_equal(result.outputs.plddt, np.full(4, 3))
+
+
+@pytest.mark.parametrize(("rule", "passes"), [("deepmind", 3), ("colabfold", 2)])
+def test_tolerance_stops_early(rule, passes):
+    recycling = Recycling(num_recycles=3, tolerance=0.5, rule=rule)
+    with stream(4) as features:
+        result = predict(made_up(counting([1.0, 0.2, 9.0, 9.0])), "parameters", features, recycling, lambda x: None)
+    assert len(result.passes) == passes
+
+
+@pytest.mark.parametrize("bad", [outputs(np.nan, 0.0), outputs(50.0, np.nan), outputs(np.inf, 0.0)])
+def test_no_numbers_is_an_error(bad):
+    with stream(4) as features, pytest.raises(PredictionError, match="pass 1 gave numbers that are not finite"):
+        predict(made_up(lambda *_: (bad, None)), "parameters", features, Recycling(num_recycles=3), lambda x: None)
+
+
+def test_out_of_memory_says_what_helps():
+    def run(*_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 12345 bytes")
+
+    with stream(4) as features, pytest.raises(PredictionError, match=r"4 residues.*--max-msa"):
+        predict(made_up(run), "parameters", features, Recycling(num_recycles=3), lambda x: None)
+
+
+def test_other_failures_stay_what_they_are():
+    def run(*_):
+        raise jax.errors.JaxRuntimeError("INTERNAL: a defect")
+
+    with stream(4) as features, pytest.raises(jax.errors.JaxRuntimeError, match="a defect"):
+        predict(made_up(run), "parameters", features, Recycling(num_recycles=3), lambda x: None)
+
+
+def test_one_program_serves_networks_that_differ_in_sampling():
+    names = [
+        ["model_3", "model_4", "model_5"],
+        ["model_1_ptm", "model_2_ptm"],
+        ["model_1_multimer_v3", "model_5_multimer"],
+    ]
+    for alike in names:
+        assert len({structural(preset(name)) for name in alike}) == 1
+    assert len({structural(preset(alike[0])) for alike in names}) == 3
+    assert structural(preset("model_1", evoformer_blocks=2)) != structural(preset("model_1"))
+    assert structural(preset("model_1", num_ensemble=2)) != structural(preset("model_1"))
+
+
+def test_compiled_once_a_shape_and_network(monkeypatch, small_network, features_of):
+    compiler = Compiler(Execution(precision="float32"))
+    short, again, long = features_of("GAMK"), features_of("WWWW"), features_of("GAMKG")
+    first = compiler.program(small_network, short)
+    assert compiler.program(small_network, again) is first
+    assert compiler.program(dataclasses.replace(small_network, name="other", num_recycles=9), short) is first
+    other = compiler.program(small_network, long)
+    assert other is not first and (first.num_res, other.num_res) == (4, 5)
+    assert first.seconds > 0 and not first.from_cache

@@ -1,0 +1,223 @@
+"""From input files to ranked structures with small networks and drawn parameters."""
+
+import dataclasses
+import json
+import logging
+from pathlib import Path
+
+import gemmi
+import numpy as np
+import pytest
+
+from fastfold_jax.config.presets import preset
+from fastfold_jax.data.job import Job
+from fastfold_jax.errors import UserError
+from fastfold_jax.inference import run as run_module
+from fastfold_jax.inference.config import ExecutionOptions, InferenceConfig, RecyclingOptions, SamplingOptions
+from fastfold_jax.inference.models import choose, default_model, locate
+from fastfold_jax.inference.run import default_execution, run
+from fastfold_jax.params.npz import ParamsError
+from fastfold_jax.params.store import save
+
+A3M = ">query\nGAMKWDE\n>one\nGAMRWDE\n>two\nG-MKwwWDD\n>three\nAAMKWDE\n"
+
+
+def configuration(source: Path, out: Path, **changes) -> InferenceConfig:
+    fields = {
+        "input": source,
+        "out": out,
+        "params": "random",
+        "sampling": SamplingOptions(num_seeds=2),
+        "recycling": RecyclingOptions(recycles=1),
+        "execution": ExecutionOptions(precision="float32", no_compile_cache=True),
+    }
+    return InferenceConfig(**{**fields, **changes})
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory, small_network):
+    """Output directory, results and log of one run: a protein of seven residues, one network, two seeds."""
+    directory = tmp_path_factory.mktemp("run")
+    source = directory / "seven.a3m"
+    source.write_text(A3M)
+    messages = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
+    package = logging.getLogger("fastfold_jax")
+    package.addHandler(handler)
+    package.setLevel(logging.INFO)
+    try:
+        results = run(configuration(source, directory / "out"), networks=[small_network])
+    finally:
+        package.removeHandler(handler)
+        package.setLevel(logging.NOTSET)
+    return directory / "out", results, messages
+
+
+def test_all_files_are_there(finished_run):
+    out, results, _ = finished_run
+    expected = {"ranking.json", "timings.json"} | {f"ranked_{i}.{end}" for i in range(2) for end in ("pdb", "cif")}
+    for seed in range(2):
+        ends = (".pdb", ".cif", "_confidence.json", "_pae.json")
+        expected |= {f"seven_model_1_ptm_seed{seed}{end}" for end in ends}
+    assert {path.name for path in out.iterdir()} == expected
+    assert len(results) == 2
+
+
+def test_structure_is_the_protein(finished_run):
+    out, results, _ = finished_run
+    best = gemmi.read_structure(str(out / "ranked_0.pdb"))
+    assert gemmi.one_letter_code([residue.name for residue in best[0]["A"]]) == "GAMKWDE"
+    assert [residue.seqid.num for residue in best[0]["A"]] == [1, 2, 3, 4, 5, 6, 7]
+    plddt = [residue[0].b_iso for residue in best[0]["A"]]
+    scores = json.loads((out / results[0].files[2]).read_text())["confidenceScore"]
+    assert plddt == scores
+    assert np.mean(plddt) == pytest.approx(results[0].ranking_confidence, abs=0.01)
+    pae = json.loads((out / results[0].files[3]).read_text())[0]["predicted_aligned_error"]
+    assert np.shape(pae) == (7, 7)
+
+
+def test_ranking_and_timings(finished_run):
+    out, results, _ = finished_run
+    ranking = json.loads((out / "ranking.json").read_text())
+    assert ranking["order"] == [item.name for item in results]
+    assert "MEANS NOTHING" in ranking["warning"]
+    timings = json.loads((out / "timings.json").read_text())
+    assert set(timings["predictions"]) == set(ranking["order"])
+    for figures in timings["predictions"].values():
+        assert len(figures["passes"]) == 2
+    assert timings["total"] > timings["read_parameters"] > 0
+
+
+def test_log_has_a_line_a_pass_and_a_banner(finished_run):
+    _, _, messages = finished_run
+    passes = [message for message in messages if "pass " in message]
+    assert len(passes) == 4
+    assert "model_1_ptm_seed0  pass 1/2" in passes[0] and "–" in passes[0]
+    for part in ("pass 2/2", "pLDDT", "pTM", "change", "Å", " s"):
+        assert part in passes[1]
+    assert any("MEANS NOTHING" in message for message in messages)
+    assert messages[-2].startswith("ranked_0") and "ranked_1" in messages[-1]
+
+
+def test_same_seed_same_files(finished_run, small_network, tmp_path):
+    out, _, _ = finished_run
+    (tmp_path / "seven.a3m").write_text(A3M)
+    config = configuration(tmp_path / "seven.a3m", tmp_path / "out", sampling=SamplingOptions(num_seeds=1))
+    run(config, networks=[small_network])
+    for name in ("seven_model_1_ptm_seed0.cif", "seven_model_1_ptm_seed0_pae.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (out / name).read_bytes()
+
+
+def test_complex(small_multimer, tmp_path):
+    (tmp_path / "two.fasta").write_text(">first\nGAMK\n>second\nWDE\n>third\nGAMK\n")
+    config = configuration(tmp_path / "two.fasta", tmp_path / "out", sampling=SamplingOptions())
+    (result,) = run(config, networks=[small_multimer])
+    assert result.scale == "iptm+ptm"
+    assert result.ranking_confidence == pytest.approx(0.8 * result.iptm + 0.2 * result.ptm, abs=1e-5)
+    for suffix in ("pdb", "cif"):
+        structure = gemmi.read_structure(str(tmp_path / "out" / f"ranked_0.{suffix}"))
+        sequences = {chain.name: gemmi.one_letter_code([residue.name for residue in chain]) for chain in structure[0]}
+        assert sequences == {"A": "GAMK", "B": "WDE", "C": "GAMK"}
+        assert [residue.seqid.num for residue in structure[0]["B"]] == [1, 2, 3]
+
+
+def test_monomer_model_on_a_complex_numbers_each_chain_from_one(small_network, tmp_path, caplog):
+    (tmp_path / "two.fasta").write_text(">first\nGAMK\n>second\nWDE\n")
+    config = configuration(tmp_path / "two.fasta", tmp_path / "out", sampling=SamplingOptions())
+    run(config, networks=[small_network])
+    assert "gap of 200" in caplog.text
+    structure = gemmi.read_structure(str(tmp_path / "out" / "ranked_0.pdb"))
+    assert {c.name: [r.seqid.num for r in c] for c in structure[0]} == {"A": [1, 2, 3, 4], "B": [1, 2, 3]}
+
+
+def test_ensemble(small_network, tmp_path):
+    (tmp_path / "seven.a3m").write_text(A3M)
+    config = configuration(tmp_path / "seven.a3m", tmp_path / "out", sampling=SamplingOptions())
+    assert run(config, networks=[dataclasses.replace(small_network, num_ensemble=2)])[0].passes == 2
+
+
+def test_parameters_from_a_file(small_network, tmp_path):
+    """Parameters that were drawn and saved give what drawing them gives, and no warning."""
+    (tmp_path / "seven.a3m").write_text(A3M)
+    config = configuration(tmp_path / "seven.a3m", tmp_path / "drawn", sampling=SamplingOptions())
+    run(config, networks=[small_network])
+    (drawn,) = locate([small_network], "random", seed=0)
+    save(drawn.state(), small_network, tmp_path / "params_model_1_ptm.npz")
+    read = dataclasses.replace(config, out=tmp_path / "read", params=str(tmp_path))
+    run(read, networks=[small_network])
+    name = "seven_model_1_ptm_seed0"
+    a, b = (gemmi.read_structure(str(tmp_path / x / f"{name}.pdb")) for x in ("drawn", "read"))
+    assert [s.atom.pos.tolist() for s in a[0].all()] == [s.atom.pos.tolist() for s in b[0].all()]
+    assert "warning" not in json.loads((tmp_path / "read" / "ranking.json").read_text())
+    text = (tmp_path / "read" / f"{name}.pdb").read_text()
+    assert "params_model_1_ptm.npz" in text and "CC BY 4.0" in text and "MEANS NOTHING" not in text
+
+
+def test_what_is_finished_survives_an_interrupt(small_network, tmp_path, monkeypatch):
+    (tmp_path / "seven.a3m").write_text(A3M)
+    predict = run_module.predict
+    calls = []
+
+    def interrupted(*args):
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return predict(*args)
+
+    monkeypatch.setattr(run_module, "predict", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(configuration(tmp_path / "seven.a3m", tmp_path / "out"), networks=[small_network])
+    assert json.loads((tmp_path / "out" / "ranking.json").read_text())["order"] == ["model_1_ptm_seed0"]
+    assert (tmp_path / "out" / "ranked_0.pdb").exists() and (tmp_path / "out" / "timings.json").exists()
+
+
+def job(*lengths: int, features=None) -> Job:
+    from fastfold_jax.data.job import Chain
+
+    return Job(
+        name="job",
+        chains=tuple(Chain(id=str(i), description="", sequence="G" * n) for i, n in enumerate(lengths)),
+        features=features,
+    )
+
+
+def test_model_by_default():
+    assert default_model(job(5)) == "model_1_ptm"
+    assert default_model(job(5, 5)) == "model_1_multimer_v3"
+    assert default_model(job(features={"asym_id": np.array([1, 1, 2])})) == "model_1_multimer_v3"
+    assert default_model(job(features={"aatype": np.zeros(3)})) == "model_1_ptm"
+    config = InferenceConfig(input=Path("x"), out=Path("y"), params="somewhere/params_model_3_ptm.npz")
+    assert [network.name for network in choose(config, job(5))] == ["model_3_ptm"]
+
+
+def test_max_msa_counts_templates_where_the_model_does():
+    config = InferenceConfig(
+        input=Path("x"), out=Path("y"), model=("model_1", "model_3"), sampling=SamplingOptions(max_msa="32:64")
+    )
+    first, third = choose(config, job(5))
+    assert (first.num_clusters, third.num_clusters, first.num_extra_msa) == (28, 32, 64)
+    with pytest.raises(UserError, match="at least 5"):
+        choose(dataclasses.replace(config, sampling=SamplingOptions(max_msa="4:64")), job(5))
+
+
+def test_models_of_two_kinds_do_not_mix():
+    config = InferenceConfig(input=Path("x"), out=Path("y"), model=("model_1_ptm", "model_1_multimer_v3"))
+    with pytest.raises(UserError, match="one kind at a time"):
+        choose(config, job(5))
+    repeated = dataclasses.replace(config, model=("model_1", "model_1"))
+    assert len(choose(repeated, job(5))) == 1
+
+
+def test_one_file_serves_one_model(tmp_path):
+    (tmp_path / "params_model_1_ptm.npz").write_bytes(b"PK")
+    file = str(tmp_path / "params_model_1_ptm.npz")
+    with pytest.raises(ParamsError, match="give its directory"):
+        locate([preset("model_1_ptm"), preset("model_2_ptm")], file, seed=0)
+    with pytest.raises(ParamsError, match="holds the parameters of model_1_ptm"):
+        locate([preset("model_2_ptm")], file, seed=0)
+
+
+def test_precision_by_default_is_what_the_device_is_good_at():
+    assert default_execution(ExecutionOptions()).precision == "float32"  # tests run on a CPU
+    assert default_execution(ExecutionOptions(precision="bf16")).precision == "bf16"
