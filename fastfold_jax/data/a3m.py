@@ -98,10 +98,14 @@ def parse_rows(text: bytes, *, file: str) -> Rows:
 
 
 def _blocks(text: bytes) -> Iterator[tuple[int, bytes]]:
-    """Offset and text of runs of whole records, each a little over `_BLOCK` bytes."""
+    """Offset and text of runs of whole records, a little over `_BLOCK` bytes each.
+
+    What precedes the first record goes with it.
+    """
     start = 0
+    first = 0 if text.startswith(b">") else text.find(b"\n>") + 1
     while start < len(text):
-        end = text.find(b"\n>", start + _BLOCK) + 1 or len(text)
+        end = text.find(b"\n>", max(start + _BLOCK, first)) + 1 or len(text)
         yield start, text[start:end]
         start = end
 
