@@ -102,5 +102,5 @@ def pair_bias(
     norm: LayerNorm, weights: Float[Array, "z h"], z: Float[Array, "i j z"]
 ) -> Float[Array, "h i j"]:
     """Attention bias from pairs, heads first (supplement, Algorithm 7, line 3), in the type of `z`."""
-    bias = jnp.einsum("zh,ijz->hij", weights.astype(z.dtype), norm(z), preferred_element_type=jnp.float32)
-    return bias.astype(z.dtype)
+    # Not `zh,ijz->hij`: with both operands transposed XLA's CPU backend has no bf16 product.
+    return jnp.moveaxis(matmul(norm(z), weights), -1, 0).astype(z.dtype)
