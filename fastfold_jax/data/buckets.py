@@ -47,7 +47,7 @@ def choose(raw: RawFeatures | Shape, config: ModelConfig, *, multiple: int = 1) 
     exact = raw if isinstance(raw, Shape) else sampled_shape(raw, config)
     num_res = _bucket(exact.num_res, fraction=16)
     # A cluster costs much beside a short protein's pairs of residues, and little beside a long one's.
-    num_msa = _bucket(exact.num_msa, fraction=8, least_step=exact.num_res // 64)
+    num_msa = _bucket(exact.num_msa, fraction=8, least_step=num_res // 64)
     # An extra row is some 30 times cheaper. There is always one, since an empty axis has no mean.
     num_extra = _bucket(max(exact.num_extra_msa, 1), fraction=2, least_step=64)
     templates = _bucket(exact.num_templates, fraction=1)
