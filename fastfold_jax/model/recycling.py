@@ -71,7 +71,7 @@ class RecyclingEmbedder(nnx.Module):
 
     def pair(self, features: Features, prev: Prev) -> Float[Array, "n j z"]:
         """Pair update for every residue i and this device's residues j."""
-        beta = pseudo_beta(features.aatype, prev.pos)
+        beta, _ = pseudo_beta(features.aatype, prev.pos, jnp.ones(prev.pos.shape[:-1]))
         bins = distance_bins(beta, first=_FIRST_BIN, last=_LAST_BIN, bins=_BINS, axis=self.execution.axis)
         dtype = self.execution.dtype
         return self.prev_pos_linear(bins.astype(dtype)) + self.prev_pair_norm(prev.pair).astype(dtype)
