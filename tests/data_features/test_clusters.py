@@ -111,13 +111,13 @@ def test_monomer_summary_equals_the_reference(num_rows, num_res):
 
 
 def test_assignment_of_10000_rows_is_fast():
-    """Under 1 s at 1,024 residues and 512 centres on two idle cores; twice that here, other tests running beside."""
+    """Under 1 s at 1,024 residues and 512 centres; in seconds of all cores together, as other tests may run beside."""
     rng = np.random.default_rng(0)
     raw = random_raw(rng, 1024, 10_000)
     everything = Rows(letters=raw.msa, deletions=raw.deletions, mask=raw.msa_mask)
     best = float("inf")
     for _ in range(3):
-        start = time.perf_counter()
+        start = time.process_time()
         nearest_centres(everything[:512], everything[512:])
-        best = min(best, time.perf_counter() - start)
-    assert best < 2
+        best = min(best, time.process_time() - start)
+    assert best < 1
