@@ -1,8 +1,12 @@
-"""Fixtures that many tests share: where test data lie."""
+"""What many tests share: where test data lie, and several host devices for tests of parallelism."""
 
 from pathlib import Path
 
+import jax
 import pytest
+
+# Must come before any backend starts.
+jax.config.update("jax_num_cpu_devices", 8)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
