@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
+import jax
 import numpy as np
 import rich.progress
 import tyro
@@ -74,12 +75,15 @@ class Check:
 
     def run(self) -> int:
         """Check; returns the exit status."""
+        jax.config.update("jax_platforms", "cpu")  # shapes are traced; no accelerator need wake up for that
         sound = [_report(file, deep=self.deep) for file in _files(self.path)]
         return 0 if all(sound) else 2
 
 
 def _files(path: Path) -> list[Path]:
     """The file, or the parameter files in a directory."""
+    if not path.exists():
+        raise ParamsError(f"{path} does not exist; accepted are a params_*.npz file or a directory of them")
     if not path.is_dir():
         return [path]
     files = sorted([*path.glob("params_*.npz"), *path.glob("params/params_*.npz")])

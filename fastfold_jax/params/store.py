@@ -8,7 +8,6 @@ import jax
 import numpy as np
 
 from fastfold_jax.config.model import ModelConfig
-from fastfold_jax.model.alphafold import init_state
 from fastfold_jax.params import npz
 from fastfold_jax.params.fit import Storage, require, require_finite, storage
 from fastfold_jax.params.npz import Npz, ParamsError
@@ -46,11 +45,6 @@ def load(path: Path, config: ModelConfig, *, device: jax.Device | jax.sharding.S
                 leaves[leaf] = jax.device_put(np.ascontiguousarray(value), device)
     logger.info("%s: %d arrays read for %s", path, len(stored.arrays), config.name)
     return jax.tree_util.tree_unflatten(stored.tree, [leaves[leaf] for leaf in stored.leaves])
-
-
-def random(config: ModelConfig, seed: int) -> Any:
-    """An untrained network's state, drawn so that every part of it computes something; its predictions mean nothing."""
-    return init_state(config, seed, zero_final=False)
 
 
 def save(state: Any, config: ModelConfig, path: Path) -> None:

@@ -10,10 +10,10 @@ import drawn
 import jax
 import numpy as np
 import pytest
-from parity_params import draw
+from parity_params import draw as draw_array
 
 from fastfold_jax.config.presets import PRESETS, preset
-from fastfold_jax.params import fit, store
+from fastfold_jax.params import draw, fit, store
 from fastfold_jax.params.npz import ParamsError
 
 SMALL = 2  # Evoformer blocks
@@ -68,7 +68,7 @@ def test_numbers_arrive_in_their_places(small_file):
     scope = "alphafold/alphafold_iteration/evoformer/evoformer_iteration/"
 
     def number(key, shape):
-        return draw(scope + key, shape)
+        return draw_array(scope + key, shape)
 
     block = state["evoformer"]["evoformer_iteration"]
     np.testing.assert_array_equal(
@@ -87,7 +87,7 @@ def test_numbers_arrive_in_their_places(small_file):
 @pytest.mark.parametrize("name", ["model_3", "model_1_multimer_v3"])
 def test_drawn_parameters_are_saved_and_read(name, tmp_path):
     config = preset(name, evoformer_blocks=1, extra_msa_blocks=1, template_blocks=1)
-    state = store.random(config, seed=3)
+    state = draw.random(config, seed=3)
     store.save(state, config, tmp_path / "params.npz")
     again = store.load(tmp_path / "params.npz", config)
     assert jax.tree.structure(state) == jax.tree.structure(again)
@@ -96,7 +96,7 @@ def test_drawn_parameters_are_saved_and_read(name, tmp_path):
 
 def test_state_of_another_network_is_not_written(tmp_path):
     config = preset("model_3", evoformer_blocks=1, extra_msa_blocks=1)
-    state = store.random(config, seed=0)
+    state = draw.random(config, seed=0)
     for other in ("model_3_ptm", "model_3"):
         with pytest.raises(ParamsError, match=f"not those of {other}"):
             store.save(state, PRESETS[other], tmp_path / "params.npz")
@@ -182,7 +182,7 @@ MEASURE = """
 import json, sys, time
 from pathlib import Path
 from fastfold_jax.config.presets import PRESETS
-from fastfold_jax.params import fit, store
+from fastfold_jax.params import draw, fit, store
 import jax, jax.numpy as jnp
 
 def memory(kind):
