@@ -13,7 +13,7 @@ Monomers have biases on the scalar projections, multimers do not. The rows of `o
 in both: scalars [h, s], x of the points [h, p], y, z, lengths [h, p], pairs [h, c_z].
 
 The two also round differently without meaning to. A monomer scales each logit term by itself and masks by 1e5 after, a
-multimer scales their sum; a monomer carries rotations as unit quaternions, a multimer as matrices. One form serves here.
+multimer scales their sum; a monomer carries rotations as unit quaternions, a multimer as matrices: one form serves.
 Lengths of points near the origin do differ, so their function is chosen at construction.
 """
 
