@@ -1,14 +1,19 @@
 """A made-up prediction, and ways to vary it."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from fastfold_jax.config.presets import preset
 from fastfold_jax.constants import ATOM37_MASK, SEQUENCE_LETTER_TO_INDEX
+from fastfold_jax.data import buckets
 from fastfold_jax.data.assemble import assemble
 from fastfold_jax.data.job import Chain, Job
 from fastfold_jax.data.sampling import sample
+from fastfold_jax.inference import models
 from fastfold_jax.inference.result import PassRecord, Prediction, Provenance, ResidueRange
+from fastfold_jax.model.alphafold import abstract_state
 
 SMALL = {"c_m": 32, "c_z": 16, "c_s": 32, "c_e": 16, "c_t": 16, "c_outer": 8, "c_template_attention": 16}
 
@@ -48,6 +53,25 @@ def make_prediction():
     return make
 
 
+@pytest.fixture(scope="session", autouse=True)
+def drawn_by_numpy():
+    """Draws parameters with NumPy: compiling JAX's draw of each of them would take longer than everything else here."""
+
+    def init_state(config, seed, *, zero_final):
+        assert not zero_final
+        draw = np.random.default_rng(seed)
+
+        def fill(leaf):
+            scale = np.prod(leaf.shape[:-1]) ** -0.5 if len(leaf.shape) > 1 else 0.1
+            return jnp.asarray(draw.normal(size=leaf.shape) * scale, jnp.float32)
+
+        return jax.tree.map(fill, abstract_state(config))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "init_state", init_state)
+        yield
+
+
 @pytest.fixture(scope="session")
 def small_network():
     """A monomer network of few blocks and channels."""
@@ -84,6 +108,7 @@ def features_of(small_network):
 
     def make(sequence: str):
         job = Job(name="job", chains=(Chain(id="A", description="", sequence=sequence, alignments=(), paired=None),))
-        return sample(assemble(job, small_network), small_network, seed=0, pass_index=0)
+        raw = assemble(job, small_network)
+        return buckets.pad(sample(raw, small_network, seed=0, pass_index=0), buckets.choose(raw, small_network))
 
     return make

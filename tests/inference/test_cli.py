@@ -13,7 +13,9 @@ import pytest
 
 from fastfold_jax.config.presets import preset
 from fastfold_jax.inference import cli
+from fastfold_jax.inference.models import locate
 from fastfold_jax.params.fit import storage
+from fastfold_jax.params.store import save
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -192,40 +194,36 @@ def test_script_is_the_command(tmp_path):
     assert done.stderr.startswith("fastfold-infer: error:") and len(done.stderr.splitlines()) == 1
 
 
-SECOND_RUN = """
+NETWORK = dict(evoformer_blocks=1, extra_msa_blocks=1, structure_layers=1, c_m=32, c_z=16, c_s=32, c_e=16)
+OWN_PROCESS = f"""
 import sys
-sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from fastfold_jax.inference.cli import use_compile_cache
-from fastfold_jax.inference.config import *
-from fastfold_jax.inference.run import run
 from fastfold_jax.config.presets import preset
-network = preset("model_3_ptm", evoformer_blocks=1, extra_msa_blocks=1, structure_layers=1, num_msa=4, num_extra_msa=4,
-                 c_m=32, c_z=16, c_s=32, c_e=16)
-config = InferenceConfig(input=Path(sys.argv[2]), out=Path(sys.argv[3]), params="random",
-                         recycling=RecyclingOptions(recycles=0))
-use_compile_cache(Path(sys.argv[4]))
-run(config, networks=[network])
+from fastfold_jax.inference.cli import use_compile_cache
+from fastfold_jax.inference.config import InferenceConfig, RecyclingOptions
+from fastfold_jax.inference.run import run
+
+source, out, params, cache = map(Path, sys.argv[1:])
+config = InferenceConfig(input=source, out=out, params=str(params), recycling=RecyclingOptions(recycles=0))
+use_compile_cache(cache)
+run(config, networks=[preset("model_3_ptm", **{NETWORK})])
 """
 
 
 def test_second_process_finds_the_program_compiled(tmp_path):
     """Another protein of like size, in a new process, compiles nothing."""
+    network = preset("model_3_ptm", **NETWORK)
+    (drawn,) = locate([network], "random", seed=0)
+    save(drawn.state(), network, tmp_path / "params_model_3_ptm.npz")
     found = []
     for name, sequence in (("first", "GAMKWDE"), ("second", "WWDEKKG")):
         (tmp_path / f"{name}.fasta").write_text(f">{name}\n{sequence}\n")
+        paths = [tmp_path / part for part in (f"{name}.fasta", name, "params_model_3_ptm.npz", "cache")]
         subprocess.run(
-            [
-                sys.executable,
-                "-c",
-                SECOND_RUN,
-                str(REPOSITORY),
-                str(tmp_path / f"{name}.fasta"),
-                str(tmp_path / name),
-                str(tmp_path / "cache"),
-            ],
+            [sys.executable, "-c", OWN_PROCESS, *map(str, paths)],
             check=True,
             capture_output=True,
+            cwd=REPOSITORY,
             env={**os.environ, "JAX_PLATFORMS": "cpu"},
         )
         timings = json.loads((tmp_path / name / "timings.json").read_text())
