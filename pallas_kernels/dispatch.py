@@ -24,5 +24,7 @@ def select(op: str, implementations: Mapping[str, Callable], asked: str) -> Call
     if asked == "auto":
         return implementations["xla"]
     if asked not in implementations:
-        raise ImplementationUnavailable(f"{op} has no {asked!r} kernel; accepted are auto, {', '.join(implementations)}")
+        raise ImplementationUnavailable(
+            f"{op} has no {asked!r} kernel; accepted are auto, {', '.join(implementations)}"
+        )
     return implementations[asked]

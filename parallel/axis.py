@@ -2,7 +2,6 @@
 
 import dataclasses
 
-
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
@@ -32,7 +31,7 @@ class Axis:
         return 0 if self.name is None else lax.axis_index(self.name)
 
     def all_to_all(self, x: Array, *, split: int, concat: int) -> Array:
-        """Re-shards `x`: dimension `split`, whole here, becomes local; dimension `concat`, local here, becomes whole."""
+        """Re-shards `x`: dimension `split`, whole so far, becomes local; dimension `concat`, local so far, whole."""
         if self.name is None:
             return x
         return lax.all_to_all(x, self.name, split_axis=split, concat_axis=concat, tiled=True)

@@ -26,6 +26,8 @@ class ModelConfig:
       triangle_layout: How DeepMind's file stores the triangle projections; the model itself always fuses them.
       ptm_head: The network predicts aligned errors, hence pTM.
       position_scale: Å in one unit of the structure module's translations.
+      target_feat_dim: Features of a residue's type; fixed by the kind of network.
+      masked_msa_classes: Letters that the masked MSA head tells apart; fixed likewise.
     """
 
     name: str
@@ -54,6 +56,8 @@ class ModelConfig:
     ptm_head: bool = False
     position_scale: float = 10.0
     max_relative_idx: int = 32
+    target_feat_dim: int = dataclasses.field(init=False)
+    masked_msa_classes: int = dataclasses.field(init=False)
 
     def __post_init__(self):
         counts = ("num_msa", "evoformer_blocks", "structure_layers", "num_ensemble")
@@ -67,7 +71,9 @@ class ModelConfig:
             if getattr(self, channels) % getattr(self, heads):
                 raise ValueError(f"{self.name}: {channels}={getattr(self, channels)} does not divide by {heads}")
         if self.num_clusters < 1:
-            raise ValueError(f"{self.name}: num_msa={self.num_msa} leaves no cluster beside {self.num_templates} templates")
+            raise ValueError(
+                f"{self.name}: num_msa={self.num_msa} leaves no cluster beside {self.num_templates} templates"
+            )
 
     @property
     def num_clusters(self) -> int:
@@ -80,9 +86,9 @@ class MonomerConfig(ModelConfig):
     """A network of AlphaFold 2 (Jumper et al. 2021), trained on single chains.
 
     Attributes:
-      fill_undefined_torsions: Templates' torsion angles that do not exist, or lack an atom, enter as (sin, cos) = (1, 0)
-        instead of what the missing atoms' coordinates give. The released networks were trained without; DeepMind's code
-        does it when `zero_init` is off, as in test set-ups.
+      fill_undefined_torsions: Templates' torsion angles that do not exist, or lack an atom, enter as
+        (sin, cos) = (1, 0) instead of what the missing atoms' coordinates give. The released networks were trained
+        without; DeepMind's code does it when `zero_init` is off, as in test set-ups.
     """
 
     fill_undefined_torsions: bool = False

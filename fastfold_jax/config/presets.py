@@ -30,15 +30,11 @@ _MULTIMER_V1 = tuple(
 )
 _MULTIMER_V2 = tuple(dataclasses.replace(row, name=f"{row.name}_v2") for row in _MULTIMER_V1)
 _MULTIMER_V3 = tuple(
-    MultimerConfig(
-        name=f"model_{number}_multimer_v3", num_msa=508, num_extra_msa=extra, triangle_layout="fused"
-    )
+    MultimerConfig(name=f"model_{number}_multimer_v3", num_msa=508, num_extra_msa=extra, triangle_layout="fused")
     for number, extra in ((1, 2048), (2, 2048), (3, 2048), (4, 1152), (5, 1152))
 )
 
-PRESETS = MappingProxyType(
-    {row.name: row for row in (*_MONOMERS, *_PTM, *_MULTIMER_V1, *_MULTIMER_V2, *_MULTIMER_V3)}
-)
+PRESETS = MappingProxyType({row.name: row for row in (*_MONOMERS, *_PTM, *_MULTIMER_V1, *_MULTIMER_V2, *_MULTIMER_V3)})
 
 
 def preset(name: str, **overrides) -> ModelConfig:

@@ -52,10 +52,10 @@ def _torsion_atoms(
         first, rest = jnp.array(columns[:num_before], int), jnp.array(columns[num_before:])
         backbone.append(jnp.concatenate([before[..., first, :], positions[..., rest, :]], axis=-2))
         backbone_mask.append(jnp.concatenate([mask_before[..., first], mask[..., rest]], axis=-1))
-    columns = jnp.asarray(CHI_ATOM37)[aatype]
-    flat = columns.reshape(*aatype.shape, 16)
-    side_chain = jnp.take_along_axis(positions, flat[..., None], axis=-2).reshape(*columns.shape, 3)
-    side_chain_mask = jnp.take_along_axis(mask, flat, axis=-1).reshape(columns.shape)
+    chi_columns = jnp.asarray(CHI_ATOM37)[aatype]
+    flat = chi_columns.reshape(*aatype.shape, 16)
+    side_chain = jnp.take_along_axis(positions, flat[..., None], axis=-2).reshape(*chi_columns.shape, 3)
+    side_chain_mask = jnp.take_along_axis(mask, flat, axis=-1).reshape(chi_columns.shape)
     return (
         jnp.concatenate([jnp.stack(backbone, axis=-3), side_chain], axis=-3),
         jnp.concatenate([jnp.stack(backbone_mask, axis=-2), side_chain_mask], axis=-2),

@@ -178,7 +178,6 @@ def init_state(config: ModelConfig, seed: int, *, zero_final: bool = True) -> nn
       zero_final: Last maps and gates of every branch start at zero, as training wants. If False they are drawn too, so
         that an untrained network computes something everywhere.
     """
-
     streams = ("params",) if zero_final else ("params", "nonzero")
 
     @jax.jit

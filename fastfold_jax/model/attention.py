@@ -29,9 +29,7 @@ class Attention(nnx.Module):
         self.value_w = nnx.Param(initial_weights(shape, channels, "glorot", rngs))
         self.gating_w = nnx.Param(initial_weights(shape, channels, "zeros", rngs))
         self.gating_b = nnx.Param(jnp.ones((num_heads, head_dim)))
-        self.output_w = nnx.Param(
-            initial_weights((num_heads, head_dim, channels), num_heads * head_dim, "zeros", rngs)
-        )
+        self.output_w = nnx.Param(initial_weights((num_heads, head_dim, channels), num_heads * head_dim, "zeros", rngs))
         self.output_b = nnx.Param(jnp.zeros(channels))
         self.kernels = execution.kernels
 
@@ -76,9 +74,7 @@ class GlobalAttention(nnx.Module):
         self.value_w = nnx.Param(initial_weights((channels, head_dim), channels, "glorot", rngs))
         self.gating_w = nnx.Param(initial_weights((channels, num_heads, head_dim), channels, "zeros", rngs))
         self.gating_b = nnx.Param(jnp.ones((num_heads, head_dim)))
-        self.output_w = nnx.Param(
-            initial_weights((num_heads, head_dim, channels), num_heads * head_dim, "zeros", rngs)
-        )
+        self.output_w = nnx.Param(initial_weights((num_heads, head_dim, channels), num_heads * head_dim, "zeros", rngs))
         self.output_b = nnx.Param(jnp.zeros(channels))
 
     def __call__(self, x: Float[Array, "b n c"], mask: Float[Array, "b n"]) -> Float[Array, "b n c"]:
@@ -98,9 +94,7 @@ class GlobalAttention(nnx.Module):
         return (matmul(weighted, output_w.reshape(-1, output_w.shape[-1])) + self.output_b[...]).astype(x.dtype)
 
 
-def pair_bias(
-    norm: LayerNorm, weights: Float[Array, "z h"], z: Float[Array, "i j z"]
-) -> Float[Array, "h i j"]:
+def pair_bias(norm: LayerNorm, weights: Float[Array, "z h"], z: Float[Array, "i j z"]) -> Float[Array, "h i j"]:
     """Attention bias from pairs, heads first (supplement, Algorithm 7, line 3), in the type of `z`."""
     # Not `zh,ijz->hij`: with both operands transposed XLA's CPU backend has no bf16 product.
     return jnp.moveaxis(matmul(norm(z), weights), -1, 0).astype(z.dtype)

@@ -43,8 +43,8 @@ def mean_predicted_lddt(plddt: Float[Array, " i"], seq_mask: Float[Array, " i"])
 def error_bin_centers(breaks: Float[Array, " edges"]) -> Float[Array, " edges+1"]:
     """The error (Å) that each aligned error bin stands for; the last, open bin counts as one more of the same width.
 
-    DISCREPANCY: the middle of the bin above. What the network learns to predict puts (0, 0.5] Å into the second bin, but
-    the released code counts that bin as 0.75 Å, so that all its PAE and pTM values are those of errors 0.5 Å larger.
+    DISCREPANCY: the middle of the bin above. What the network learns to predict puts (0, 0.5] Å into the second bin,
+    but the released code counts that bin as 0.75 Å: all its PAE and pTM values are those of errors 0.5 Å larger.
     """
     breaks = jnp.asarray(breaks, jnp.float32)
     width = breaks[1] - breaks[0]

@@ -1,5 +1,7 @@
 """From features to the first MSA and pair representations."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -47,9 +49,7 @@ class ChainRelativePosition(nnx.Module):
         self.max_idx = config.max_relative_idx
         self.max_chain = config.max_relative_chain
         # One bin more each for residues of different chains and for chains of different entities.
-        self.position_activations = Linear(
-            (2 * self.max_idx + 2) + 1 + (2 * self.max_chain + 2), config.c_z, rngs=rngs
-        )
+        self.position_activations = Linear((2 * self.max_idx + 2) + 1 + (2 * self.max_chain + 2), config.c_z, rngs=rngs)
         self.execution = execution
 
     def __call__(self, features: Features) -> Float[Array, "n j z"]:
@@ -76,12 +76,13 @@ class InputEmbedder(nnx.Module):
         self.preprocess_msa = Linear(MSA_FEATURES, config.c_m, rngs=rngs)
         self.left_single = Linear(self.target_feat_dim, config.c_z, rngs=rngs)
         self.right_single = Linear(self.target_feat_dim, config.c_z, rngs=rngs)
-        position = ChainRelativePosition if isinstance(config, MultimerConfig) else RelativePosition
+        is_complex = isinstance(config, MultimerConfig)
+        position: Callable[..., nnx.Module] = ChainRelativePosition if is_complex else RelativePosition
         self.relative_encoding = position(config, execution, rngs=rngs)
         self.execution = execution
 
     def target_feat(self, aatype: Int[Array, " n"]) -> Float[Array, "n f"]:
-        """One-hot residue types. The monomer's first feature, a flag for chain breaks, is 0 in all released pipelines."""
+        """One-hot residue types. The monomer's first feature, a flag for chain breaks, is 0 in all pipelines."""
         first = self.target_feat_dim - _RESIDUE_TYPES
         return jax.nn.one_hot(aatype + first, self.target_feat_dim, dtype=self.execution.dtype)
 

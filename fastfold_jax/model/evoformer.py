@@ -25,6 +25,7 @@ _TRANSITION_FACTOR = 4
 
 MSA = Float[Array, "s i c_m"]
 Pair = Float[Array, "i j c_z"]
+ColumnAttention = type[MSAColumnAttention] | type[MSAColumnGlobalAttention]
 
 
 class PairTrack(nnx.Module):
@@ -94,7 +95,9 @@ class EvoformerBlock(PairTrack):
 
     msa_sharded: ClassVar[int]
 
-    def __init__(self, c_m: int, column_attention: type, config: ModelConfig, execution: Execution, *, rngs: nnx.Rngs):
+    def __init__(
+        self, c_m: int, column_attention: ColumnAttention, config: ModelConfig, execution: Execution, *, rngs: nnx.Rngs
+    ):
         super().__init__(config.c_z, config.pair_heads, execution, rngs=rngs)
         self.msa_row_attention_with_pair_bias = MSARowAttentionWithPairBias(
             c_m, config.c_z, config.msa_heads, execution, rngs=rngs
@@ -130,7 +133,7 @@ class EvoformerBlock(PairTrack):
         return self.axis.all_to_all(m, split=0, concat=1)
 
 
-_COLUMN_SCOPES = {
+_COLUMN_SCOPES: dict[ColumnAttention, str] = {
     MSAColumnAttention: "msa_column_attention",
     MSAColumnGlobalAttention: "msa_column_global_attention",
 }

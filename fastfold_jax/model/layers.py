@@ -55,7 +55,7 @@ class Linear(nnx.Module):
     ):
         out_dims = (out_dims,) if isinstance(out_dims, int) else out_dims
         self.weights = nnx.Param(initial_weights((in_dim, *out_dims), in_dim, init, rngs))
-        self.bias = nnx.Param(jnp.zeros(out_dims)) if bias else None
+        self.bias: Any = nnx.Param(jnp.zeros(out_dims)) if bias else None
 
     def __call__(self, x: Float[Array, "... i"]) -> Float[Array, "..."]:
         """[..., in] -> [..., *out] in the type of `x`."""
@@ -131,4 +131,3 @@ def scan_blocks(blocks: Any, body: Callable[..., Any], carry: Any, *, key: PRNGK
         return body(nnx.merge(graphdef, layer_state), carry, layer_key), None
 
     return lax.scan(jax.checkpoint(step, prevent_cse=False) if remat else step, carry, (state, keys))[0]
-

@@ -1,6 +1,7 @@
 """What one pass hands to the next, and how it is embedded."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -56,7 +57,8 @@ def distance_bins(
     lower = np.square(np.linspace(first, last, bins, dtype=np.float32))
     upper = np.append(lower[1:], np.float32(1e8))
     local = axis.shard(positions, 0)
-    squared = sum(jnp.square(positions[:, None, d] - local[None, :, d]) for d in range(3))[..., None]
+    squares = (jnp.square(positions[:, None, d] - local[None, :, d]) for d in range(3))
+    squared = functools.reduce(jnp.add, squares)[..., None]
     return jnp.logical_and(squared > lower, squared < upper).astype(jnp.float32)
 
 

@@ -8,6 +8,7 @@ import pallas_kernels
 from fastfold_jax.config.execution import Execution
 from fastfold_jax.model.attention import Attention, pair_bias
 from fastfold_jax.model.layers import LayerNorm, Linear, initial_weights
+from pallas_kernels.triangle_multiplication.api import Direction
 
 
 class TriangleMultiplication(nnx.Module):
@@ -19,7 +20,7 @@ class TriangleMultiplication(nnx.Module):
       direction: `outgoing` or `incoming` edges.
     """
 
-    def __init__(self, channels: int, direction: str, execution: Execution, *, rngs: nnx.Rngs):
+    def __init__(self, channels: int, direction: Direction, execution: Execution, *, rngs: nnx.Rngs):
         self.left_norm_input = LayerNorm(channels, rngs=rngs)
         self.projection = Linear(channels, 2 * channels, rngs=rngs)
         self.gate = Linear(channels, 2 * channels, init="zeros", rngs=rngs)

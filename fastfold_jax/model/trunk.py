@@ -110,9 +110,7 @@ class Trunk(nnx.Module):
             pair=z,
         )
 
-    def msa_with_templates(
-        self, features: Features, prev: Prev
-    ) -> tuple[Float[Array, "s n m"], Float[Array, "s n"]]:
+    def msa_with_templates(self, features: Features, prev: Prev) -> tuple[Float[Array, "s n m"], Float[Array, "s n"]]:
         """The whole MSA representation and its mask, template rows last."""
         m = self.input_embedder.msa(features)
         m = m.at[0].add(self.recycling_embedder.msa_first_row(prev))

@@ -18,9 +18,7 @@ def attention(q, k, v, bias, mask, gate):
     v_heads = jnp.moveaxis(v, -2, -3)
     logits = jnp.einsum("...qd,...kd->...qk", q_heads, k_heads, preferred_element_type=jnp.float32)
     numerators, sums = exponentials(logits, bias, mask)
-    weighted = jnp.einsum(
-        "...qk,...kd->...qd", numerators.astype(v.dtype), v_heads, preferred_element_type=jnp.float32
-    )
+    weighted = jnp.einsum("...qk,...kd->...qd", numerators.astype(v.dtype), v_heads, preferred_element_type=jnp.float32)
     out = jnp.moveaxis(weighted / sums, -3, -2)
     if gate is not None:
         out = out * jax.nn.sigmoid(gate.astype(jnp.float32))

@@ -25,5 +25,3 @@ def softmax(logits, bias, mask):
     """See `api.softmax`."""
     numerators, sums = exponentials(logits, bias, mask)
     return numerators / sums
-
-

@@ -20,7 +20,7 @@ def _channels_first(x, weights, bias):
 
 def producer(z, mask, norm, projection, gate):
     """See `api.triangle_producer`."""
-    x = layer_norm(z, *norm, _EPSILON)
+    x = layer_norm(z, norm[0], norm[1], _EPSILON)
     values = _channels_first(x, *projection) * jax.nn.sigmoid(_channels_first(x, *gate)) * mask.astype(jnp.float32)
     return values.astype(z.dtype).reshape(2, -1, *z.shape[:2])
 
@@ -37,10 +37,10 @@ def consumer(product, z, norms, output, gate):
     """See `api.triangle_consumer`."""
     input_norm, (scale, offset) = norms
     x = normalise(product, 0, _EPSILON) * scale[:, None, None] + offset[:, None, None]
-    update = jnp.einsum(
-        "cij,cz->ijz", x.astype(z.dtype), output[0].astype(z.dtype), preferred_element_type=jnp.float32
-    )
+    update = jnp.einsum("cij,cz->ijz", x.astype(z.dtype), output[0].astype(z.dtype), preferred_element_type=jnp.float32)
     gate_logits = jnp.matmul(
-        layer_norm(z, *input_norm, _EPSILON), gate[0].astype(z.dtype), preferred_element_type=jnp.float32
+        layer_norm(z, input_norm[0], input_norm[1], _EPSILON),
+        gate[0].astype(z.dtype),
+        preferred_element_type=jnp.float32,
     )
     return ((update + output[1]) * jax.nn.sigmoid(gate_logits + gate[1])).astype(z.dtype)
