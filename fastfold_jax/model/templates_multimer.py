@@ -8,7 +8,6 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from fastfold_jax.config.execution import Execution
 from fastfold_jax.config.model import ModelConfig, MultimerConfig
 from fastfold_jax.data.batch import Features
-from fastfold_jax.geometry.rigid import Rigid
 from fastfold_jax.geometry.torsions import torsions_from_atom37
 from fastfold_jax.model.evoformer import split_key
 from fastfold_jax.model.layers import LayerNorm, Linear, initial_weights, scan_blocks, stack
@@ -55,15 +54,47 @@ class MultimerTemplateBlock(TemplateBlock):
 
 
 def unit_vectors(template: Template, execution: Execution) -> Float[Array, "3 i n"]:
-    """Direction of residue j's CA in the backbone frame of residue i, for this device's rows i."""
+    """Direction of residue j's CA in the backbone frame of residue i, for this device's rows i.
+
+    DISCREPANCY: a residue has no direction to itself, yet the released networks were trained with one: what rounding
+    leaves of Rᵀx - Rᵀx, scaled to unit length. So this adds up two such products, where subtracting x first would be
+    exact, and every sum is written in DeepMind's order: XLA then rounds it as it does there.
+    """
     axis = execution.axis
-    n, ca, c = template.backbone
-    frames = Rigid.from_backbone(axis.shard(n, 0), axis.shard(ca, 0), axis.shard(c, 0))
-    difference = [ca[None, :, d] - frames.translation[:, None, d] for d in range(3)]
-    # By components: coordinates as three [i, n] arrays, not as one whose last axis is 3.
-    local = [sum(frames.rotation[:, None, d, k] * difference[d] for d in range(3)) for k in range(3)]
-    squared = sum(jnp.square(component) for component in local)
-    return jnp.stack(local) / jnp.sqrt(jnp.maximum(squared, _SMALLEST_NORM**2))
+    n, ca, c = (_components(axis.shard(atom, 0)) for atom in template.backbone)
+    points = [x[None, :] for x in _components(template.backbone[1])]
+    origin = [-x[:, None] for x in ca]
+    local = []
+    for direction in _backbone_axes(n, ca, c):
+        along = [x[:, None] for x in direction]
+        local.append(_dot(along, points) + _dot(along, origin))
+    return jnp.stack(_normalize(local))
+
+
+# Vectors as lists of three arrays: what is made of pairs is three [i, n] arrays, not one whose last axis is 3.
+
+
+def _components(points: Float[Array, "i 3"]) -> list[Array]:
+    return [points[:, d] for d in range(3)]
+
+
+def _dot(a: list[Array], b: list[Array]) -> Array:
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+
+
+def _normalize(vector: list[Array]) -> list[Array]:
+    length = jnp.sqrt(jnp.maximum(_dot(vector, vector), _SMALLEST_NORM**2))
+    return [x / length for x in vector]
+
+
+def _backbone_axes(n: list[Array], ca: list[Array], c: list[Array]) -> tuple[list[Array], list[Array], list[Array]]:
+    """Axes of the frame with C on the positive x axis and N in the xy plane at y > 0."""
+    x = _normalize([end - start for end, start in zip(c, ca, strict=True)])
+    to_n = [end - start for end, start in zip(n, ca, strict=True)]
+    along_x = _dot(to_n, x)
+    y = _normalize([total - along_x * part for total, part in zip(to_n, x, strict=True)])
+    z = [x[1] * y[2] - x[2] * y[1], x[2] * y[0] - x[0] * y[2], x[0] * y[1] - x[1] * y[0]]
+    return x, y, z
 
 
 class MultimerSingleTemplate(nnx.Module):

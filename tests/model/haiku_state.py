@@ -21,9 +21,9 @@ def draw(shapes, seed: int = 0) -> dict[str, dict[str, np.ndarray]]:
 
 
 def load(module: nnx.Module, params, root: str) -> nnx.Module:
-    """Sets every parameter of `module` from the arrays below the Haiku scope `root`; all must be used, and all set."""
+    """`module` with the arrays below the Haiku scope `root`; all must be used, and all of its parameters set."""
     flat = {
-        (*scope.removeprefix(root).strip("/").split("/"), name): value
+        (*scope.removeprefix(root).replace("/__layer_stack_no_state", "").strip("/").split("/"), name): value
         for scope, arrays in params.items()
         for name, value in arrays.items()
     }
