@@ -17,7 +17,9 @@ multimer scales their sum; a monomer carries rotations as unit quaternions, a mu
 Lengths of points near the origin do differ, so their function is chosen at construction.
 """
 
+import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +43,17 @@ _UNIT_SOFTPLUS = math.log(math.e - 1.0)
 _TERM = math.sqrt(1.0 / 3.0)
 _SCALAR_SCALE = _TERM * math.sqrt(1.0 / SCALARS)
 _POINT_SCALE = _TERM * math.sqrt(1.0 / (QUERY_POINTS * 9.0 / 2.0))
+
+
+# Far below any logit; exp of it is 0, and it stays finite whatever is added.
+_MASKED = -1e9
+
+Normalize = Callable[[Float[Array, "i j c"]], Float[Array, "i j c"]]
+
+# What follows would keep arrays larger than the pair representation for the backward pass, one a layer, and is cheap to
+# compute again: the normalised pair representation, and differences of all pairs of points. `lax.scan` bars the merging
+# of the two computations anyway.
+_recompute = functools.partial(jax.checkpoint, prevent_cse=False)
 
 
 def _smooth_length(points: Float[Array, "*n 3"]) -> Float[Array, "*n"]:
@@ -81,18 +94,21 @@ class InvariantPointAttention(nnx.Module):
         self.length = _smooth_length if monomer else _clipped_length
         self.axis = execution.axis
 
-    def logit_bias(self, pair: Float[Array, "i j c"], mask: Float[Array, "j"]) -> Float[Array, "h i j"]:
+    def logit_bias(
+        self, pair: Float[Array, "i j c"], normalize: Normalize, mask: Float[Array, "j"]
+    ) -> Float[Array, "h i j"]:
         """What the pair representation and the mask of the keys add to the logits; the same in every layer.
 
         Queries are not masked: what a masked residue gathers, no other reads.
         """
-        bias = jnp.moveaxis(_TERM * self.attention_2d(pair), -1, 0)
-        return jnp.where(mask > 0, bias, jnp.finfo(bias.dtype).min)
+        project = jax.checkpoint(lambda pair: self.attention_2d(normalize(pair)))
+        return jnp.where(mask > 0, jnp.moveaxis(_TERM * project(pair), -1, 0), _MASKED)
 
     def __call__(
         self,
         single: Float[Array, "i c"],
         pair: Float[Array, "i j d"],
+        normalize: Normalize,
         logit_bias: Float[Array, "h i j"],
         frames: Rigid,
     ) -> Float[Array, "i c"]:
@@ -100,8 +116,9 @@ class InvariantPointAttention(nnx.Module):
 
         Args:
           single: Float32.
-          pair: Normalised, float32.
-          logit_bias: Of the same pair representation.
+          pair: Of any type, not normalised.
+          normalize: Layer norm of the pair representation, float32.
+          logit_bias: What `logit_bias` returned for the same pair representation.
           frames: [i] backbone frames, in the structure module's unit.
         """
         # One collective for keys and values.
@@ -120,13 +137,15 @@ class InvariantPointAttention(nnx.Module):
         q_scalars = self.q_scalar_projection(single) * _SCALAR_SCALE
         q_points = _flatten(self.q_point_projection(single, frames))
         logits = jnp.einsum("ihc,jhc->hij", q_scalars, k_scalars) + logit_bias
-        logits = logits - 0.5 * self.weighted_distances(q_points, k_points)
+        logits = logits - 0.5 * _recompute(self.weighted_distances)(q_points, k_points)
         attention = jax.nn.softmax(logits, axis=-1)
 
         gathered = jnp.einsum("hij,jhc->ihc", attention, jnp.concatenate([v_scalars, v_points], axis=-1))
         scalars, points = gathered[..., :SCALARS], gathered[..., SCALARS:]
         points = frames[..., None, None].invert_apply(points.reshape(*points.shape[:-1], VALUE_POINTS, 3))
-        pairs = jnp.einsum("hij,ijc->ihc", attention, pair)
+        pairs = _recompute(lambda attention, pair: jnp.einsum("hij,ijc->ihc", attention, normalize(pair)))(
+            attention, pair
+        )
         features = [scalars, points[..., 0], points[..., 1], points[..., 2], self.length(points), pairs]
         return self.output_projection(jnp.concatenate([x.reshape(x.shape[0], -1) for x in features], axis=-1))
 
@@ -135,9 +154,9 @@ class InvariantPointAttention(nnx.Module):
 
         Differences are taken before they are squared: |q|² - 2 q·k + |k|² would cancel far from the origin.
         """
-        q, k = jnp.moveaxis(q, 0, -1)[:, :, :, None], jnp.moveaxis(k, 0, -1)[:, :, None, :]
         weights = _POINT_SCALE * jax.nn.softplus(self.trainable_point_weights[...])
-        return weights[:, None, None] * jnp.sum(jnp.square(q - k), axis=1)
+        distances = weights * jnp.sum(jnp.square(q[:, None] - k[None, :]), axis=-1)
+        return jnp.moveaxis(distances, -1, 0)
 
 
 def _flatten(points: Float[Array, "i h p 3"]) -> Float[Array, "i h c"]:

@@ -13,7 +13,7 @@ from fastfold_jax.config.execution import Execution
 from fastfold_jax.config.model import ModelConfig
 from fastfold_jax.geometry.atoms import atom14_to_atom37, atom_masks
 from fastfold_jax.geometry.rigid import Rigid
-from fastfold_jax.model.ipa import InvariantPointAttention
+from fastfold_jax.model.ipa import InvariantPointAttention, Normalize
 from fastfold_jax.model.layers import LayerNorm, Linear
 from fastfold_jax.model.sidechain import RigidSidechain, SideChains
 from parallel.axis import Axis
@@ -96,6 +96,7 @@ class FoldIteration(nnx.Module):
         single: Float[Array, "i c"],
         frames: Rigid,
         pair: Float[Array, "i j d"],
+        normalize: Normalize,
         logit_bias: Float[Array, "h i j"],
         keys: PRNGKeyArray | None,
     ) -> tuple[Float[Array, "i c"], Rigid]:
@@ -104,12 +105,11 @@ class FoldIteration(nnx.Module):
         Args:
           single: Float32.
           frames: [i] in the structure module's unit.
-          pair: Normalised, float32.
-          logit_bias: From `InvariantPointAttention.logit_bias`.
+          pair, normalize, logit_bias: As `InvariantPointAttention` reads them.
           keys: Two keys of this layer, None for no dropout.
         """
         attention_key, transition_key = (None, None) if keys is None else keys
-        single = single + self.invariant_point_attention(single, pair, logit_bias, frames)
+        single = single + self.invariant_point_attention(single, pair, normalize, logit_bias, frames)
         single = self.attention_layer_norm(_dropout(single, attention_key, self.axis))
         hidden = jax.nn.relu(self.transition_1(jax.nn.relu(self.transition(single))))
         single = single + self.transition_2(hidden)
@@ -183,14 +183,14 @@ class StructureModule(nnx.Module):
           Activations [i, c] and frames [i] after the last layer, and after each, [L, i, ...], if they are kept.
         """
         layer = self.fold_iteration
-        # The pair representation is normalised anew in each layer: a normalised copy would be twice as large as itself.
-        normalized = lambda: self.pair_layer_norm(pair.astype(jnp.float32))  # noqa: E731
-        logit_bias = layer.invariant_point_attention.logit_bias(normalized(), seq_mask)
+        # The pair representation is normalised where it is read: a float32 copy would be twice as large as itself.
+        normalize = lambda rows: self.pair_layer_norm(rows.astype(jnp.float32))  # noqa: E731
+        logit_bias = layer.invariant_point_attention.logit_bias(pair, normalize, seq_mask)
 
         def step(carry, keys):
             activations, frames = carry
             # No gradient passes through rotations from layer to layer (line 20).
-            carry = layer(activations, frames.stop_rotation_gradient(), normalized(), logit_bias, keys)
+            carry = layer(activations, frames.stop_rotation_gradient(), pair, normalize, logit_bias, keys)
             return carry, carry if self.keep_trajectory else None
 
         keys = None if key is None else jax.random.split(key, (self.num_layers, 2))

@@ -72,12 +72,16 @@ def _inputs(seed: int, num: int, *, c_s: int = 24, c_z: int = 16, masked: int = 
     return single, pair, aatype, jnp.ones(num).at[num - masked :].set(0)
 
 
+def _unchanged(pair):
+    return pair
+
+
 def _attention(name: str, seed: int = 0):
     graph, state = _drawn(InvariantPointAttention(preset(name, **SIZES), FULL, rngs=nnx.Rngs(0)), seed)
 
     def apply(state, single, pair, mask, frames):
         module = nnx.merge(graph, state)
-        return module(single, pair, module.logit_bias(pair, mask), frames)
+        return module(single, pair, _unchanged, module.logit_bias(pair, _unchanged, mask), frames)
 
     return state, jax.jit(apply)
 
@@ -263,8 +267,7 @@ def test_dropout_is_drawn_per_element_and_kept_under_padding():
     assert _relative(dropped.single[:8], other.single[:8]) > 1e-2
 
 
-@both
-@pytest.mark.parametrize(("devices", "dropout"), [(2, True), (4, False)])
+@pytest.mark.parametrize(("name", "devices", "dropout"), [(PRESETS[0], 2, True), (PRESETS[1], 4, False)])
 def test_devices_share_the_pair_rows(name, devices, dropout):
     """Rows of the pair representation over several devices: the same structure and the same gradients."""
     inputs = _inputs(11, 8, masked=1)
