@@ -194,7 +194,7 @@ def test_script_is_the_command(tmp_path):
     assert done.stderr.startswith("fastfold-infer: error:") and len(done.stderr.splitlines()) == 1
 
 
-NETWORK = dict(evoformer_blocks=1, extra_msa_blocks=1, structure_layers=1, c_m=32, c_z=16, c_s=32, c_e=16)
+NETWORK = {"evoformer_blocks": 1, "extra_msa_blocks": 1, "structure_layers": 1, "c_m": 32, "c_z": 16, "c_s": 32}
 OWN_PROCESS = f"""
 import sys
 from pathlib import Path
