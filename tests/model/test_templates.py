@@ -1,7 +1,6 @@
 """Template embedders against the reference's, values and gradients; what absent templates and padding may change."""
 
 import dataclasses
-import functools
 import types
 
 import haiku_state
@@ -120,17 +119,7 @@ def reference(preset: str):
     def run(params, query, batch):
         return transformed.apply(params, jax.random.key(0), query, batch)
 
-    return jax.jit(run), shapes
-
-
-@pytest.fixture(scope="module", params=[MONOMER, MULTIMER])
-def pair_of_networks(request):
-    """(ours, the reference's function, its parameters), of equal parameters."""
-    run, shapes = reference(request.param)
-    params = haiku_state.draw(shapes)
-    module = module_of(request.param)
-    module.template_embedding = haiku_state.load(module.template_embedding, params, "template_embedding")
-    return module, run, params
+    return run, shapes
 
 
 def masked_features() -> Features:
@@ -140,59 +129,68 @@ def masked_features() -> Features:
     return batch
 
 
-@pytest.mark.parametrize("make", [features, masked_features])
-def test_pair_update_agrees_with_the_reference(pair_of_networks, make):
-    module, run, params = pair_of_networks
-    batch, z = make(), query(128)
-    real = batch.seq_mask > 0
-    assert_close(pair_update(module, z, batch)[real][:, real], run(params, z, batch)[real][:, real])
-
-
-def test_gradients_agree_with_the_reference(pair_of_networks):
-    module, run, params = pair_of_networks
-    batch, z = masked_features(), query(128)
-    weights = np.random.default_rng(7).standard_normal(z.shape, dtype=np.float32)
-    weights *= batch.seq_mask[:, None, None] * batch.seq_mask[:, None]
+@pytest.mark.parametrize("preset", [MONOMER, MULTIMER])
+def test_values_and_gradients_agree_with_the_reference(preset):
+    run, shapes = reference(preset)
+    params = haiku_state.draw(shapes)
+    module = module_of(preset)
+    module.template_embedding = haiku_state.load(module.template_embedding, params, "template_embedding")
     graphdef, state = nnx.split(module)
+    weights = np.random.default_rng(7).standard_normal((NUM_RES, NUM_RES, 128), dtype=np.float32)
 
-    def gradients(update):
-        """Of a weighted sum of the update, for parameters and query."""
-        return jax.jit(jax.grad(lambda *inputs: jnp.sum(update(*inputs) * weights), argnums=(0, 1)))
+    def with_gradients(update):
+        """The update where there are residues, and gradients of a weighted sum of it for parameters and query."""
 
-    in_state, in_z = gradients(lambda state, z, batch: nnx.merge(graphdef, state).pair_update(z, batch))(
-        state, z, batch
-    )
-    expected_in_params, expected_in_z = gradients(run)(params, z, batch)
-    assert_close(in_z, expected_in_z)
-    expected = nnx.state(haiku_state.load(module.template_embedding, expected_in_params, "template_embedding"))
-    flat = dict(nnx.to_flat_state(in_state["template_embedding"]))
-    for path, value in nnx.to_flat_state(expected):
-        assert_close(flat[path][...], value[...], 3e-5)
+        def weighted_sum(params, z, batch):
+            out = update(params, z, batch) * (batch.seq_mask[:, None] * batch.seq_mask)[..., None]
+            return jnp.sum(out * weights), out
+
+        return jax.jit(jax.grad(weighted_sum, argnums=(0, 1), has_aux=True))
+
+    ours = with_gradients(lambda state, z, batch: nnx.merge(graphdef, state).pair_update(z, batch))
+    theirs = with_gradients(run)
+    for batch in (features(), masked_features()):
+        (in_state, in_z), update = ours(state, query(128), batch)
+        (expected_in_params, expected_in_z), expected = theirs(params, query(128), batch)
+        assert_close(update, expected)
+        assert_close(in_z, expected_in_z)
+        reference_gradients = haiku_state.load(module.template_embedding, expected_in_params, "template_embedding")
+        flat = dict(nnx.to_flat_state(in_state["template_embedding"]))
+        for path, value in nnx.to_flat_state(nnx.state(reference_gradients)):
+            assert_close(flat[path][...], value[...], 3e-5)
 
 
 def test_monomer_rows_agree_with_the_reference():
     all_atom = pytest.importorskip("alphafold.model.all_atom")
     batch = masked_features()
-    for fill in (False, True):
-        module = module_of(MONOMER, **SMALL, fill_undefined_torsions=fill)
-        torsions = jax.jit(functools.partial(all_atom.atom37_to_torsion_angles, placeholder_for_undefined=fill))(
-            batch.template_aatype, batch.template_all_atom_positions, batch.template_all_atom_mask
-        )
+    modules = {fill: module_of(MONOMER, **SMALL, fill_undefined_torsions=fill) for fill in (False, True)}
+
+    @jax.jit
+    def ours(batch):
+        return {fill: module.msa_rows(batch) for fill, module in modules.items()}
+
+    @jax.jit
+    def theirs(batch):
+        names = ("template_aatype", "template_all_atom_positions", "template_all_atom_mask")
+        inputs = [getattr(batch, name) for name in names]
+        return {fill: all_atom.atom37_to_torsion_angles(*inputs, placeholder_for_undefined=fill) for fill in modules}
+
+    rows, torsions = ours(batch), theirs(batch)
+    for fill, module in modules.items():
         encoded = np.concatenate(
             [
                 np.eye(22, dtype=np.float32)[batch.template_aatype],
-                torsions["torsion_angles_sin_cos"].reshape(NUM_TEMPLATES, NUM_RES, 14),
-                torsions["alt_torsion_angles_sin_cos"].reshape(NUM_TEMPLATES, NUM_RES, 14),
-                torsions["torsion_angles_mask"],
+                torsions[fill]["torsion_angles_sin_cos"].reshape(NUM_TEMPLATES, NUM_RES, 14),
+                torsions[fill]["alt_torsion_angles_sin_cos"].reshape(NUM_TEMPLATES, NUM_RES, 14),
+                torsions[fill]["torsion_angles_mask"],
             ],
             axis=-1,
         )
         expected = module.template_projection(jax.nn.relu(module.template_single_embedding(encoded)))
-        rows, mask = nnx.jit(lambda module, batch: module.msa_rows(batch))(module, batch)
-        np.testing.assert_array_equal(mask, torsions["torsion_angles_mask"][..., 2])
+        np.testing.assert_array_equal(rows[fill][1], torsions[fill]["torsion_angles_mask"][..., 2])
         # The first residue's omega is an angle of collinear points, so that rounding decides it.
-        defined = mask > 0 if fill else (mask > 0) & (np.arange(NUM_RES) > 0)
-        assert_close(rows[defined], expected[defined])
+        defined = (rows[fill][1] > 0) & (fill | (np.arange(NUM_RES) > 0))
+        assert_close(rows[fill][0][defined], expected[defined])
 
 
 def test_multimer_rows_agree_with_the_reference():
