@@ -5,7 +5,6 @@ coordinates to bfloat16 or TF32.
 """
 
 import dataclasses
-from typing import Self
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +30,7 @@ def normalize(vector: Float[Array, "*n 3"], epsilon: float = 1e-8) -> Float[Arra
     return jnp.stack([vector[..., i] / length for i in range(3)], axis=-1)
 
 
-def rotate(rotation: Float[Array, "*n 3 3"], point: Float[Array, "*n 3"]) -> Float[Array, "*n 3"]:
+def rotate(rotation: Float[Array, "*#n 3 3"], point: Float[Array, "*#n 3"]) -> Float[Array, "*#n 3"]:
     """Matrix times vector."""
     return jnp.sum(rotation * point[..., None, :], axis=-1)
 
@@ -73,69 +72,69 @@ class Rigid:
     rotation: Array
     translation: Array
 
-    @classmethod
-    def identity(cls, shape: tuple[int, ...]) -> Self:
+    @staticmethod
+    def identity(shape: tuple[int, ...]) -> "Rigid":
         """Identities of this leading shape."""
-        return cls(rotation=jnp.broadcast_to(jnp.eye(3), (*shape, 3, 3)), translation=jnp.zeros((*shape, 3)))
+        return Rigid(rotation=jnp.broadcast_to(jnp.eye(3), (*shape, 3, 3)), translation=jnp.zeros((*shape, 3)))
 
-    @classmethod
+    @staticmethod
     def from_points(
-        cls, on_negative_x: Float[Array, "*n 3"], origin: Float[Array, "*n 3"], in_xy_plane: Float[Array, "*n 3"]
-    ) -> Self:
+        on_negative_x: Float[Array, "*n 3"], origin: Float[Array, "*n 3"], in_xy_plane: Float[Array, "*n 3"]
+    ) -> "Rigid":
         """Frame of three points, the first at x < 0 on the x axis, the third at y > 0 in the xy plane.
 
         AlphaFold 2 supplement, Algorithm 21, with x and y given by the points that DeepMind's code gives them.
         """
         rotation = rotation_from_vectors(origin - on_negative_x, in_xy_plane - origin)
-        return cls(rotation=rotation, translation=origin)
+        return Rigid(rotation=rotation, translation=origin)
 
-    @classmethod
-    def from_backbone(cls, n: Float[Array, "*n 3"], ca: Float[Array, "*n 3"], c: Float[Array, "*n 3"]) -> Self:
+    @staticmethod
+    def from_backbone(n: Float[Array, "*n 3"], ca: Float[Array, "*n 3"], c: Float[Array, "*n 3"]) -> "Rigid":
         """Backbone frame of N, CA and C: origin in CA, C on the x axis at x > 0, N in the xy plane at y > 0."""
-        return cls(rotation=rotation_from_vectors(c - ca, n - ca), translation=ca)
+        return Rigid(rotation=rotation_from_vectors(c - ca, n - ca), translation=ca)
 
-    @classmethod
-    def from_update(cls, update: Float[Array, "*n 6"]) -> Self:
+    @staticmethod
+    def from_update(update: Float[Array, "*n 6"]) -> "Rigid":
         """The small transformation that six numbers describe (AlphaFold 2 supplement, Algorithm 23).
 
         The first three are the quaternion's vector part beside a scalar part of 1, the last three the translation.
         """
         vector, translation = update[..., :3], update[..., 3:]
         quaternion = jnp.concatenate([jnp.ones_like(vector[..., :1]), vector], axis=-1)
-        return cls(rotation=rotation_from_quaternion(quaternion), translation=translation)
+        return Rigid(rotation=rotation_from_quaternion(quaternion), translation=translation)
 
-    def __getitem__(self, index) -> Self:
+    def __getitem__(self, index) -> "Rigid":
         """Indexes the leading axes; an ellipsis stands for all that are not named."""
         index = index if isinstance(index, tuple) else (index,)
         if Ellipsis not in index:
             index = (*index, Ellipsis)
-        return type(self)(
+        return Rigid(
             rotation=self.rotation[(*index, slice(None), slice(None))],
             translation=self.translation[(*index, slice(None))],
         )
 
-    def apply(self, point: Float[Array, "*n 3"]) -> Float[Array, "*n 3"]:
+    def apply(self, point: Float[Array, "*#n 3"]) -> Float[Array, "*#n 3"]:
         """Local to global coordinates."""
         return rotate(self.rotation, point) + self.translation
 
-    def invert_apply(self, point: Float[Array, "*n 3"]) -> Float[Array, "*n 3"]:
+    def invert_apply(self, point: Float[Array, "*#n 3"]) -> Float[Array, "*#n 3"]:
         """Global to local coordinates."""
         return rotate(jnp.swapaxes(self.rotation, -1, -2), point - self.translation)
 
-    def invert(self) -> Self:
+    def invert(self) -> "Rigid":
         """The inverse transformation."""
         inverse = jnp.swapaxes(self.rotation, -1, -2)
-        return type(self)(rotation=inverse, translation=-rotate(inverse, self.translation))
+        return Rigid(rotation=inverse, translation=-rotate(inverse, self.translation))
 
-    def compose(self, other: "Rigid") -> Self:
+    def compose(self, other: "Rigid") -> "Rigid":
         """`other` first, then this one."""
         product = jnp.sum(self.rotation[..., :, :, None] * other.rotation[..., None, :, :], axis=-2)
-        return type(self)(rotation=product, translation=self.apply(other.translation))
+        return Rigid(rotation=product, translation=self.apply(other.translation))
 
-    def scale_translation(self, factor: float) -> Self:
+    def scale_translation(self, factor: float) -> "Rigid":
         """The same rotation with a translation in another unit."""
         return dataclasses.replace(self, translation=self.translation * factor)
 
-    def stop_rotation_gradient(self) -> Self:
+    def stop_rotation_gradient(self) -> "Rigid":
         """The same transformation, constant in its rotation for derivatives."""
         return dataclasses.replace(self, rotation=jax.lax.stop_gradient(self.rotation))

@@ -60,8 +60,8 @@ class StructureOutput:
 class QuatRigid(nnx.Module):
     """Predicts the movement of each residue's frame, in that frame (AlphaFold 2 supplement, Algorithm 23)."""
 
-    def __init__(self, in_dim: int, *, rngs: nnx.Rngs):
-        self.rigid = Linear(in_dim, 6, init="zeros", rngs=rngs)
+    def __init__(self, in_dim: int):
+        self.rigid = Linear(in_dim, 6, init="zeros")
 
     def __call__(self, single: Float[Array, "i c"]) -> Rigid:
         """[i] transformations."""
@@ -79,16 +79,16 @@ def _dropout(x: Float[Array, "i c"], key: PRNGKeyArray | None, axis: Axis) -> Fl
 class FoldIteration(nnx.Module):
     """One layer; all layers share its parameters (AlphaFold 2 supplement, Algorithm 20, lines 6-14)."""
 
-    def __init__(self, config: ModelConfig, execution: Execution, *, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, execution: Execution):
         c_s = config.c_s
-        self.invariant_point_attention = InvariantPointAttention(config, execution, rngs=rngs)
-        self.attention_layer_norm = LayerNorm(c_s, kernels=execution.kernels, rngs=rngs)
-        self.transition = Linear(c_s, c_s, init="relu", rngs=rngs)
-        self.transition_1 = Linear(c_s, c_s, init="relu", rngs=rngs)
-        self.transition_2 = Linear(c_s, c_s, init="zeros", rngs=rngs)
-        self.transition_layer_norm = LayerNorm(c_s, kernels=execution.kernels, rngs=rngs)
-        self.quat_rigid = QuatRigid(c_s, rngs=rngs)
-        self.rigid_sidechain = RigidSidechain(config, rngs=rngs)
+        self.invariant_point_attention = InvariantPointAttention(config, execution)
+        self.attention_layer_norm = LayerNorm(c_s, kernels=execution.kernels)
+        self.transition = Linear(c_s, c_s, init="relu")
+        self.transition_1 = Linear(c_s, c_s, init="relu")
+        self.transition_2 = Linear(c_s, c_s, init="zeros")
+        self.transition_layer_norm = LayerNorm(c_s, kernels=execution.kernels)
+        self.quat_rigid = QuatRigid(c_s)
+        self.rigid_sidechain = RigidSidechain(config)
         self.axis = execution.axis
 
     def __call__(
@@ -98,7 +98,7 @@ class FoldIteration(nnx.Module):
         pair: Float[Array, "i j d"],
         normalize: Normalize,
         logit_bias: Float[Array, "h i j"],
-        keys: PRNGKeyArray | None,
+        key: PRNGKeyArray | None,
     ) -> tuple[Float[Array, "i c"], Rigid]:
         """Moves the backbone frames once.
 
@@ -106,9 +106,9 @@ class FoldIteration(nnx.Module):
           single: Float32.
           frames: [i] in the structure module's unit.
           pair, normalize, logit_bias: As `InvariantPointAttention` reads them.
-          keys: Two keys of this layer, None for no dropout.
+          key: This layer's, None for no dropout.
         """
-        attention_key, transition_key = (None, None) if keys is None else keys
+        attention_key, transition_key = (None, None) if key is None else jax.random.split(key)
         single = single + self.invariant_point_attention(single, pair, normalize, logit_bias, frames)
         single = self.attention_layer_norm(_dropout(single, attention_key, self.axis))
         hidden = jax.nn.relu(self.transition_1(jax.nn.relu(self.transition(single))))
@@ -120,11 +120,11 @@ class FoldIteration(nnx.Module):
 class StructureModule(nnx.Module):
     """AlphaFold 2 supplement, Algorithm 20. Float32 throughout, matmuls too, whatever the precision of the trunk."""
 
-    def __init__(self, config: ModelConfig, execution: Execution, *, rngs: nnx.Rngs):
-        self.single_layer_norm = LayerNorm(config.c_s, kernels=execution.kernels, rngs=rngs)
-        self.initial_projection = Linear(config.c_s, config.c_s, rngs=rngs)
-        self.pair_layer_norm = LayerNorm(config.c_z, kernels=execution.kernels, rngs=rngs)
-        self.fold_iteration = FoldIteration(config, execution, rngs=rngs)
+    def __init__(self, config: ModelConfig, execution: Execution):
+        self.single_layer_norm = LayerNorm(config.c_s, kernels=execution.kernels)
+        self.initial_projection = Linear(config.c_s, config.c_s)
+        self.pair_layer_norm = LayerNorm(config.c_z, kernels=execution.kernels)
+        self.fold_iteration = FoldIteration(config, execution)
         self.num_layers = config.structure_layers
         self.position_scale = config.position_scale
         self.keep_trajectory = execution.outputs == "full"
@@ -187,12 +187,12 @@ class StructureModule(nnx.Module):
         normalize = lambda rows: self.pair_layer_norm(rows.astype(jnp.float32))  # noqa: E731
         logit_bias = layer.invariant_point_attention.logit_bias(pair, normalize, seq_mask)
 
-        def step(carry, keys):
+        def step(carry, layer_key):
             activations, frames = carry
             # No gradient passes through rotations from layer to layer (line 20).
-            carry = layer(activations, frames.stop_rotation_gradient(), pair, normalize, logit_bias, keys)
+            carry = layer(activations, frames.stop_rotation_gradient(), pair, normalize, logit_bias, layer_key)
             return carry, carry if self.keep_trajectory else None
 
-        keys = None if key is None else jax.random.split(key, (self.num_layers, 2))
+        keys = None if key is None else jax.random.split(key, self.num_layers)
         start = (self.initial_projection(initial), Rigid.identity(initial.shape[:1]))
         return lax.scan(step, start, keys, length=self.num_layers)
