@@ -14,6 +14,7 @@ from fastfold_jax.config.model import ModelConfig, MultimerConfig
 from fastfold_jax.data.batch import Features
 from fastfold_jax.model import confidence, heads
 from fastfold_jax.model.evoformer import split_key
+from fastfold_jax.model.initial import draw
 from fastfold_jax.model.recycling import Prev
 from fastfold_jax.model.structure import StructureModule, StructureOutput
 from fastfold_jax.model.trunk import Representations, Trunk
@@ -77,15 +78,15 @@ class Outputs:
 class AlphaFold(nnx.Module):
     """The whole network; attribute names are DeepMind's scopes."""
 
-    def __init__(self, config: ModelConfig, execution: Execution, *, rngs: nnx.Rngs):
-        self.evoformer = Trunk(config, execution, rngs=rngs)
-        self.structure_module = StructureModule(config, execution, rngs=rngs)
-        self.distogram_head = heads.DistogramHead(config, execution, rngs=rngs)
-        self.masked_msa_head = heads.MaskedMsaHead(config, execution, rngs=rngs)
-        self.predicted_lddt_head = heads.PredictedLDDTHead(config, execution, rngs=rngs)
-        self.experimentally_resolved_head = heads.ExperimentallyResolvedHead(config, execution, rngs=rngs)
+    def __init__(self, config: ModelConfig, execution: Execution):
+        self.evoformer = Trunk(config, execution)
+        self.structure_module = StructureModule(config, execution)
+        self.distogram_head = heads.DistogramHead(config, execution)
+        self.masked_msa_head = heads.MaskedMsaHead(config, execution)
+        self.predicted_lddt_head = heads.PredictedLDDTHead(config, execution)
+        self.experimentally_resolved_head = heads.ExperimentallyResolvedHead(config, execution)
         self.predicted_aligned_error_head = (
-            heads.PredictedAlignedErrorHead(config, execution, rngs=rngs) if config.ptm_head else None
+            heads.PredictedAlignedErrorHead(config, execution) if config.ptm_head else None
         )
         self.is_complex = isinstance(config, MultimerConfig)
         self.execution = execution
@@ -156,7 +157,7 @@ Apply = Callable[..., tuple[Outputs, Prev]]
 
 def make_apply(config: ModelConfig, execution: Execution) -> Apply:
     """The network as a pure function `apply(state, features, prev, key=None) -> (outputs, prev)`: one pass."""
-    graphdef = nnx.graphdef(_abstract(config, execution))
+    graphdef = nnx.graphdef(AlphaFold(config, execution))
 
     def apply(
         state: nnx.State, features: Features, prev: Prev, key: PRNGKeyArray | None = None
@@ -168,24 +169,9 @@ def make_apply(config: ModelConfig, execution: Execution) -> Apply:
 
 def abstract_state(config: ModelConfig) -> nnx.State:
     """Shapes and types of all parameters, with no memory behind them."""
-    return nnx.state(_abstract(config, Execution()))
+    return nnx.state(AlphaFold(config, Execution()))
 
 
 def init_state(config: ModelConfig, seed: int, *, zero_final: bool = True) -> nnx.State:
-    """Parameters drawn as DeepMind initialises them.
-
-    Args:
-      zero_final: Last maps and gates of every branch start at zero, as training wants. If False they are drawn too, so
-        that an untrained network computes something everywhere.
-    """
-    streams = ("params",) if zero_final else ("params", "nonzero")
-
-    @jax.jit
-    def create(key: PRNGKeyArray) -> nnx.State:
-        return nnx.state(AlphaFold(config, Execution(), rngs=nnx.Rngs(**dict.fromkeys(streams, key))))
-
-    return create(jax.random.key(seed))
-
-
-def _abstract(config: ModelConfig, execution: Execution) -> AlphaFold:
-    return nnx.eval_shape(lambda: AlphaFold(config, execution, rngs=nnx.Rngs(params=jax.random.key(0))))
+    """Parameters of an untrained network; see `initial.draw`."""
+    return draw(abstract_state(config), seed, zero_final=zero_final)

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 import pallas_kernels
 from fastfold_jax.config.execution import Execution
-from fastfold_jax.model.layers import LayerNorm, initial_weights, matmul
+from fastfold_jax.model.layers import LayerNorm, matmul, parameter
 
 _MEAN_EPSILON = 1e-10
 
@@ -22,15 +22,15 @@ class Attention(nnx.Module):
       output_b: [channels].
     """
 
-    def __init__(self, channels: int, num_heads: int, head_dim: int, execution: Execution, *, rngs: nnx.Rngs):
+    def __init__(self, channels: int, num_heads: int, head_dim: int, execution: Execution):
         shape = (channels, num_heads, head_dim)
-        self.query_w = nnx.Param(initial_weights(shape, channels, "glorot", rngs))
-        self.key_w = nnx.Param(initial_weights(shape, channels, "glorot", rngs))
-        self.value_w = nnx.Param(initial_weights(shape, channels, "glorot", rngs))
-        self.gating_w = nnx.Param(initial_weights(shape, channels, "zeros", rngs))
-        self.gating_b = nnx.Param(jnp.ones((num_heads, head_dim)))
-        self.output_w = nnx.Param(initial_weights((num_heads, head_dim, channels), num_heads * head_dim, "zeros", rngs))
-        self.output_b = nnx.Param(jnp.zeros(channels))
+        self.query_w = parameter(shape, "glorot", fan_in=channels)
+        self.key_w = parameter(shape, "glorot", fan_in=channels)
+        self.value_w = parameter(shape, "glorot", fan_in=channels)
+        self.gating_w = parameter(shape, "zeros", fan_in=channels)
+        self.gating_b = parameter((num_heads, head_dim), 1.0)
+        self.output_w = parameter((num_heads, head_dim, channels), "zeros", fan_in=num_heads * head_dim)
+        self.output_b = parameter(channels, 0.0)
         self.kernels = execution.kernels
 
     def __call__(
@@ -68,14 +68,14 @@ class GlobalAttention(nnx.Module):
       output_b: [channels].
     """
 
-    def __init__(self, channels: int, num_heads: int, head_dim: int, *, rngs: nnx.Rngs):
-        self.query_w = nnx.Param(initial_weights((channels, num_heads, head_dim), channels, "glorot", rngs))
-        self.key_w = nnx.Param(initial_weights((channels, head_dim), channels, "glorot", rngs))
-        self.value_w = nnx.Param(initial_weights((channels, head_dim), channels, "glorot", rngs))
-        self.gating_w = nnx.Param(initial_weights((channels, num_heads, head_dim), channels, "zeros", rngs))
-        self.gating_b = nnx.Param(jnp.ones((num_heads, head_dim)))
-        self.output_w = nnx.Param(initial_weights((num_heads, head_dim, channels), num_heads * head_dim, "zeros", rngs))
-        self.output_b = nnx.Param(jnp.zeros(channels))
+    def __init__(self, channels: int, num_heads: int, head_dim: int):
+        self.query_w = parameter((channels, num_heads, head_dim), "glorot", fan_in=channels)
+        self.key_w = parameter((channels, head_dim), "glorot", fan_in=channels)
+        self.value_w = parameter((channels, head_dim), "glorot", fan_in=channels)
+        self.gating_w = parameter((channels, num_heads, head_dim), "zeros", fan_in=channels)
+        self.gating_b = parameter((num_heads, head_dim), 1.0)
+        self.output_w = parameter((num_heads, head_dim, channels), "zeros", fan_in=num_heads * head_dim)
+        self.output_b = parameter(channels, 0.0)
 
     def __call__(self, x: Float[Array, "b n c"], mask: Float[Array, "b n"]) -> Float[Array, "b n c"]:
         """Every position of a row gets the same weighted sum, gated by its own features."""

@@ -30,8 +30,8 @@ class RelativePosition(nnx.Module):
     DISCREPANCY: the scope's name is misspelled in the released parameters.
     """
 
-    def __init__(self, config: MonomerConfig, execution: Execution, *, rngs: nnx.Rngs):
-        self.pair_activiations = Linear(2 * config.max_relative_idx + 1, config.c_z, rngs=rngs)
+    def __init__(self, config: MonomerConfig, execution: Execution):
+        self.pair_activiations = Linear(2 * config.max_relative_idx + 1, config.c_z)
         self.largest = config.max_relative_idx
         self.execution = execution
 
@@ -45,11 +45,11 @@ class RelativePosition(nnx.Module):
 class ChainRelativePosition(nnx.Module):
     """Relative positions, copies and identity of chains (AlphaFold-Multimer, section 2.1 and supplement)."""
 
-    def __init__(self, config: MultimerConfig, execution: Execution, *, rngs: nnx.Rngs):
+    def __init__(self, config: MultimerConfig, execution: Execution):
         self.max_idx = config.max_relative_idx
         self.max_chain = config.max_relative_chain
         # One bin more each for residues of different chains and for chains of different entities.
-        self.position_activations = Linear((2 * self.max_idx + 2) + 1 + (2 * self.max_chain + 2), config.c_z, rngs=rngs)
+        self.position_activations = Linear((2 * self.max_idx + 2) + 1 + (2 * self.max_chain + 2), config.c_z)
         self.execution = execution
 
     def __call__(self, features: Features) -> Float[Array, "n j z"]:
@@ -70,15 +70,15 @@ class ChainRelativePosition(nnx.Module):
 class InputEmbedder(nnx.Module):
     """Embeds sequence and MSA clusters (AlphaFold 2 supplement, Algorithm 3)."""
 
-    def __init__(self, config: ModelConfig, execution: Execution, *, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, execution: Execution):
         self.target_feat_dim = config.target_feat_dim
-        self.preprocess_1d = Linear(self.target_feat_dim, config.c_m, rngs=rngs)
-        self.preprocess_msa = Linear(MSA_FEATURES, config.c_m, rngs=rngs)
-        self.left_single = Linear(self.target_feat_dim, config.c_z, rngs=rngs)
-        self.right_single = Linear(self.target_feat_dim, config.c_z, rngs=rngs)
+        self.preprocess_1d = Linear(self.target_feat_dim, config.c_m)
+        self.preprocess_msa = Linear(MSA_FEATURES, config.c_m)
+        self.left_single = Linear(self.target_feat_dim, config.c_z)
+        self.right_single = Linear(self.target_feat_dim, config.c_z)
         is_complex = isinstance(config, MultimerConfig)
         position: Callable[..., nnx.Module] = ChainRelativePosition if is_complex else RelativePosition
-        self.relative_encoding = position(config, execution, rngs=rngs)
+        self.relative_encoding = position(config, execution)
         self.execution = execution
 
     def target_feat(self, aatype: Int[Array, " n"]) -> Float[Array, "n f"]:
@@ -101,8 +101,8 @@ class InputEmbedder(nnx.Module):
 class ExtraMSAEmbedder(nnx.Module):
     """Embeds the MSA rows that are no cluster centres (AlphaFold 2 supplement, 1.9.6)."""
 
-    def __init__(self, config: ModelConfig, execution: Execution, *, rngs: nnx.Rngs):
-        self.extra_msa_activations = Linear(EXTRA_MSA_FEATURES, config.c_e, rngs=rngs)
+    def __init__(self, config: ModelConfig, execution: Execution):
+        self.extra_msa_activations = Linear(EXTRA_MSA_FEATURES, config.c_e)
         self.execution = execution
 
     def __call__(self, features: Features) -> Float[Array, "e n c"]:

@@ -42,18 +42,13 @@ class PairTrack(nnx.Module):
         *,
         head_dim: int | None = None,
         transition_factor: int = _TRANSITION_FACTOR,
-        rngs: nnx.Rngs,
     ):
         head_dim = head_dim or channels // num_heads
-        self.triangle_multiplication_outgoing = TriangleMultiplication(channels, "outgoing", execution, rngs=rngs)
-        self.triangle_multiplication_incoming = TriangleMultiplication(channels, "incoming", execution, rngs=rngs)
-        self.triangle_attention_starting_node = TriangleAttention(
-            channels, num_heads, head_dim, "per_row", execution, rngs=rngs
-        )
-        self.triangle_attention_ending_node = TriangleAttention(
-            channels, num_heads, head_dim, "per_column", execution, rngs=rngs
-        )
-        self.pair_transition = Transition(channels, transition_factor, execution, rngs=rngs)
+        self.triangle_multiplication_outgoing = TriangleMultiplication(channels, "outgoing", execution)
+        self.triangle_multiplication_incoming = TriangleMultiplication(channels, "incoming", execution)
+        self.triangle_attention_starting_node = TriangleAttention(channels, num_heads, head_dim, "per_row", execution)
+        self.triangle_attention_ending_node = TriangleAttention(channels, num_heads, head_dim, "per_column", execution)
+        self.pair_transition = Transition(channels, transition_factor, execution)
         self.axis = execution.axis
 
     def multiply(self, z: Pair, seq_mask: Float[Array, " n"], keys: list[PRNGKeyArray | None]) -> Pair:
@@ -95,22 +90,20 @@ class EvoformerBlock(PairTrack):
 
     msa_sharded: ClassVar[int]
 
-    def __init__(
-        self, c_m: int, column_attention: ColumnAttention, config: ModelConfig, execution: Execution, *, rngs: nnx.Rngs
-    ):
-        super().__init__(config.c_z, config.pair_heads, execution, rngs=rngs)
+    def __init__(self, c_m: int, column_attention: ColumnAttention, config: ModelConfig, execution: Execution):
+        super().__init__(config.c_z, config.pair_heads, execution)
         self.msa_row_attention_with_pair_bias = MSARowAttentionWithPairBias(
-            c_m, config.c_z, config.msa_heads, execution, rngs=rngs
+            c_m, config.c_z, config.msa_heads, execution
         )
-        column = column_attention(c_m, config.msa_heads, execution, rngs=rngs)
+        column = column_attention(c_m, config.msa_heads, execution)
         # The attribute is DeepMind's scope: the two kinds of column attention have different names there.
         if column_attention is MSAColumnGlobalAttention:
             self.msa_column_global_attention = column
         else:
             self.msa_column_attention = column
         self.column_scope = _COLUMN_SCOPES[column_attention]
-        self.msa_transition = Transition(c_m, _TRANSITION_FACTOR, execution, rngs=rngs)
-        self.outer_product_mean = OuterProductMean(c_m, config.c_outer, config.c_z, execution, rngs=rngs)
+        self.msa_transition = Transition(c_m, _TRANSITION_FACTOR, execution)
+        self.outer_product_mean = OuterProductMean(c_m, config.c_outer, config.c_z, execution)
 
     def attend_rows(
         self, m: MSA, bias: Float[Array, "h n n"], mask: Float[Array, "s n"], key: PRNGKeyArray | None
@@ -185,21 +178,18 @@ def block_type(config: ModelConfig) -> type[EvoformerBlock]:
     return OuterProductFirstBlock if config.outer_product_first else OuterProductLastBlock
 
 
-def evoformer_stack(config: ModelConfig, execution: Execution, *, rngs: nnx.Rngs) -> EvoformerBlock:
+def evoformer_stack(config: ModelConfig, execution: Execution) -> EvoformerBlock:
     """The main trunk's blocks, stacked (supplement, Algorithm 6)."""
     block = block_type(config)
-    return stack(
-        lambda rngs: block(config.c_m, MSAColumnAttention, config, execution, rngs=rngs), config.evoformer_blocks, rngs
-    )
+    return stack(lambda: block(config.c_m, MSAColumnAttention, config, execution), config.evoformer_blocks)
 
 
-def extra_msa_stack(config: ModelConfig, execution: Execution, *, rngs: nnx.Rngs) -> EvoformerBlock:
+def extra_msa_stack(config: ModelConfig, execution: Execution) -> EvoformerBlock:
     """The extra MSA stack's blocks, stacked (supplement, Algorithm 18)."""
     block = block_type(config)
     return stack(
-        lambda rngs: block(config.c_e, MSAColumnGlobalAttention, config, execution, rngs=rngs),
+        lambda: block(config.c_e, MSAColumnGlobalAttention, config, execution),
         config.extra_msa_blocks,
-        rngs,
     )
 
 

@@ -36,8 +36,8 @@ ATOM37_COLUMNS = 37
 class DistogramHead(nnx.Module):
     """Distances between Cβ atoms, Cα for glycine (AlphaFold 2 supplement, 1.9.8)."""
 
-    def __init__(self, config: ModelConfig, execution: Execution, *, rngs: nnx.Rngs):
-        self.half_logits = Linear(config.c_z, len(DISTOGRAM_EDGES) + 1, init="zeros", rngs=rngs)
+    def __init__(self, config: ModelConfig, execution: Execution):
+        self.half_logits = Linear(config.c_z, len(DISTOGRAM_EDGES) + 1, init="zeros")
         self.axis = execution.axis
 
     def __call__(self, pair: Float[Array, "i j c_z"]) -> Float[Array, "i j 64"]:
@@ -51,9 +51,9 @@ class DistogramHead(nnx.Module):
 class MaskedMsaHead(nnx.Module):
     """The letters that were hidden in the MSA (AlphaFold 2 supplement, 1.9.9)."""
 
-    def __init__(self, config: ModelConfig, execution: Execution, *, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, execution: Execution):
         del execution
-        self.logits = Linear(config.c_m, config.masked_msa_classes, init="zeros", rngs=rngs)
+        self.logits = Linear(config.c_m, config.masked_msa_classes, init="zeros")
 
     def __call__(self, msa: Float[Array, "s i c_m"]) -> Float[Array, "s i letters"]:
         """Logits of each position's letter; `msa` without template rows."""
@@ -63,11 +63,11 @@ class MaskedMsaHead(nnx.Module):
 class PredictedLDDTHead(nnx.Module):
     """The network's own estimate of lDDT-Cα (AlphaFold 2 supplement, Algorithm 29)."""
 
-    def __init__(self, config: ModelConfig, execution: Execution, *, rngs: nnx.Rngs):
-        self.input_layer_norm = LayerNorm(config.c_s, kernels=execution.kernels, rngs=rngs)
-        self.act_0 = Linear(config.c_s, LDDT_CHANNELS, init="relu", rngs=rngs)
-        self.act_1 = Linear(LDDT_CHANNELS, LDDT_CHANNELS, init="relu", rngs=rngs)
-        self.logits = Linear(LDDT_CHANNELS, LDDT_BINS, init="zeros", rngs=rngs)
+    def __init__(self, config: ModelConfig, execution: Execution):
+        self.input_layer_norm = LayerNorm(config.c_s, kernels=execution.kernels)
+        self.act_0 = Linear(config.c_s, LDDT_CHANNELS, init="relu")
+        self.act_1 = Linear(LDDT_CHANNELS, LDDT_CHANNELS, init="relu")
+        self.logits = Linear(LDDT_CHANNELS, LDDT_BINS, init="zeros")
 
     def __call__(self, single: Float[Array, "i c_s"]) -> Float[Array, "i 50"]:
         """Logits from the structure module's last single representation."""
@@ -80,9 +80,9 @@ class PredictedLDDTHead(nnx.Module):
 class PredictedAlignedErrorHead(nnx.Module):
     """Error of one residue in the frame of another (AlphaFold 2 supplement, 1.9.7)."""
 
-    def __init__(self, config: ModelConfig, execution: Execution, *, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, execution: Execution):
         del execution
-        self.logits = Linear(config.c_z, len(ALIGNED_ERROR_BREAKS) + 1, init="zeros", rngs=rngs)
+        self.logits = Linear(config.c_z, len(ALIGNED_ERROR_BREAKS) + 1, init="zeros")
 
     def __call__(self, pair: Float[Array, "i j c_z"]) -> Float[Array, "i j 64"]:
         """Logits over the bins between `ALIGNED_ERROR_BREAKS` for residue j aligned on residue i."""
@@ -92,9 +92,9 @@ class PredictedAlignedErrorHead(nnx.Module):
 class ExperimentallyResolvedHead(nnx.Module):
     """Whether each atom would be seen in a good experimental structure (AlphaFold 2 supplement, 1.9.10)."""
 
-    def __init__(self, config: ModelConfig, execution: Execution, *, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, execution: Execution):
         del execution
-        self.logits = Linear(config.c_s, ATOM37_COLUMNS, init="zeros", rngs=rngs)
+        self.logits = Linear(config.c_s, ATOM37_COLUMNS, init="zeros")
 
     def __call__(self, single: Float[Array, "i c_s"]) -> Float[Array, "i 37"]:
         """Logits (of a sigmoid) for the columns of atom37, from the trunk's single representation."""

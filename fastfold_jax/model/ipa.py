@@ -29,7 +29,7 @@ from jaxtyping import Array, Float
 from fastfold_jax.config.execution import Execution
 from fastfold_jax.config.model import ModelConfig, MonomerConfig
 from fastfold_jax.geometry.rigid import Rigid, dot
-from fastfold_jax.model.layers import Linear
+from fastfold_jax.model.layers import Linear, parameter
 
 HEADS = 12
 SCALARS = 16
@@ -67,8 +67,8 @@ def _clipped_length(points: Float[Array, "*n 3"]) -> Float[Array, "*n"]:
 class PointProjection(nnx.Module):
     """Points that each residue puts into its own frame, in global coordinates."""
 
-    def __init__(self, in_dim: int, points: int, *, rngs: nnx.Rngs):
-        self.point_projection = Linear(in_dim, (HEADS, 3 * points), rngs=rngs)
+    def __init__(self, in_dim: int, points: int):
+        self.point_projection = Linear(in_dim, (HEADS, 3 * points))
 
     def __call__(self, single: Float[Array, "i c"], frames: Rigid) -> Float[Array, "i h p 3"]:
         """Points in the unit of the frames' translations."""
@@ -79,18 +79,18 @@ class PointProjection(nnx.Module):
 class InvariantPointAttention(nnx.Module):
     """AlphaFold 2 supplement, Algorithm 22. Everything is float32."""
 
-    def __init__(self, config: ModelConfig, execution: Execution, *, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, execution: Execution):
         c_s, c_z = config.c_s, config.c_z
         monomer = isinstance(config, MonomerConfig)
-        self.q_scalar_projection = Linear(c_s, (HEADS, SCALARS), bias=monomer, rngs=rngs)
-        self.k_scalar_projection = Linear(c_s, (HEADS, SCALARS), bias=monomer, rngs=rngs)
-        self.v_scalar_projection = Linear(c_s, (HEADS, SCALARS), bias=monomer, rngs=rngs)
-        self.q_point_projection = PointProjection(c_s, QUERY_POINTS, rngs=rngs)
-        self.k_point_projection = PointProjection(c_s, QUERY_POINTS, rngs=rngs)
-        self.v_point_projection = PointProjection(c_s, VALUE_POINTS, rngs=rngs)
-        self.trainable_point_weights = nnx.Param(jnp.full(HEADS, _UNIT_SOFTPLUS))
-        self.attention_2d = Linear(c_z, HEADS, rngs=rngs)
-        self.output_projection = Linear(HEADS * (SCALARS + 4 * VALUE_POINTS + c_z), c_s, init="zeros", rngs=rngs)
+        self.q_scalar_projection = Linear(c_s, (HEADS, SCALARS), bias=monomer)
+        self.k_scalar_projection = Linear(c_s, (HEADS, SCALARS), bias=monomer)
+        self.v_scalar_projection = Linear(c_s, (HEADS, SCALARS), bias=monomer)
+        self.q_point_projection = PointProjection(c_s, QUERY_POINTS)
+        self.k_point_projection = PointProjection(c_s, QUERY_POINTS)
+        self.v_point_projection = PointProjection(c_s, VALUE_POINTS)
+        self.trainable_point_weights = parameter(HEADS, _UNIT_SOFTPLUS)
+        self.attention_2d = Linear(c_z, HEADS)
+        self.output_projection = Linear(HEADS * (SCALARS + 4 * VALUE_POINTS + c_z), c_s, init="zeros")
         self.length = _smooth_length if monomer else _clipped_length
         self.axis = execution.axis
 

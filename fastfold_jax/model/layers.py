@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,28 +11,20 @@ from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 import pallas_kernels
+from fastfold_jax.model.initial import Init, Initial
 
-# `zeros` is DeepMind's choice for the last map of every residual branch, so that training starts from the identity.
-Init = Literal["linear", "relu", "glorot", "zeros"]
-
-# A normal truncated at two standard deviations has this standard deviation.
-_TRUNCATED_STDDEV = 0.87962566103423978
+Shape = int | tuple[int, ...]
 
 
-def initial_weights(shape: tuple[int, ...], fan_in: int, init: Init, rngs: nnx.Rngs) -> Float[Array, "..."]:
-    """Weights as DeepMind initialises them (AlphaFold 2 supplement, 1.11.4).
+def parameter(shape: Shape, init: Init, *, fan_in: int = 1) -> nnx.Param:
+    """A float32 parameter that has no value yet: one is drawn by `initial.draw` or read from a file.
 
-    Random numbers with a stream called `nonzero` draw weights that would be zero too: an untrained network made with it
-    computes something everywhere.
+    Args:
+      init: How it is drawn.
+      fan_in: Inputs summed into one output.
     """
-    if init == "zeros" and "nonzero" not in rngs:
-        return jnp.zeros(shape)
-    key = rngs.params()
-    if init == "glorot":
-        limit = math.sqrt(6.0 / (fan_in + math.prod(shape) // fan_in))
-        return jax.random.uniform(key, shape, minval=-limit, maxval=limit)
-    gain = 2.0 if init == "relu" else 1.0
-    return jax.random.truncated_normal(key, -2.0, 2.0, shape) * (math.sqrt(gain / fan_in) / _TRUNCATED_STDDEV)
+    shape = (shape,) if isinstance(shape, int) else shape
+    return nnx.Param(jax.ShapeDtypeStruct(shape, jnp.float32), initial=Initial(init, fan_in, math.prod(shape)))
 
 
 def matmul(x: Float[Array, "... i"], weights: Float[Array, "i ..."]) -> Float[Array, "..."]:
@@ -51,11 +43,11 @@ class Linear(nnx.Module):
     """
 
     def __init__(
-        self, in_dim: int, out_dims: int | tuple[int, ...], *, bias: bool = True, init: Init = "linear", rngs: nnx.Rngs
+        self, in_dim: int, out_dims: Shape, *, bias: bool = True, init: Init = "linear", bias_init: float = 0.0
     ):
         out_dims = (out_dims,) if isinstance(out_dims, int) else out_dims
-        self.weights = nnx.Param(initial_weights((in_dim, *out_dims), in_dim, init, rngs))
-        self.bias: Any = nnx.Param(jnp.zeros(out_dims)) if bias else None
+        self.weights = parameter((in_dim, *out_dims), init, fan_in=in_dim)
+        self.bias: Any = parameter(out_dims, bias_init) if bias else None
 
     def __call__(self, x: Float[Array, "... i"]) -> Float[Array, "..."]:
         """[..., in] -> [..., *out] in the type of `x`."""
@@ -72,10 +64,9 @@ class LayerNorm(nnx.Module):
       scale, offset: [channels] float32.
     """
 
-    def __init__(self, channels: int, *, kernels: str = "auto", rngs: nnx.Rngs):
-        del rngs
-        self.scale = nnx.Param(jnp.ones(channels))
-        self.offset = nnx.Param(jnp.zeros(channels))
+    def __init__(self, channels: int, *, kernels: str = "auto"):
+        self.scale = parameter(channels, 1.0)
+        self.offset = parameter(channels, 0.0)
         self.kernels = kernels
 
     def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... c"]:
@@ -102,16 +93,11 @@ def shared_dropout(
     return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
 
 
-def stack(make: Callable[[nnx.Rngs], nnx.Module], num: int, rngs: nnx.Rngs) -> Any:
+def stack(make: Callable[[], nnx.Module], num: int) -> Any:
     """`num` equal blocks as one module whose parameters have a leading layer axis."""
-    streams = ("params", "nonzero") if "nonzero" in rngs else ("params",)
-
-    def make_one(key: PRNGKeyArray) -> nnx.Module:
-        return make(nnx.Rngs(**dict.fromkeys(streams, key)))
-
-    state = jax.vmap(lambda key: nnx.state(make_one(key)))(jax.random.split(rngs.params(), num))
-    graphdef = nnx.graphdef(nnx.eval_shape(lambda: make_one(jax.random.key(0))))
-    return nnx.merge(graphdef, state)
+    graphdef, state = nnx.split(make())
+    stacked = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((num, *leaf.shape), leaf.dtype), state)
+    return nnx.merge(graphdef, stacked)
 
 
 def scan_blocks(blocks: Any, body: Callable[..., Any], carry: Any, *, key: PRNGKeyArray | None, remat: bool) -> Any:

@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 from fastfold_jax.config.execution import Execution
 from fastfold_jax.model.attention import Attention, GlobalAttention, pair_bias
-from fastfold_jax.model.layers import LayerNorm, initial_weights
+from fastfold_jax.model.layers import LayerNorm, parameter
 
 
 class MSARowAttentionWithPairBias(nnx.Module):
@@ -16,11 +16,11 @@ class MSARowAttentionWithPairBias(nnx.Module):
       feat_2d_weights: [c_z, heads].
     """
 
-    def __init__(self, c_m: int, c_z: int, num_heads: int, execution: Execution, *, rngs: nnx.Rngs):
-        self.query_norm = LayerNorm(c_m, rngs=rngs)
-        self.feat_2d_norm = LayerNorm(c_z, rngs=rngs)
-        self.feat_2d_weights = nnx.Param(initial_weights((c_z, num_heads), c_z, "linear", rngs))
-        self.attention = Attention(c_m, num_heads, c_m // num_heads, execution, rngs=rngs)
+    def __init__(self, c_m: int, c_z: int, num_heads: int, execution: Execution):
+        self.query_norm = LayerNorm(c_m)
+        self.feat_2d_norm = LayerNorm(c_z)
+        self.feat_2d_weights = parameter((c_z, num_heads), "linear", fan_in=c_z)
+        self.attention = Attention(c_m, num_heads, c_m // num_heads, execution)
         self.axis = execution.axis
 
     def bias(self, z: Float[Array, "a b z"], *, sharded: int) -> Float[Array, "h n n"]:
@@ -41,9 +41,9 @@ class MSARowAttentionWithPairBias(nnx.Module):
 class MSAColumnAttention(nnx.Module):
     """Column-wise gated self-attention (Algorithm 8), MSA sharded over residues."""
 
-    def __init__(self, c_m: int, num_heads: int, execution: Execution, *, rngs: nnx.Rngs):
-        self.query_norm = LayerNorm(c_m, rngs=rngs)
-        self.attention = Attention(c_m, num_heads, c_m // num_heads, execution, rngs=rngs)
+    def __init__(self, c_m: int, num_heads: int, execution: Execution):
+        self.query_norm = LayerNorm(c_m)
+        self.attention = Attention(c_m, num_heads, c_m // num_heads, execution)
 
     def __call__(self, m: Float[Array, "s i c"], mask: Float[Array, "s i"]) -> Float[Array, "s i c"]:
         """The update of this device's columns."""
@@ -54,10 +54,10 @@ class MSAColumnAttention(nnx.Module):
 class MSAColumnGlobalAttention(nnx.Module):
     """Column-wise global attention of the extra MSA stack (Algorithm 19), MSA sharded over residues."""
 
-    def __init__(self, c_m: int, num_heads: int, execution: Execution, *, rngs: nnx.Rngs):
+    def __init__(self, c_m: int, num_heads: int, execution: Execution):
         del execution  # its product is linear in the rows: no kernel needed
-        self.query_norm = LayerNorm(c_m, rngs=rngs)
-        self.attention = GlobalAttention(c_m, num_heads, c_m // num_heads, rngs=rngs)
+        self.query_norm = LayerNorm(c_m)
+        self.attention = GlobalAttention(c_m, num_heads, c_m // num_heads)
 
     def __call__(self, m: Float[Array, "s i c"], mask: Float[Array, "s i"]) -> Float[Array, "s i c"]:
         """The update of this device's columns."""

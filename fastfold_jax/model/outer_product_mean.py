@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 import pallas_kernels
 from fastfold_jax.config.execution import Execution
-from fastfold_jax.model.layers import LayerNorm, Linear, initial_weights
+from fastfold_jax.model.layers import LayerNorm, Linear, parameter
 
 _NORM_EPSILON = 1e-3
 
@@ -19,12 +19,12 @@ class OuterProductMean(nnx.Module):
       output_b: [c_z].
     """
 
-    def __init__(self, c_m: int, c_outer: int, c_z: int, execution: Execution, *, rngs: nnx.Rngs):
-        self.layer_norm_input = LayerNorm(c_m, rngs=rngs)
-        self.left_projection = Linear(c_m, c_outer, rngs=rngs)
-        self.right_projection = Linear(c_m, c_outer, rngs=rngs)
-        self.output_w = nnx.Param(initial_weights((c_outer, c_outer, c_z), c_outer**2, "zeros", rngs))
-        self.output_b = nnx.Param(jnp.zeros(c_z))
+    def __init__(self, c_m: int, c_outer: int, c_z: int, execution: Execution):
+        self.layer_norm_input = LayerNorm(c_m)
+        self.left_projection = Linear(c_m, c_outer)
+        self.right_projection = Linear(c_m, c_outer)
+        self.output_w = parameter((c_outer, c_outer, c_z), "zeros", fan_in=c_outer**2)
+        self.output_b = parameter(c_z, 0.0)
         self.axis = execution.axis
         self.kernels = execution.kernels
 

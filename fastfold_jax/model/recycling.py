@@ -65,10 +65,10 @@ def distance_bins(
 class RecyclingEmbedder(nnx.Module):
     """Embeds the previous pass (AlphaFold 2 supplement, Algorithm 32)."""
 
-    def __init__(self, config: ModelConfig, execution: Execution, *, rngs: nnx.Rngs):
-        self.prev_pos_linear = Linear(_BINS, config.c_z, rngs=rngs)
-        self.prev_msa_first_row_norm = LayerNorm(config.c_m, rngs=rngs)
-        self.prev_pair_norm = LayerNorm(config.c_z, rngs=rngs)
+    def __init__(self, config: ModelConfig, execution: Execution):
+        self.prev_pos_linear = Linear(_BINS, config.c_z)
+        self.prev_msa_first_row_norm = LayerNorm(config.c_m)
+        self.prev_pair_norm = LayerNorm(config.c_z)
         self.execution = execution
 
     def pair(self, features: Features, prev: Prev) -> Float[Array, "n j z"]:

@@ -37,14 +37,14 @@ class SideChains:
 class RigidSidechain(nnx.Module):
     """AlphaFold 2 supplement, Algorithm 20, lines 11-14, and Algorithm 24. Attribute names are DeepMind's scopes."""
 
-    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
-        self.input_projection = Linear(config.c_s, CHANNELS, rngs=rngs)
-        self.input_projection_1 = Linear(config.c_s, CHANNELS, rngs=rngs)
-        self.resblock1 = Linear(CHANNELS, CHANNELS, init="relu", rngs=rngs)
-        self.resblock2 = Linear(CHANNELS, CHANNELS, init="zeros", rngs=rngs)
-        self.resblock1_1 = Linear(CHANNELS, CHANNELS, init="relu", rngs=rngs)
-        self.resblock2_1 = Linear(CHANNELS, CHANNELS, init="zeros", rngs=rngs)
-        self.unnormalized_angles = Linear(CHANNELS, (14,), rngs=rngs)
+    def __init__(self, config: ModelConfig):
+        self.input_projection = Linear(config.c_s, CHANNELS)
+        self.input_projection_1 = Linear(config.c_s, CHANNELS)
+        self.resblock1 = Linear(CHANNELS, CHANNELS, init="relu")
+        self.resblock2 = Linear(CHANNELS, CHANNELS, init="zeros")
+        self.resblock1_1 = Linear(CHANNELS, CHANNELS, init="relu")
+        self.resblock2_1 = Linear(CHANNELS, CHANNELS, init="zeros")
+        self.unnormalized_angles = Linear(CHANNELS, (14,))
 
     def __call__(
         self,

@@ -100,14 +100,13 @@ def template_pairs(template: Template, execution: Execution) -> TemplatePairs:
 class TemplateBlock(PairTrack):
     """Base of the blocks that update a template's pairs: the Evoformer's pair track with fewer channels."""
 
-    def __init__(self, config: ModelConfig, execution: Execution, *, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, execution: Execution):
         super().__init__(
             config.c_t,
             config.pair_heads,
             execution,
             head_dim=config.c_template_attention // config.pair_heads,
             transition_factor=_TRANSITION_FACTOR,
-            rngs=rngs,
         )
 
 
@@ -120,9 +119,9 @@ class TemplateEmbedder(nnx.Module):
       template_single_embedding, template_projection: The two maps that make MSA rows.
     """
 
-    def __init__(self, row_features: int, config: ModelConfig, execution: Execution, *, rngs: nnx.Rngs):
-        self.template_single_embedding = Linear(row_features, config.c_m, init="relu", rngs=rngs)
-        self.template_projection = Linear(config.c_m, config.c_m, init="relu", rngs=rngs)
+    def __init__(self, row_features: int, config: ModelConfig, execution: Execution):
+        self.template_single_embedding = Linear(row_features, config.c_m, init="relu")
+        self.template_projection = Linear(config.c_m, config.c_m, init="relu")
         self.execution = execution
 
     def pair_update(

@@ -1,7 +1,5 @@
 """Template embedding: picks the network's way of using templates from the type of its configuration."""
 
-from flax import nnx
-
 from fastfold_jax.config.execution import Execution
 from fastfold_jax.config.model import ModelConfig, MonomerConfig, MultimerConfig
 from fastfold_jax.model.template_pairs import TemplateEmbedder
@@ -9,7 +7,7 @@ from fastfold_jax.model.templates_monomer import MonomerTemplates
 from fastfold_jax.model.templates_multimer import MultimerTemplates
 
 
-def template_embedder(config: ModelConfig, execution: Execution, *, rngs: nnx.Rngs) -> TemplateEmbedder:
+def template_embedder(config: ModelConfig, execution: Execution) -> TemplateEmbedder:
     """The template embedder of a network that has one.
 
     Raises:
@@ -19,7 +17,7 @@ def template_embedder(config: ModelConfig, execution: Execution, *, rngs: nnx.Rn
         raise ValueError(f"{config.name} takes no templates (num_templates=0), so it has no template embedder")
     match config:
         case MonomerConfig():
-            return MonomerTemplates(config, execution, rngs=rngs)
+            return MonomerTemplates(config, execution)
         case MultimerConfig():
-            return MultimerTemplates(config, execution, rngs=rngs)
+            return MultimerTemplates(config, execution)
     raise ValueError(f"{type(config).__name__}: accepted are MonomerConfig, MultimerConfig")

@@ -10,7 +10,7 @@ from fastfold_jax.config.model import ModelConfig, MonomerConfig
 from fastfold_jax.data.batch import Features
 from fastfold_jax.geometry.torsions import torsions_from_atom37
 from fastfold_jax.model.evoformer import split_key
-from fastfold_jax.model.layers import LayerNorm, Linear, initial_weights, matmul, scan_blocks, stack
+from fastfold_jax.model.layers import LayerNorm, Linear, matmul, parameter, scan_blocks, stack
 from fastfold_jax.model.template_pairs import (
     DISTANCE_BINS,
     LETTERS,
@@ -45,15 +45,15 @@ class MonomerTemplateBlock(TemplateBlock):
 class MonomerSingleTemplate(nnx.Module):
     """Pair representation of one template (supplement, Algorithm 2, lines 9 and 11)."""
 
-    def __init__(self, config: ModelConfig, execution: Execution, *, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, execution: Execution):
         # Distances, Cβ mask, letters of j and of i, a unit vector, backbone mask.
-        self.embedding2d = Linear(DISTANCE_BINS + 1 + LETTERS + LETTERS + 3 + 1, config.c_t, init="relu", rngs=rngs)
+        self.embedding2d = Linear(DISTANCE_BINS + 1 + LETTERS + LETTERS + 3 + 1, config.c_t, init="relu")
         self.template_pair_stack = (
-            stack(lambda rngs: MonomerTemplateBlock(config, execution, rngs=rngs), config.template_blocks, rngs)
+            stack(lambda: MonomerTemplateBlock(config, execution), config.template_blocks)
             if config.template_blocks
             else None
         )
-        self.output_layer_norm = LayerNorm(config.c_t, rngs=rngs)
+        self.output_layer_norm = LayerNorm(config.c_t)
         self.execution = execution
 
     def __call__(self, template: Template, seq_mask: Float[Array, " n"]) -> Float[Array, "i n c"]:
@@ -99,13 +99,13 @@ class TemplatePointwiseAttention(nnx.Module):
       output_b: [c_z].
     """
 
-    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig):
         heads, head_dim = config.pair_heads, config.c_template_attention // config.pair_heads
-        self.query_w = nnx.Param(initial_weights((config.c_z, heads, head_dim), config.c_z, "glorot", rngs))
-        self.key_w = nnx.Param(initial_weights((config.c_t, heads, head_dim), config.c_t, "glorot", rngs))
-        self.value_w = nnx.Param(initial_weights((config.c_t, heads, head_dim), config.c_t, "glorot", rngs))
-        self.output_w = nnx.Param(initial_weights((heads, head_dim, config.c_z), heads * head_dim, "zeros", rngs))
-        self.output_b = nnx.Param(jnp.zeros(config.c_z))
+        self.query_w = parameter((config.c_z, heads, head_dim), "glorot", fan_in=config.c_z)
+        self.key_w = parameter((config.c_t, heads, head_dim), "glorot", fan_in=config.c_t)
+        self.value_w = parameter((config.c_t, heads, head_dim), "glorot", fan_in=config.c_t)
+        self.output_w = parameter((heads, head_dim, config.c_z), "zeros", fan_in=heads * head_dim)
+        self.output_b = parameter(config.c_z, 0.0)
 
     def start(self, query: Float[Array, "i n z"]) -> tuple[Array, Array, Array]:
         """The sums before the first template: highest score, sum of weights, weighted sum of values."""
@@ -144,9 +144,9 @@ class TemplatePointwiseAttention(nnx.Module):
 class MonomerTemplateEmbedding(nnx.Module):
     """Templates' contribution to the pairs (supplement, Algorithm 2, lines 9 to 13)."""
 
-    def __init__(self, config: ModelConfig, execution: Execution, *, rngs: nnx.Rngs):
-        self.single_template_embedding = MonomerSingleTemplate(config, execution, rngs=rngs)
-        self.attention = TemplatePointwiseAttention(config, rngs=rngs)
+    def __init__(self, config: ModelConfig, execution: Execution):
+        self.single_template_embedding = MonomerSingleTemplate(config, execution)
+        self.attention = TemplatePointwiseAttention(config)
         self.execution = execution
 
     def __call__(
@@ -167,9 +167,9 @@ class MonomerTemplateEmbedding(nnx.Module):
 class MonomerTemplates(TemplateEmbedder):
     """Both uses a monomer network makes of templates."""
 
-    def __init__(self, config: MonomerConfig, execution: Execution, *, rngs: nnx.Rngs):
-        super().__init__(_ROW_FEATURES, config, execution, rngs=rngs)
-        self.template_embedding = MonomerTemplateEmbedding(config, execution, rngs=rngs)
+    def __init__(self, config: MonomerConfig, execution: Execution):
+        super().__init__(_ROW_FEATURES, config, execution)
+        self.template_embedding = MonomerTemplateEmbedding(config, execution)
         self.fill_undefined_torsions = config.fill_undefined_torsions
 
     def pair_update(

@@ -10,7 +10,7 @@ from fastfold_jax.config.model import ModelConfig, MultimerConfig
 from fastfold_jax.data.batch import Features
 from fastfold_jax.geometry.torsions import torsions_from_atom37
 from fastfold_jax.model.evoformer import split_key
-from fastfold_jax.model.layers import LayerNorm, Linear, initial_weights, scan_blocks, stack
+from fastfold_jax.model.layers import LayerNorm, Linear, parameter, scan_blocks, stack
 from fastfold_jax.model.template_pairs import (
     DISTANCE_BINS,
     LETTERS,
@@ -34,9 +34,9 @@ class ScalarLinear(nnx.Module):
       weights, bias: [channels] float32.
     """
 
-    def __init__(self, channels: int, *, rngs: nnx.Rngs):
-        self.weights = nnx.Param(initial_weights((channels,), 1, "relu", rngs))
-        self.bias = nnx.Param(jnp.zeros(channels))
+    def __init__(self, channels: int):
+        self.weights = parameter((channels,), "relu", fan_in=1)
+        self.bias = parameter(channels, 0.0)
 
     def __call__(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape c"]:
         """Adds an axis of channels."""
@@ -100,23 +100,23 @@ def _backbone_axes(n: list[Array], ca: list[Array], c: list[Array]) -> tuple[lis
 class MultimerSingleTemplate(nnx.Module):
     """Pair representation of one template (AlphaFold-Multimer, section 2.2)."""
 
-    def __init__(self, config: ModelConfig, execution: Execution, *, rngs: nnx.Rngs):
-        self.template_pair_embedding_0 = Linear(DISTANCE_BINS, config.c_t, init="relu", rngs=rngs)
-        self.template_pair_embedding_1 = ScalarLinear(config.c_t, rngs=rngs)
-        self.template_pair_embedding_2 = Linear(LETTERS, config.c_t, init="relu", rngs=rngs)
-        self.template_pair_embedding_3 = Linear(LETTERS, config.c_t, init="relu", rngs=rngs)
-        self.template_pair_embedding_4 = ScalarLinear(config.c_t, rngs=rngs)
-        self.template_pair_embedding_5 = ScalarLinear(config.c_t, rngs=rngs)
-        self.template_pair_embedding_6 = ScalarLinear(config.c_t, rngs=rngs)
-        self.template_pair_embedding_7 = ScalarLinear(config.c_t, rngs=rngs)
-        self.query_embedding_norm = LayerNorm(config.c_z, rngs=rngs)
-        self.template_pair_embedding_8 = Linear(config.c_z, config.c_t, init="relu", rngs=rngs)
+    def __init__(self, config: ModelConfig, execution: Execution):
+        self.template_pair_embedding_0 = Linear(DISTANCE_BINS, config.c_t, init="relu")
+        self.template_pair_embedding_1 = ScalarLinear(config.c_t)
+        self.template_pair_embedding_2 = Linear(LETTERS, config.c_t, init="relu")
+        self.template_pair_embedding_3 = Linear(LETTERS, config.c_t, init="relu")
+        self.template_pair_embedding_4 = ScalarLinear(config.c_t)
+        self.template_pair_embedding_5 = ScalarLinear(config.c_t)
+        self.template_pair_embedding_6 = ScalarLinear(config.c_t)
+        self.template_pair_embedding_7 = ScalarLinear(config.c_t)
+        self.query_embedding_norm = LayerNorm(config.c_z)
+        self.template_pair_embedding_8 = Linear(config.c_z, config.c_t, init="relu")
         self.template_embedding_iteration = (
-            stack(lambda rngs: MultimerTemplateBlock(config, execution, rngs=rngs), config.template_blocks, rngs)
+            stack(lambda: MultimerTemplateBlock(config, execution), config.template_blocks)
             if config.template_blocks
             else None
         )
-        self.output_layer_norm = LayerNorm(config.c_t, rngs=rngs)
+        self.output_layer_norm = LayerNorm(config.c_t)
         self.execution = execution
 
     def __call__(
@@ -163,9 +163,9 @@ class MultimerSingleTemplate(nnx.Module):
 class MultimerTemplateEmbedding(nnx.Module):
     """Templates' contribution to the pairs (AlphaFold-Multimer, section 2.2)."""
 
-    def __init__(self, config: ModelConfig, execution: Execution, *, rngs: nnx.Rngs):
-        self.single_template_embedding = MultimerSingleTemplate(config, execution, rngs=rngs)
-        self.output_linear = Linear(config.c_t, config.c_z, init="relu", rngs=rngs)
+    def __init__(self, config: ModelConfig, execution: Execution):
+        self.single_template_embedding = MultimerSingleTemplate(config, execution)
+        self.output_linear = Linear(config.c_t, config.c_z, init="relu")
         self.execution = execution
 
     def __call__(
@@ -196,9 +196,9 @@ class MultimerTemplateEmbedding(nnx.Module):
 class MultimerTemplates(TemplateEmbedder):
     """Both uses a multimer network makes of templates."""
 
-    def __init__(self, config: MultimerConfig, execution: Execution, *, rngs: nnx.Rngs):
-        super().__init__(_ROW_FEATURES, config, execution, rngs=rngs)
-        self.template_embedding = MultimerTemplateEmbedding(config, execution, rngs=rngs)
+    def __init__(self, config: MultimerConfig, execution: Execution):
+        super().__init__(_ROW_FEATURES, config, execution)
+        self.template_embedding = MultimerTemplateEmbedding(config, execution)
 
     def pair_update(
         self, pair: Float[Array, "n j z"], features: Features, key: PRNGKeyArray | None = None

@@ -15,10 +15,10 @@ class Transition(nnx.Module):
     by every later sum.
     """
 
-    def __init__(self, channels: int, factor: int, execution: Execution, *, rngs: nnx.Rngs):
-        self.input_layer_norm = LayerNorm(channels, rngs=rngs)
-        self.transition1 = Linear(channels, factor * channels, init="relu", rngs=rngs)
-        self.transition2 = Linear(factor * channels, channels, init="zeros", rngs=rngs)
+    def __init__(self, channels: int, factor: int, execution: Execution):
+        self.input_layer_norm = LayerNorm(channels)
+        self.transition1 = Linear(channels, factor * channels, init="relu")
+        self.transition2 = Linear(factor * channels, channels, init="zeros")
         self.kernels = execution.kernels
 
     def __call__(self, x: Float[Array, "*batch c"]) -> Float[Array, "*batch c"]:

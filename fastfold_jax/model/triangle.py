@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 import pallas_kernels
 from fastfold_jax.config.execution import Execution
 from fastfold_jax.model.attention import Attention, pair_bias
-from fastfold_jax.model.layers import LayerNorm, Linear, initial_weights
+from fastfold_jax.model.layers import LayerNorm, Linear, parameter
 from pallas_kernels.triangle_multiplication.api import Direction
 
 
@@ -20,15 +20,13 @@ class TriangleMultiplication(nnx.Module):
       direction: `outgoing` or `incoming` edges.
     """
 
-    def __init__(self, channels: int, direction: Direction, execution: Execution, *, rngs: nnx.Rngs):
-        self.left_norm_input = LayerNorm(channels, rngs=rngs)
-        self.projection = Linear(channels, 2 * channels, rngs=rngs)
-        self.gate = Linear(channels, 2 * channels, init="zeros", rngs=rngs)
-        self.gate.bias[...] = jnp.ones(2 * channels)
-        self.center_norm = LayerNorm(channels, rngs=rngs)
-        self.output_projection = Linear(channels, channels, init="zeros", rngs=rngs)
-        self.gating_linear = Linear(channels, channels, init="zeros", rngs=rngs)
-        self.gating_linear.bias[...] = jnp.ones(channels)
+    def __init__(self, channels: int, direction: Direction, execution: Execution):
+        self.left_norm_input = LayerNorm(channels)
+        self.projection = Linear(channels, 2 * channels)
+        self.gate = Linear(channels, 2 * channels, init="zeros", bias_init=1.0)
+        self.center_norm = LayerNorm(channels)
+        self.output_projection = Linear(channels, channels, init="zeros")
+        self.gating_linear = Linear(channels, channels, init="zeros", bias_init=1.0)
         self.direction = direction
         self.axis = execution.axis
         self.kernels = execution.kernels
@@ -72,14 +70,12 @@ class TriangleAttention(nnx.Module):
       ending: Attend along columns instead of rows.
     """
 
-    def __init__(
-        self, channels: int, num_heads: int, head_dim: int, orientation: str, execution: Execution, *, rngs: nnx.Rngs
-    ):
+    def __init__(self, channels: int, num_heads: int, head_dim: int, orientation: str, execution: Execution):
         if orientation not in ("per_row", "per_column"):
             raise ValueError(f"orientation={orientation!r}: accepted are per_row, per_column")
-        self.query_norm = LayerNorm(channels, rngs=rngs)
-        self.feat_2d_weights = nnx.Param(initial_weights((channels, num_heads), channels, "linear", rngs))
-        self.attention = Attention(channels, num_heads, head_dim, execution, rngs=rngs)
+        self.query_norm = LayerNorm(channels)
+        self.feat_2d_weights = parameter((channels, num_heads), "linear", fan_in=channels)
+        self.attention = Attention(channels, num_heads, head_dim, execution)
         self.ending = orientation == "per_column"
         self.axis = execution.axis
 

@@ -43,14 +43,14 @@ class Representations:
 class Trunk(nnx.Module):
     """Lines 1 to 18 of inference (AlphaFold 2 supplement, Algorithm 2)."""
 
-    def __init__(self, config: ModelConfig, execution: Execution, *, rngs: nnx.Rngs):
-        self.input_embedder = InputEmbedder(config, execution, rngs=rngs)
-        self.recycling_embedder = RecyclingEmbedder(config, execution, rngs=rngs)
-        self.template_embedder = template_embedder(config, execution, rngs=rngs) if config.num_templates else None
-        self.extra_msa_embedder = ExtraMSAEmbedder(config, execution, rngs=rngs)
-        self.extra_msa_stack = extra_msa_stack(config, execution, rngs=rngs) if config.extra_msa_blocks else None
-        self.evoformer_iteration = evoformer_stack(config, execution, rngs=rngs)
-        self.single_activations = Linear(config.c_m, config.c_s, rngs=rngs)
+    def __init__(self, config: ModelConfig, execution: Execution):
+        self.input_embedder = InputEmbedder(config, execution)
+        self.recycling_embedder = RecyclingEmbedder(config, execution)
+        self.template_embedder = template_embedder(config, execution) if config.num_templates else None
+        self.extra_msa_embedder = ExtraMSAEmbedder(config, execution)
+        self.extra_msa_stack = extra_msa_stack(config, execution) if config.extra_msa_blocks else None
+        self.evoformer_iteration = evoformer_stack(config, execution)
+        self.single_activations = Linear(config.c_m, config.c_s)
         self.msa_sharded = block_type(config).msa_sharded
         self.num_ensemble = config.num_ensemble
         self.execution = execution

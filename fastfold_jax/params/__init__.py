@@ -1,5 +1,5 @@
 """Parameters: DeepMind's files found, downloaded and checked, read into the model's state, and written back.
 
 `locate.find` turns a directory and a preset's name into a file, `store.load` and `store.save` read and write one,
-`draw.random` makes untrained parameters; `python -m fastfold_jax.params` downloads and checks.
+`python -m fastfold_jax.params` downloads and checks.
 """

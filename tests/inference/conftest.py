@@ -1,7 +1,5 @@
 """A made-up prediction, and ways to vary it."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,9 +9,7 @@ from fastfold_jax.data import buckets
 from fastfold_jax.data.assemble import assemble
 from fastfold_jax.data.job import Chain, Job
 from fastfold_jax.data.sampling import sample
-from fastfold_jax.inference import models
 from fastfold_jax.inference.result import PassRecord, Prediction, Provenance, ResidueRange
-from fastfold_jax.model.alphafold import abstract_state
 
 SMALL = {"c_m": 32, "c_z": 16, "c_s": 32, "c_e": 16, "c_t": 16, "c_outer": 8, "c_template_attention": 16}
 
@@ -35,7 +31,13 @@ def make_prediction():
         )
         fields = {
             "provenance": Provenance(
-                program="FastFold-JAX 0.1", model="model_1_ptm", parameters="x.npz", seed=seed, precision="float32"
+                program="FastFold-JAX 0.1",
+                model="model_1_ptm",
+                parameters="x.npz",
+                seed=seed,
+                rows="512:5120",
+                precision="float32",
+                platform="JAX 1.0 on cpu",
             ),
             "chains": chains,
             "atom_positions": draw.normal(size=(n, 37, 3)).astype(np.float32) * 40,
@@ -51,25 +53,6 @@ def make_prediction():
         return Prediction(**{**fields, **changes})
 
     return make
-
-
-@pytest.fixture(scope="session", autouse=True)
-def drawn_by_numpy():
-    """Draws parameters with NumPy: compiling JAX's draw of each of them would take longer than everything else here."""
-
-    def init_state(config, seed, *, zero_final):
-        assert not zero_final
-        draw = np.random.default_rng(seed)
-
-        def fill(leaf):
-            scale = np.prod(leaf.shape[:-1]) ** -0.5 if len(leaf.shape) > 1 else 0.1
-            return jnp.asarray(draw.normal(size=leaf.shape) * scale, jnp.float32)
-
-        return jax.tree.map(fill, abstract_state(config))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "init_state", init_state)
-        yield
 
 
 @pytest.fixture(scope="session")

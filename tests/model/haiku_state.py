@@ -32,5 +32,5 @@ def load(module: nnx.Module, params, root: str) -> nnx.Module:
     ours = dict(nnx.to_flat_state(state))
     assert ours.keys() == flat.keys(), ours.keys() ^ flat.keys()
     for path, value in flat.items():
-        assert ours[path][...].shape == value.shape, (path, ours[path][...].shape, value.shape)
+        assert ours[path].shape == value.shape, (path, ours[path].shape, value.shape)
     return nnx.merge(graphdef, nnx.from_flat_state([(path, ours[path].replace(flat[path])) for path in ours]))

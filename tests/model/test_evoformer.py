@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
+from untrained import untrained
 
 from fastfold_jax.config.execution import Execution
 from fastfold_jax.config.presets import preset
@@ -21,7 +22,7 @@ STACKS = {"main": (evoformer_stack, "c_m"), "extra": (extra_msa_stack, "c_e")}
 def _stack(name, stack, execution):
     config = preset(name, evoformer_blocks=2, extra_msa_blocks=2, **SIZES)
     make, channels = STACKS[stack]
-    return config, make(config, execution, rngs=nnx.Rngs(params=0, nonzero=1)), getattr(config, channels)
+    return config, untrained(make(config, execution)), getattr(config, channels)
 
 
 def _inputs(channels, s=4, n=8, c_z=16):
@@ -55,9 +56,7 @@ def test_padding_changes_nothing_real(name, stack, dropout):
     padded_z = jnp.ones((11, 11, 16)).at[:8, :8].set(z)
     padded_masks = jnp.zeros((7, 11)).at[:4, :8].set(msa_mask), jnp.zeros(11).at[:8].set(1.0)
     value, grads = jax.jit(jax.value_and_grad(loss, (0, 1)))(m, z, (msa_mask, seq_mask))
-    padded, (grad_m, grad_z) = jax.jit(jax.value_and_grad(loss, (0, 1)))(
-        padded_m, padded_z, padded_masks
-    )
+    padded, (grad_m, grad_z) = jax.jit(jax.value_and_grad(loss, (0, 1)))(padded_m, padded_z, padded_masks)
     np.testing.assert_allclose(padded, value, rtol=1e-5)
     for got, want in zip((grad_m[:4, :8], grad_z[:8, :8]), grads, strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5 * np.abs(want).max())
@@ -144,7 +143,7 @@ def test_dropout_depends_on_its_key_alone():
 
 def test_new_blocks_start_as_the_identity():
     config = preset("model_3", evoformer_blocks=2, **SIZES)
-    blocks = evoformer_stack(config, FLOAT32, rngs=nnx.Rngs(params=0))
+    blocks = untrained(evoformer_stack(config, FLOAT32), zero_final=True)
     m, z, *masks = _inputs(config.c_m)
     new_m, new_z = run_stack(blocks, m, z, tuple(masks), key=None, remat=False)
     np.testing.assert_allclose(new_m, m, atol=1e-5)

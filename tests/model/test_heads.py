@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
+from untrained import untrained
 
 from fastfold_jax.config import presets
 from fastfold_jax.config.execution import Execution
@@ -58,7 +58,7 @@ def test_agrees_with_the_reference(preset, scope):
 
     transformed = hk.without_apply_rng(hk.transform(run))
     params = haiku_state.draw(jax.eval_shape(transformed.init, jax.random.key(0), x))
-    module = haiku_state.load(ours(presets.preset(preset), Execution(), rngs=nnx.Rngs(0)), params, scope)
+    module = haiku_state.load(ours(presets.preset(preset), Execution()), params, scope)
 
     expected = transformed.apply(params, x)
     logits = module(x)
@@ -76,7 +76,7 @@ def test_agrees_with_the_reference(preset, scope):
 @pytest.mark.parametrize("scope", HEADS)
 def test_logits_are_float32_whatever_the_activations(scope):
     ours, _, _, reads = HEADS[scope]
-    module = ours(presets.preset("model_1_ptm"), Execution(), rngs=nnx.Rngs(0))
+    module = untrained(ours(presets.preset("model_1_ptm"), Execution()))
     x = jnp.asarray(representation(reads), jnp.bfloat16)
     assert module(x).dtype == jnp.float32
     np.testing.assert_array_equal(module(x), module(x.astype(jnp.float32)))
@@ -84,10 +84,10 @@ def test_logits_are_float32_whatever_the_activations(scope):
 
 def test_distogram_rows_on_several_devices_are_those_of_one():
     config, devices = presets.preset("model_1_ptm"), 3
-    module = heads.DistogramHead(config, Execution(), rngs=nnx.Rngs(0))
+    module = untrained(heads.DistogramHead(config, Execution()))
     module.half_logits.weights[...] = np.random.default_rng(0).standard_normal((128, 64), dtype=np.float32)
     axis = Axis("dap", devices)
-    split = heads.DistogramHead(config, Execution(axis=axis), rngs=nnx.Rngs(0))
+    split = untrained(heads.DistogramHead(config, Execution(axis=axis)))
     split.half_logits = module.half_logits
     pair = representation("pair")
     # `vmap` with an axis name carries out the collectives, with no device but this one.

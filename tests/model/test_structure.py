@@ -77,7 +77,7 @@ def _unchanged(pair):
 
 
 def _attention(name: str, seed: int = 0):
-    graph, state = _drawn(InvariantPointAttention(preset(name, **SIZES), FULL, rngs=nnx.Rngs(0)), seed)
+    graph, state = _drawn(InvariantPointAttention(preset(name, **SIZES), FULL), seed)
 
     def apply(state, single, pair, mask, frames):
         module = nnx.merge(graph, state)
@@ -87,7 +87,7 @@ def _attention(name: str, seed: int = 0):
 
 
 def _structure(name: str, execution: Execution = FULL, **sizes):
-    graph, state = _drawn(StructureModule(preset(name, **SIZES, **sizes), execution, rngs=nnx.Rngs(0)), 0)
+    graph, state = _drawn(StructureModule(preset(name, **SIZES, **sizes), execution), 0)
     return state, lambda state, *inputs: nnx.merge(graph, state)(*inputs)
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from untrained import untrained
 
 from fastfold_jax.config import presets
 from fastfold_jax.config.execution import Execution
@@ -65,7 +66,7 @@ def query(channels: int = SMALL["c_z"]) -> np.ndarray:
 
 def module_of(preset: str, execution: Execution = FLOAT32, **overrides):
     """A template embedder with random parameters, none of them zero."""
-    return template_embedder(presets.preset(preset, **overrides), execution, rngs=nnx.Rngs(params=0, nonzero=1))
+    return untrained(template_embedder(presets.preset(preset, **overrides), execution))
 
 
 @nnx.jit

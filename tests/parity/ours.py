@@ -5,7 +5,6 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -61,15 +60,14 @@ class Module:
 
 
 def module(
-    make: Callable[[nnx.Rngs], nnx.Module],
+    make: Callable[[], nnx.Module],
     call: Callable[[Any, Any], Any],
     scope: tuple[str, ...],
     config: ModelConfig,
     layer: int | None,
 ) -> Module:
     """Wraps a module that lies at `scope` of the whole model; `call(module, inputs)` runs it."""
-    abstract = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
-    graphdef, state = nnx.split(abstract)
+    graphdef, state = nnx.split(make())
     flat_state = nnx.to_flat_state(state)
     paths = [scope + tuple(str(part) for part in path) for path, _ in flat_state]
     shapes = {path: tuple(leaf.shape) for path, (_, leaf) in zip(paths, flat_state, strict=True)}
@@ -116,8 +114,8 @@ def of_block(name: str, preset_name: str, run: Execution, layer: int = 0) -> Mod
     column = evoformer.MSAColumnGlobalAttention if extra else evoformer.MSAColumnAttention
     block = evoformer.block_type(config)
 
-    def make(rngs):
-        whole = block(channels, column, config, run, rngs=rngs)
+    def make():
+        whole = block(channels, column, config, run)
         return whole if name == stack else getattr(whole, name)
 
     scope = ("evoformer", stack) if name == stack else ("evoformer", stack, name)

@@ -3,10 +3,10 @@
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 
 from fastfold_jax.config.presets import preset
-from fastfold_jax.model.alphafold import abstract_state
-from fastfold_jax.params import draw
+from fastfold_jax.model.alphafold import abstract_state, init_state
 
 
 def small(name: str):
@@ -15,7 +15,7 @@ def small(name: str):
 
 @pytest.mark.parametrize("name", ["model_1_ptm", "model_1_multimer_v3"])
 def test_state_is_the_models_and_depends_on_the_seed_alone(name):
-    first, again, other = (draw.random(small(name), seed) for seed in (1, 1, 2))
+    first, again, other = (init_state(small(name), seed, zero_final=False) for seed in (1, 1, 2))
     like = abstract_state(small(name))
     assert jax.tree.structure(first) == jax.tree.structure(like)
     assert [leaf.shape for leaf in jax.tree.leaves(first)] == [leaf.shape for leaf in jax.tree.leaves(like)]
@@ -35,13 +35,26 @@ def test_state_is_the_models_and_depends_on_the_seed_alone(name):
     ],
 )
 def test_weights_keep_the_variance_of_activations(scope, fan_in):
-    leaf = draw.random(small("model_3"), seed=0)
+    leaf = init_state(small("model_3"), seed=0, zero_final=False)
     for name in scope.split("."):
         leaf = leaf[name]
     assert np.std(leaf[...]) * fan_in**0.5 == pytest.approx(1.0, rel=0.03)
 
 
-def test_nothing_is_left_at_zero_but_biases():
-    for path, value in jax.tree_util.tree_flatten_with_path(draw.random(small("model_1_multimer_v3"), seed=0))[0]:
-        name = [step.key for step in path if isinstance(step, jax.tree_util.DictKey)][-1]
-        assert np.any(np.asarray(value)) == (name not in ("bias", "offset", "output_b")), path
+def test_no_weight_is_left_at_zero_when_asked():
+    state = init_state(small("model_1_multimer_v3"), seed=0, zero_final=False)
+    for path, variable in nnx.to_flat_state(state):
+        if str(path[-1]).endswith(("weights", "_w")):
+            assert np.any(np.asarray(variable[...])), path
+
+
+def test_training_starts_from_the_identity():
+    """Gates and last maps of branches are zero, all else is not."""
+    block = init_state(small("model_1_ptm"), 0)["evoformer"]["evoformer_iteration"]
+    attention, transition = block["msa_column_attention"]["attention"], block["pair_transition"]
+    for zero in (attention["output_w"], attention["gating_w"], transition["transition2"]["weights"]):
+        assert not np.any(zero[...])
+    for one in (attention["gating_b"], block["triangle_multiplication_outgoing"]["gate"]["bias"]):
+        assert np.all(one[...] == 1.0)
+    for drawn in (attention["query_w"], transition["transition1"]["weights"]):
+        assert np.any(drawn[...])
