@@ -195,17 +195,19 @@ def no_prev(num_res: int) -> dict[str, jax.Array]:
     }
 
 
-def one_pass(name: str, model_config, *, training: bool = False) -> Callable[..., dict[str, Any]]:
+def one_pass(
+    name: str, model_config, *, training: bool = False, representations: bool = True
+) -> Callable[..., dict[str, Any]]:
     """A pure function `(parameters, features, prev) -> outputs` of the whole network, to jit or differentiate.
 
-    Outputs are the heads' dicts as the peer names them, with `representations`, `prev` and its confidence metrics.
-    `training` (with dropout off) turns off its sub-batching.
+    Outputs are the heads' dicts as the peer names them, with `prev`, its confidence metrics and, if asked for, the trunk's
+    `representations`. `training` (with dropout off) turns off its sub-batching.
     """
     multimer = is_multimer(name)
     network = modules_multimer.AlphaFold if multimer else modules.AlphaFold_noE
 
     def forward(batch):
-        return network(model_config)(batch, is_training=training, return_representations=True)
+        return network(model_config)(batch, is_training=training, return_representations=representations)
 
     apply = hk.transform(forward).apply
 
