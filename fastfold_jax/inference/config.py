@@ -187,6 +187,7 @@ class InferenceConfig:
             "DeepMind's parameters: the directory that holds the params_*.npz files, or one such file. `random` draws "
             "parameters instead, to try the program; the structure then means nothing.",
             metavar="DIR|FILE|random",
+            default="the directory params, here",
         ),
     ] = None
     sampling: tyro.conf.OmitArgPrefixes[SamplingOptions] = dataclasses.field(default_factory=SamplingOptions)

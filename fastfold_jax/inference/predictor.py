@@ -37,8 +37,8 @@ class Program:
       run: `(state, features, prev) -> (outputs, prev)`; the memory of the old `prev` serves for the new one.
       start: Makes the `prev` of the first pass.
       num_res: Residues, padding included.
-      seconds: What tracing and compiling took.
-      from_cache: It was found in the compile cache.
+      seconds: What tracing and compiling took; 0 for a program that this process has compiled already.
+      from_cache: It was compiled before, by this process or another.
     """
 
     run: Callable[..., tuple[Outputs, Prev]]
@@ -81,8 +81,9 @@ class Compiler:
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), np.asarray(x).dtype), features)
         leaves, _ = jax.tree.flatten(shapes)
         key = (config, tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves))
-        if key not in self._programs:
-            self._programs[key] = self._compile(config, shapes)
+        if key in self._programs:
+            return dataclasses.replace(self._programs[key], seconds=0.0, from_cache=True)
+        self._programs[key] = self._compile(config, shapes)
         return self._programs[key]
 
     def _compile(self, config: ModelConfig, features: Features) -> Program:

@@ -70,8 +70,8 @@ def statements(prediction: Prediction) -> Iterator[str]:
     number = len(prediction.passes)
     yield f"Predicted by {source.program}, an implementation of AlphaFold 2."
     yield (
-        f"Model {source.model}, parameters {source.parameters}, seed {source.seed}, "
-        f"{number} pass{'es' if number > 1 else ''}, {source.precision} activations."
+        f"Model {source.model}, parameters {source.parameters}, seed {source.seed}, MSA rows {source.rows}, "
+        f"{number} pass{'es' if number > 1 else ''}, {source.precision} activations, {source.platform}."
     )
     scores = [f"Mean pLDDT {prediction.mean_plddt:.2f}"]
     scores += [f"pTM {prediction.ptm:.4f}"] if prediction.ptm is not None else []

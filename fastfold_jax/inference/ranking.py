@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fastfold_jax.errors import UserError
-from fastfold_jax.inference.result import Prediction, Scale
+from fastfold_jax.inference.result import Prediction, Provenance, Scale
 from fastfold_jax.inference.writers import copy_atomically, write_json
 
 logger = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ class Finished:
       ranking_confidence, mean_plddt, ptm, iptm: As in `Prediction`.
       passes: How many passes it took.
       files: Names of its files in the output directory, structures first.
-      warning: As in `Provenance`.
+      provenance: How it was made.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Finished:
     iptm: float | None
     passes: int
     files: tuple[str, ...]
-    warning: str | None = None
+    provenance: Provenance
 
     @classmethod
     def of(cls, prediction: Prediction, files: Sequence[str]) -> "Finished":
@@ -51,7 +51,7 @@ class Finished:
             iptm=prediction.iptm,
             passes=len(prediction.passes),
             files=tuple(files),
-            warning=prediction.provenance.warning,
+            provenance=prediction.provenance,
         )
 
 
@@ -86,11 +86,11 @@ def publish(predictions: Sequence[Finished], directory: Path) -> list[Finished]:
         for source, copy in zip(structures, copies, strict=True):
             copy_atomically(directory / source, directory / copy)
         stale.difference_update(copies)
-        entry = {"rank": place, **dataclasses.asdict(prediction), "ranked_files": copies}
-        entries[entry.pop("name")] = {key: value for key, value in entry.items() if value is not None}
+        entry = {"rank": place, **dataclasses.asdict(prediction, dict_factory=_without_none), "ranked_files": copies}
+        entries[entry.pop("name")] = entry
     for name in stale:
         (directory / name).unlink(missing_ok=True)
-    warning = next((prediction.warning for prediction in ranked if prediction.warning), None)
+    warning = next((item.provenance.warning for item in ranked if item.provenance.warning), None)
     content: dict[str, Any] = {
         **({"warning": warning} if warning else {}),
         **{scale: {item.name: item.ranking_confidence for item in ranked} for scale in {item.scale for item in ranked}},
@@ -99,6 +99,10 @@ def publish(predictions: Sequence[Finished], directory: Path) -> list[Finished]:
     }
     write_json(directory / RANKING_FILE, content, indent=1)
     return ranked
+
+
+def _without_none(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {key: value for key, value in items if value is not None}
 
 
 def _earlier_files(directory: Path) -> set[str]:

@@ -62,7 +62,9 @@ class Provenance:
       model: Preset name.
       parameters: File name of the parameters, or `random`.
       seed: Seed of the feature sampling.
+      rows: Most MSA clusters and extra rows a pass, as in `512:5120`.
       precision: Type of the activations.
+      platform: Version of JAX and kind of device.
       warning: Set when the structure means nothing (parameters drawn at random).
     """
 
@@ -70,7 +72,9 @@ class Provenance:
     model: str
     parameters: str
     seed: int
+    rows: str
     precision: str
+    platform: str
     warning: str | None = None
 
 

@@ -5,10 +5,10 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from fastfold_jax.config.execution import Execution
 from fastfold_jax.config.model import ModelConfig, MultimerConfig
@@ -20,7 +20,7 @@ from fastfold_jax.data.sampling import sample
 from fastfold_jax.inference.config import RANDOM, ExecutionOptions, InferenceConfig
 from fastfold_jax.inference.layout import chain_layout
 from fastfold_jax.inference.models import Network, choose, locate
-from fastfold_jax.inference.predictor import Compiler, Result, predict
+from fastfold_jax.inference.predictor import Compiler, PredictionError, Result, predict
 from fastfold_jax.inference.provenance import RANDOM_WARNING, program
 from fastfold_jax.inference.ranking import Finished, publish
 from fastfold_jax.inference.recycle import FeatureStream, Recycling
@@ -63,8 +63,10 @@ def run(config: InferenceConfig, networks: Sequence[ModelConfig] | None = None) 
     finally:
         ranked = publish(finished, config.out)
         write_json(config.out / TIMINGS_FILE, clock.report(), indent=1)
-    for item in ranked:
-        _log_rank(item, ranked.index(item), config)
+    for place, item in enumerate(ranked):
+        scores = _scores(item.mean_plddt, item.ptm, item.iptm)
+        path = config.out / f"ranked_{place}{Path(item.files[0]).suffix}"
+        logger.info("%s  %s  %s", path, scores, item.name)
     return ranked
 
 
@@ -123,13 +125,11 @@ class _Worker:
                     with self._clock.measure("read_parameters"):
                         state = network.state()
                 compiled = self._compiler.program(network.config, stream.peek())
-                result = predict(
-                    compiled,
-                    state,
-                    stream,
-                    recycling,
-                    functools.partial(_log_pass, name, recycling.num_passes),
-                )
+                report = functools.partial(_log_pass, name, recycling.num_passes)
+                try:
+                    result = predict(compiled, state, stream, recycling, report)
+                except PredictionError as error:
+                    raise PredictionError(f"{name}: {error}") from error
             self._clock.note(
                 name,
                 compile=round(compiled.seconds, 3),
@@ -144,13 +144,6 @@ class _Worker:
         if kind not in self._raw:
             with self._clock.measure("features"):
                 self._raw[kind] = assemble(self._job, config)
-            logger.info(
-                "%s: %d residues, %d chains, %d alignment rows",
-                self._job.name,
-                self._raw[kind].num_res,
-                len(np.unique(self._raw[kind].asym_id)),
-                self._raw[kind].num_rows,
-            )
         return self._raw[kind]
 
     def _stream(self, raw: RawFeatures, config: ModelConfig, seed: int, num_passes: int) -> FeatureStream:
@@ -165,6 +158,8 @@ class _Worker:
             model=network.config.name,
             parameters=network.source,
             seed=seed,
+            rows=f"{network.config.num_msa}:{network.config.num_extra_msa}",
+            platform=f"JAX {jax.__version__} on {jax.devices()[0].device_kind}",
             precision=self._execution.precision,
             warning=None if network.file else RANDOM_WARNING,
         )
@@ -199,11 +194,6 @@ def _log_pass(name: str, most: int, passes: Sequence[PassRecord]) -> None:
     change = f"{record.change:6.2f} Å" if len(passes) > 1 else "   –    "
     scores = _scores(record.plddt, record.ptm, record.iptm)
     logger.info("%s  pass %d/%d  %s  change %s  %.1f s", name, len(passes), most, scores, change, record.seconds)
-
-
-def _log_rank(item: Finished, place: int, config: InferenceConfig) -> None:
-    scores = _scores(item.mean_plddt, item.ptm, item.iptm)
-    logger.info("ranked_%d  %s  %s  %s", place, scores, item.name, config.out / item.files[0])
 
 
 def _warn_of_random() -> None:

@@ -82,10 +82,13 @@ def test_ranking_and_timings(finished_run):
     ranking = json.loads((out / "ranking.json").read_text())
     assert ranking["order"] == [item.name for item in results]
     assert "MEANS NOTHING" in ranking["warning"]
+    made = ranking["predictions"]["model_1_ptm_seed1"]["provenance"]
+    assert (made["seed"], made["parameters"], made["rows"], made["precision"]) == (1, "random", "12:16", "float32")
     timings = json.loads((out / "timings.json").read_text())
     assert set(timings["predictions"]) == set(ranking["order"])
-    for figures in timings["predictions"].values():
-        assert len(figures["passes"]) == 2
+    first, second = timings["predictions"].values()
+    assert len(first["passes"]) == len(second["passes"]) == 2
+    assert first["compile"] > 0 and second["compile"] == 0 and second["compiled_before"]
     assert timings["total"] > timings["read_parameters"] > 0
 
 
@@ -97,7 +100,7 @@ def test_log_has_a_line_a_pass_and_a_banner(finished_run):
     for part in ("pass 2/2", "pLDDT", "pTM", "change", "Å", " s"):
         assert part in passes[1]
     assert any("MEANS NOTHING" in message for message in messages)
-    assert messages[-2].startswith("ranked_0") and "ranked_1" in messages[-1]
+    assert "ranked_0.pdb  pLDDT" in messages[-2] and "ranked_1.pdb" in messages[-1]
 
 
 def test_same_seed_same_files(finished_run, small_network, tmp_path):

@@ -135,6 +135,7 @@ def test_origin_and_licence_are_in_the_files(make_prediction, tmp_path):
         "model_1_ptm",
         "x.npz",
         "seed 0",
+        "512:5120",
         "FastFold-JAX 0.1",
         "CC BY 4.0",
         "DeepMind",
