@@ -23,8 +23,11 @@ MSA_DROPOUT = 0.15
 PAIR_DROPOUT = 0.25
 _TRANSITION_FACTOR = 4
 
-MSA = Float[Array, "s i c_m"]
+# On several devices a dimension is whole or local, so the same one has another length after a change of layout.
+MSA = Float[Array, "s r c_m"]
 Pair = Float[Array, "i j c_z"]
+MovedMSA = Float[Array, "moved_s moved_r c_m"]
+MovedPair = Float[Array, "moved_i moved_j c_z"]
 ColumnAttention = type[MSAColumnAttention] | type[MSAColumnGlobalAttention]
 
 
@@ -64,14 +67,14 @@ class PairTrack(nnx.Module):
         attention = self.triangle_attention_starting_node
         return z + shared_dropout(attention(z, attention.bias(z), seq_mask), key, PAIR_DROPOUT, shared=0)
 
-    def attend_ending(self, z: Pair, seq_mask: Float[Array, " n"], key: PRNGKeyArray | None) -> Pair:
+    def attend_ending(self, z: Pair, seq_mask: Float[Array, " n"], key: PRNGKeyArray | None) -> MovedPair:
         """Attention around the ending node: takes rows, returns columns."""
         attention = self.triangle_attention_ending_node
         bias = attention.bias(z)
         z = self.axis.all_to_all(z, split=1, concat=0)
         return z + shared_dropout(attention(z, bias, seq_mask), key, PAIR_DROPOUT, shared=1)
 
-    def pair_track(self, z: Pair, seq_mask: Float[Array, " n"], keys: list[PRNGKeyArray | None]) -> Pair:
+    def pair_track(self, z: Pair, seq_mask: Float[Array, " n"], keys: list[PRNGKeyArray | None]) -> MovedPair:
         """The Evoformer's pair updates (AlphaFold 2 supplement, Algorithm 6, lines 6 to 10): rows in, columns out."""
         z = self.multiply(z, seq_mask, keys[:2])
         z = self.attend_starting(z, seq_mask, keys[2])
@@ -106,22 +109,22 @@ class EvoformerBlock(PairTrack):
         self.outer_product_mean = OuterProductMean(c_m, config.c_outer, config.c_z, execution)
 
     def attend_rows(
-        self, m: MSA, bias: Float[Array, "h n n"], mask: Float[Array, "s n"], key: PRNGKeyArray | None
+        self, m: MSA, bias: Float[Array, "h n n"], mask: Float[Array, "rows n"], key: PRNGKeyArray | None
     ) -> MSA:
         """Row attention, on rows."""
         update = self.msa_row_attention_with_pair_bias(m, bias, self.axis.shard(mask, 0))
         return m + shared_dropout(update, key, MSA_DROPOUT, shared=0)
 
-    def update_columns(self, m: MSA, mask: Float[Array, "s n"]) -> MSA:
+    def update_columns(self, m: MSA, mask: Float[Array, "rows n"]) -> MSA:
         """Column attention and transition, on residues."""
         m = m + getattr(self, self.column_scope)(m, self.axis.shard(mask, 1))
         return m + self.msa_transition(m)
 
-    def rows_to_residues(self, m: MSA) -> MSA:
+    def rows_to_residues(self, m: MSA) -> MovedMSA:
         """From m split over rows to m split over residues."""
         return self.axis.all_to_all(m, split=1, concat=0)
 
-    def residues_to_rows(self, m: MSA) -> MSA:
+    def residues_to_rows(self, m: MSA) -> MovedMSA:
         """From m split over residues to m split over rows."""
         return self.axis.all_to_all(m, split=0, concat=1)
 
@@ -138,7 +141,7 @@ class OuterProductLastBlock(EvoformerBlock):
     msa_sharded = 0
 
     def __call__(
-        self, m: MSA, z: Pair, msa_mask: Float[Array, "s n"], seq_mask: Float[Array, " n"], key: PRNGKeyArray | None
+        self, m: MSA, z: Pair, msa_mask: Float[Array, "rows n"], seq_mask: Float[Array, " n"], key: PRNGKeyArray | None
     ) -> tuple[MSA, Pair]:
         """(m, z) of the next block. `key` is None for no dropout."""
         msa_key, *pair_keys = split_key(key, 5)
@@ -157,7 +160,7 @@ class OuterProductFirstBlock(EvoformerBlock):
     msa_sharded = 1
 
     def __call__(
-        self, m: MSA, z: Pair, msa_mask: Float[Array, "s n"], seq_mask: Float[Array, " n"], key: PRNGKeyArray | None
+        self, m: MSA, z: Pair, msa_mask: Float[Array, "rows n"], seq_mask: Float[Array, " n"], key: PRNGKeyArray | None
     ) -> tuple[MSA, Pair]:
         """(m, z) of the next block. `key` is None for no dropout."""
         msa_key, *pair_keys = split_key(key, 5)
@@ -197,7 +200,7 @@ def run_stack(
     blocks: EvoformerBlock,
     m: MSA,
     z: Pair,
-    masks: tuple[Float[Array, "s n"], Float[Array, " n"]],
+    masks: tuple[Float[Array, "rows n"], Float[Array, " n"]],
     *,
     key: PRNGKeyArray | None,
     remat: bool,
