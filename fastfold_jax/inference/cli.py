@@ -39,8 +39,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return USER_ERROR
     except KeyboardInterrupt:
         sys.stderr.write(f"{PROGRAM}: interrupted; what was finished is in {config.out}\n")
-        return INTERRUPTED
+        return _leave(INTERRUPTED)
     return OK
+
+
+def _leave(code: int) -> int:
+    """Ends the process without the wait for the pass that the device is busy with, which cannot be called off."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def use_compile_cache(directory: Path | None) -> None:

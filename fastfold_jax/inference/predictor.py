@@ -22,6 +22,7 @@ from fastfold_jax.model.recycling import Prev, init_prev
 
 logger = logging.getLogger(__name__)
 
+_POLL_SECONDS = 0.01
 _CACHE_HIT = "/jax/compilation_cache/cache_hits"
 
 
@@ -154,7 +155,10 @@ def predict(
 
 
 def _figures(outputs: Outputs, begun: float) -> PassRecord:
-    """The pass's scalars; waits for the device."""
+    """The pass's scalars; waits for the device, in steps so that Ctrl-C is heard at once and not after the pass."""
+    arrays: list[Any] = [leaf for leaf in jax.tree.leaves(outputs) if isinstance(leaf, jax.Array)]
+    while not all(array.is_ready() for array in arrays):
+        time.sleep(_POLL_SECONDS)
     names = ("mean_plddt", "ptm", "iptm", "change")
     values = jax.device_get({name: getattr(outputs, name) for name in names})
     plddt, ptm, iptm, change = (None if values[name] is None else float(values[name]) for name in names)

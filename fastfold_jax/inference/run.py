@@ -61,13 +61,14 @@ def run(config: InferenceConfig, networks: Sequence[ModelConfig] | None = None) 
                     files = write_prediction(prediction, config.out, job.name)
                 finished.append(Finished.of(prediction, files))
     finally:
-        ranked = publish(finished, config.out)
-        write_json(config.out / TIMINGS_FILE, clock.report(), indent=1)
-    for place, item in enumerate(ranked):
+        if finished:  # else what an earlier run left here stays as it is
+            finished = publish(finished, config.out)
+            write_json(config.out / TIMINGS_FILE, clock.report(), indent=1)
+    for place, item in enumerate(finished):
         scores = _scores(item.mean_plddt, item.ptm, item.iptm)
         path = config.out / f"ranked_{place}{Path(item.files[0]).suffix}"
         logger.info("%s  %s  %s", path, scores, item.name)
-    return ranked
+    return finished
 
 
 def default_execution(options: ExecutionOptions) -> Execution:

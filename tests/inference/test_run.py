@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import gemmi
@@ -15,6 +16,7 @@ from fastfold_jax.errors import UserError
 from fastfold_jax.inference import run as run_module
 from fastfold_jax.inference.config import ExecutionOptions, InferenceConfig, RecyclingOptions, SamplingOptions
 from fastfold_jax.inference.models import choose, default_model, locate
+from fastfold_jax.inference.predictor import PredictionError
 from fastfold_jax.inference.run import default_execution, run
 from fastfold_jax.params.npz import ParamsError
 from fastfold_jax.params.store import save
@@ -172,6 +174,22 @@ def test_what_is_finished_survives_an_interrupt(small_network, tmp_path, monkeyp
         run(configuration(tmp_path / "seven.a3m", tmp_path / "out"), networks=[small_network])
     assert json.loads((tmp_path / "out" / "ranking.json").read_text())["order"] == ["model_1_ptm_seed0"]
     assert (tmp_path / "out" / "ranked_0.pdb").exists() and (tmp_path / "out" / "timings.json").exists()
+
+
+def test_a_run_that_finishes_nothing_leaves_the_earlier_one_alone(finished_run, small_network, tmp_path, monkeypatch):
+    out, _, _ = finished_run
+    shutil.copytree(out, tmp_path / "out")
+    (tmp_path / "seven.a3m").write_text(A3M)
+
+    def failing(*args):
+        raise PredictionError("out of memory")
+
+    monkeypatch.setattr(run_module, "predict", failing)
+    with pytest.raises(PredictionError, match="model_1_ptm_seed0: out of memory"):
+        run(configuration(tmp_path / "seven.a3m", tmp_path / "out"), networks=[small_network])
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == {
+        p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()
+    }
 
 
 def job(*lengths: int, features=None) -> Job:
