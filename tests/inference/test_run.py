@@ -114,6 +114,15 @@ def test_same_seed_same_files(finished_run, small_network, tmp_path):
         assert (tmp_path / "out" / name).read_bytes() == (out / name).read_bytes()
 
 
+def test_bundled_example(small_network, tmp_path):
+    source = Path(__file__).resolve().parents[2] / "examples" / "crambin" / "crambin.fasta"
+    (result,) = run(configuration(source, tmp_path, sampling=SamplingOptions()), networks=[small_network])
+    assert result.files[0] == "crambin_model_1_ptm_seed0.pdb"
+    chain = gemmi.read_structure(str(tmp_path / "ranked_0.cif"))[0]["A"]
+    sequence = "".join(source.read_text().splitlines()[1:])
+    assert gemmi.one_letter_code([residue.name for residue in chain]) == sequence
+
+
 def test_complex(small_multimer, tmp_path):
     (tmp_path / "two.fasta").write_text(">first\nGAMK\n>second\nWDE\n>third\nGAMK\n")
     config = configuration(tmp_path / "two.fasta", tmp_path / "out", sampling=SamplingOptions())
