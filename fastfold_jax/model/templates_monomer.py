@@ -135,8 +135,9 @@ class TemplatePointwiseAttention(nnx.Module):
     def finish(self, sums: tuple[Array, Array, Array]) -> Float[Array, "i n z"]:
         """The attention's output, float32."""
         _, total, values = sums
-        # The highest score has a share of 1, so only without any template is the total below 1.
-        mean = values / jnp.maximum(total, 1.0)[..., None]
+        # 0 without any template, else at least 1. Not `maximum(total, 1)`: with a single template both are equal, and a
+        # maximum passes only half of the gradient where its arguments tie.
+        mean = values / jnp.where(total > 0, total, 1.0)[..., None]
         output_w = self.output_w[...]
         return matmul(mean.reshape(*mean.shape[:2], -1), output_w.reshape(-1, output_w.shape[-1])) + self.output_b[...]
 
