@@ -2,10 +2,11 @@
 
 from jaxtyping import Array, Float
 
-from pallas_kernels import dispatch
 from pallas_kernels.attention import reference
+from pallas_kernels.dispatch import Operation
 
-_IMPLEMENTATIONS = {"xla": reference.attention}
+_ATTENTION = Operation("attention", reference.attention)
+_SELF_ATTENTION = Operation("self_attention", reference.self_attention, {"cpu": reference.self_attention_in_blocks})
 
 
 def attention(
@@ -28,4 +29,26 @@ def attention(
     Returns:
       In the type of `q`; scores, softmax and sums are float32.
     """
-    return dispatch.select("attention", _IMPLEMENTATIONS, implementation)(q, k, v, bias, mask, gate)
+    return _ATTENTION(q, k, v, bias, mask, gate, implementation=implementation)
+
+
+def self_attention(
+    x: Float[Array, "*batch n c"],
+    mask: Float[Array, "*#batch n"],
+    bias: Float[Array, "h n n"] | None,
+    projections: tuple[Float[Array, "c h d"], Float[Array, "c h d"], Float[Array, "c h d"], Float[Array, "c h d"]],
+    gate_bias: Float[Array, "h d"],
+    output: tuple[Float[Array, "h d o"], Float[Array, " o"]],
+    *,
+    implementation: str = "auto",
+) -> Float[Array, "*batch n o"]:
+    """`attention` of each row to itself, with the projections before and after it (Algorithm 7, lines 2 to 6).
+
+    Args:
+      x: Layer-normed rows.
+      mask: 0 for positions that get no weight.
+      bias: Added to the scores of every row.
+      projections: Weights of queries, keys, values and gates.
+      output: Weights and bias.
+    """
+    return _SELF_ATTENTION(x, mask, bias, projections, gate_bias, output, implementation=implementation)

@@ -2,10 +2,10 @@
 
 from jaxtyping import Array, Float
 
-from pallas_kernels import dispatch
+from pallas_kernels.dispatch import Operation
 from pallas_kernels.layer_norm import reference
 
-_IMPLEMENTATIONS = {"xla": reference.layer_norm}
+_OPERATION = Operation("layer_norm", reference.layer_norm)
 
 
 def layer_norm(
@@ -17,4 +17,4 @@ def layer_norm(
     implementation: str = "auto",
 ) -> Float[Array, "*batch c"]:
     """Normalises the last axis, then scales and shifts it; statistics in float32, result in the type of `x`."""
-    return dispatch.select("layer_norm", _IMPLEMENTATIONS, implementation)(x, scale, offset, epsilon)
+    return _OPERATION(x, scale, offset, epsilon=epsilon, implementation=implementation)

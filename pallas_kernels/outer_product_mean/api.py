@@ -2,10 +2,12 @@
 
 from jaxtyping import Array, Float
 
-from pallas_kernels import dispatch
+from pallas_kernels.dispatch import Operation
 from pallas_kernels.outer_product_mean import reference
 
-_IMPLEMENTATIONS = {"xla": reference.outer_product_mean}
+_OPERATION = Operation(
+    "outer_product_mean", reference.outer_product_mean, {"cpu": reference.outer_product_mean_in_blocks}
+)
 
 
 def outer_product_mean(
@@ -28,4 +30,4 @@ def outer_product_mean(
     Returns:
       In the type of `left`; sums and the division are float32.
     """
-    return dispatch.select("outer_product_mean", _IMPLEMENTATIONS, implementation)(left, right, weights, bias, norm)
+    return _OPERATION(left, right, weights, bias, norm, implementation=implementation)

@@ -2,10 +2,10 @@
 
 from jaxtyping import Array, Float
 
-from pallas_kernels import dispatch
+from pallas_kernels.dispatch import Operation
 from pallas_kernels.softmax import reference
 
-_IMPLEMENTATIONS = {"xla": reference.softmax}
+_OPERATION = Operation("softmax", reference.softmax)
 
 
 def softmax(
@@ -22,4 +22,4 @@ def softmax(
       bias: Added to every batch element's scores.
       mask: 0 for keys that get no weight. A row whose keys are all masked gets equal weights.
     """
-    return dispatch.select("softmax", _IMPLEMENTATIONS, implementation)(logits, bias, mask)
+    return _OPERATION(logits, bias, mask, implementation=implementation)

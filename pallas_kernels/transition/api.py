@@ -2,10 +2,10 @@
 
 from jaxtyping import Array, Float
 
-from pallas_kernels import dispatch
+from pallas_kernels.dispatch import Operation
 from pallas_kernels.transition import reference
 
-_IMPLEMENTATIONS = {"xla": reference.transition}
+_OPERATION = Operation("transition", reference.transition, {"cpu": reference.transition_in_blocks})
 
 
 def transition(
@@ -22,4 +22,4 @@ def transition(
       norm: Scale and offset.
       first, second: Weights and bias of the linear maps.
     """
-    return dispatch.select("transition", _IMPLEMENTATIONS, implementation)(x, norm, first, second)
+    return _OPERATION(x, norm, first, second, implementation=implementation)

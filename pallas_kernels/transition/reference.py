@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from pallas_kernels.blocks import block_length, in_blocks
 from pallas_kernels.layer_norm.reference import layer_norm
 
 
@@ -13,3 +14,10 @@ def transition(x, norm, first, second):
     hidden = jax.nn.relu(hidden).astype(x.dtype)
     out = jnp.matmul(hidden, second[0].astype(x.dtype), preferred_element_type=jnp.float32) + second[1]
     return out.astype(x.dtype)
+
+
+def transition_in_blocks(x, norm, first, second):
+    """The same, some positions at a time, so that their hidden layer stays in cache."""
+    rows = x.reshape(-1, x.shape[-1])
+    size = block_length(rows.shape[0], 4 * first[0].shape[-1])
+    return in_blocks(lambda block: transition(block, norm, first, second), [rows], size).reshape(x.shape)

@@ -8,15 +8,15 @@ from typing import Literal
 
 from jaxtyping import Array, Float
 
-from pallas_kernels import dispatch
+from pallas_kernels.dispatch import Operation
 from pallas_kernels.triangle_multiplication import reference
 
 Direction = Literal["outgoing", "incoming"]
 Affine = tuple[Float[Array, "..."], Float[Array, "..."]]
 
-_PRODUCERS = {"xla": reference.producer}
-_CONTRACTIONS = {"xla": reference.contraction}
-_CONSUMERS = {"xla": reference.consumer}
+_PRODUCER = Operation("triangle_producer", reference.producer)
+_CONTRACTION = Operation("triangle_contraction", reference.contraction)
+_CONSUMER = Operation("triangle_consumer", reference.consumer)
 
 
 def triangle_producer(
@@ -37,14 +37,14 @@ def triangle_producer(
     Returns:
       Operands a and b, channels first, in the type of `z`.
     """
-    return dispatch.select("triangle_producer", _PRODUCERS, implementation)(z, mask, norm, projection, gate)
+    return _PRODUCER(z, mask, norm, projection, gate, implementation=implementation)
 
 
 def triangle_contraction(
     operands: Float[Array, "2 c n m"], direction: Direction, *, implementation: str = "auto"
 ) -> Float[Array, "c i j"]:
     """Σ_k a[i, k] b[j, k] for `outgoing`, Σ_k a[k, j] b[k, i] for `incoming`, each channel by itself."""
-    return dispatch.select("triangle_contraction", _CONTRACTIONS, implementation)(operands, direction)
+    return _CONTRACTION(operands, direction=direction, implementation=implementation)
 
 
 def triangle_consumer(
@@ -64,4 +64,4 @@ def triangle_consumer(
     Returns:
       The update of `z`, in its type.
     """
-    return dispatch.select("triangle_consumer", _CONSUMERS, implementation)(product, z, norms, output, gate)
+    return _CONSUMER(product, z, norms, output, gate, implementation=implementation)
