@@ -12,9 +12,9 @@ CACHE_BYTES = 2**22
 
 
 def block_length(length: int, bytes_each: int) -> int:
-    """The largest divisor of `length` whose block's intermediate fits in cache; 1 if none does."""
+    """The largest divisor of `length` whose block's intermediate fits in cache; 1 if none does or there is nothing."""
     most = max(1, CACHE_BYTES // bytes_each)
-    return max(size for size in range(1, min(length, most) + 1) if length % size == 0)
+    return max(size for size in range(1, max(1, min(length, most)) + 1) if length % size == 0)
 
 
 def in_blocks(function: Callable[..., jax.Array], arrays: Sequence[jax.Array], size: int) -> jax.Array:
@@ -24,7 +24,7 @@ def in_blocks(function: Callable[..., jax.Array], arrays: Sequence[jax.Array], s
       size: Must divide the leading axis.
     """
     length = arrays[0].shape[0]
-    if size == length:
+    if size >= length:
         return function(*arrays)
     blocks = [x.reshape(length // size, size, *x.shape[1:]) for x in arrays]
     out = lax.map(lambda block: function(*block), blocks)

@@ -89,9 +89,10 @@ class GlobalAttention(nnx.Module):
         weights = pallas_kernels.softmax(logits[:, :, None, :], mask=mask, implementation="xla")[:, :, 0]
         average = jnp.einsum("bhk,bkd->bhd", weights.astype(x.dtype), values, preferred_element_type=jnp.float32)
         gate = jax.nn.sigmoid(matmul(x, self.gating_w[...]) + self.gating_b[...])
-        weighted = (gate * average[:, None]).astype(x.dtype).reshape(*x.shape[:-1], -1)
-        output_w = self.output_w[...]
-        return (matmul(weighted, output_w.reshape(-1, output_w.shape[-1])) + self.output_b[...]).astype(x.dtype)
+        weighted = (gate * average[:, None]).astype(x.dtype)
+        output_w = self.output_w[...].reshape(-1, x.shape[-1])
+        weighted = weighted.reshape(*x.shape[:-1], output_w.shape[0])
+        return (matmul(weighted, output_w) + self.output_b[...]).astype(x.dtype)
 
 
 def pair_bias(norm: LayerNorm, weights: Float[Array, "z h"], z: Float[Array, "i j z"]) -> Float[Array, "h i j"]:

@@ -30,7 +30,9 @@ def parameter(shape: Shape, init: Init, *, fan_in: int = 1) -> nnx.Param:
 def matmul(x: Float[Array, "... i"], weights: Float[Array, "i ..."]) -> Float[Array, "..."]:
     """Contracts the last axis of `x` with the first of `weights`, in the type of `x`, accumulating in float32."""
     out_dims = weights.shape[1:]
-    product = jnp.matmul(x, weights.astype(x.dtype).reshape(x.shape[-1], -1), preferred_element_type=jnp.float32)
+    product = jnp.matmul(
+        x, weights.astype(x.dtype).reshape(x.shape[-1], math.prod(out_dims)), preferred_element_type=jnp.float32
+    )
     return product.reshape(*x.shape[:-1], *out_dims)
 
 

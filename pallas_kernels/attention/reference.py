@@ -48,19 +48,20 @@ def self_attention_in_blocks(x, mask, bias, projections, gate_bias, output):
 
     arrays = [x.reshape(rows, *x.shape[-2:]), jnp.broadcast_to(mask, (*batch, length)).reshape(rows, length)]
     size = block_length(rows, 4 * heads * length**2)
-    return in_blocks(block, arrays, size).reshape(*batch, length, -1)
+    return in_blocks(block, arrays, size).reshape(*batch, length, output[1].shape[0])
 
 
 def _gated(x, qkv, gate, mask_and_bias, output):
     mask, bias = mask_and_bias
     weights, output_bias = output
     weighted = attention(*qkv, bias, mask, gate)
-    out = _matmul(weighted.reshape(*weighted.shape[:-2], -1), weights.reshape(-1, weights.shape[-1]))
+    flat = weights.reshape(-1, weights.shape[-1])
+    out = _matmul(weighted.reshape(*weighted.shape[:-2], flat.shape[0]), flat)
     return (out + output_bias).astype(x.dtype)
 
 
 def _matmul(x, weights):
     """Contracts the last axis of `x` with the first of `weights`, accumulating in float32."""
-    flat = weights.astype(x.dtype).reshape(x.shape[-1], -1)
+    flat = weights.astype(x.dtype).reshape(x.shape[-1], math.prod(weights.shape[1:]))
     product = jnp.matmul(x, flat, preferred_element_type=jnp.float32)
     return product.reshape(*x.shape[:-1], *weights.shape[1:])

@@ -11,18 +11,31 @@ _EPSILON = 1e-5
 def _channels_first(x, weights, bias):
     """x weights + bias with channels first: [i, k, z] x [z, c] -> [c, i, k] in float32.
 
-    Written as a plain product and a transposition, which XLA folds together on GPUs; as one `zc,ikz->cik` it does not
-    run in bf16 on CPUs ("BF16 x BF16 = F32" with both operands transposed is unimplemented there).
+    Written as a plain product and a transposition, which XLA folds together on GPUs.
     """
     product = jnp.matmul(x, weights.astype(x.dtype), preferred_element_type=jnp.float32)
     return jnp.moveaxis(product, -1, 0) + bias[:, None, None]
 
 
-def producer(z, mask, norm, projection, gate):
+def _channels_first_on_cpu(x, weights, bias):
+    """The same as one product of transposed operands, which saves XLA's CPU backend a slow transposition.
+
+    It has no such product in bf16; float32 products of bf16 numbers are the same.
+    """
+    weights, x = weights.astype(x.dtype).astype(jnp.float32), x.astype(jnp.float32)
+    return jnp.einsum("zc,ikz->cik", weights, x) + bias[:, None, None]
+
+
+def producer(z, mask, norm, projection, gate, channels_first=_channels_first):
     """See `api.triangle_producer`."""
     x = layer_norm(z, norm[0], norm[1], _EPSILON)
-    values = _channels_first(x, *projection) * jax.nn.sigmoid(_channels_first(x, *gate)) * mask.astype(jnp.float32)
+    values = channels_first(x, *projection) * jax.nn.sigmoid(channels_first(x, *gate)) * mask.astype(jnp.float32)
     return values.astype(z.dtype).reshape(2, -1, *z.shape[:2])
+
+
+def producer_on_cpu(z, mask, norm, projection, gate):
+    """The same, in the form that is fast there."""
+    return producer(z, mask, norm, projection, gate, channels_first=_channels_first_on_cpu)
 
 
 def contraction(operands, direction):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import pallas_kernels
+from pallas_kernels import blocks
 from pallas_kernels.dispatch import ImplementationUnavailable
 
 RNG = np.random.default_rng(3)
@@ -146,3 +147,53 @@ def test_triangle_multiplication(dtype, tolerance, direction):
 def test_a_kernel_that_is_not_there_is_an_error(asked):
     with pytest.raises(ImplementationUnavailable, match=f"layer_norm has no '{asked}' kernel; accepted are auto, xla"):
         pallas_kernels.layer_norm(_normal(2, 4), _normal(4), _normal(4), implementation=asked)
+
+
+def _cpu_cases(dtype):
+    rows, n, c, h, d = 6, 5, 8, 2, 4
+    x, mask = jnp.asarray(_normal(rows, n, c), dtype), (RNG.random((rows, n)) > 0.3).astype(np.float32)
+    left, right = jnp.asarray(_normal(3, rows, c), dtype), jnp.asarray(_normal(3, n, c), dtype)
+    weights = tuple(_normal(c, h, d) for _ in range(4))
+    return {
+        pallas_kernels.self_attention: (
+            *(x, mask, _normal(h, n, n), weights, _normal(h, d)),
+            (_normal(h, d, c), _normal(c)),
+        ),
+        pallas_kernels.transition: (x, _affine(c), (_normal(c, 16), _normal(16)), (_normal(16, c), _normal(c))),
+        pallas_kernels.outer_product_mean: (
+            *(left, right, _normal(c, c, 7), _normal(7)),
+            np.abs(_normal(rows, n)) + 1,
+        ),
+        pallas_kernels.triangle_producer: (
+            x,
+            mask,
+            _affine(c),
+            (_normal(c, 16), _normal(16)),
+            (_normal(c, 16), _normal(16)),
+        ),
+    }
+
+
+def _affine(channels):
+    return _normal(channels), _normal(channels)
+
+
+@pytest.mark.parametrize("cache_bytes", [64, 4096])
+@DTYPES
+def test_the_form_for_cpus_is_the_same_function(monkeypatch, cache_bytes, dtype, tolerance):
+    """Compiled, an operation takes its platform's form, here in blocks as small as one row; run eagerly it does not."""
+    monkeypatch.setattr(blocks, "CACHE_BYTES", cache_bytes)
+    for operation, arguments in _cpu_cases(dtype).items():
+        # A new function each time, as compiled ones are remembered with the size of block they were made with.
+        compiled = jax.jit(lambda *arguments, operation=operation: operation(*arguments))
+        _close(compiled(*arguments), np.asarray(operation(*arguments), np.float64), tolerance)
+
+
+def test_operations_batch_and_take_no_rows():
+    x, weights = _normal(3, 0, 5, 8), tuple(_normal(8, 2, 4) for _ in range(4))
+    output = (_normal(2, 4, 8), _normal(8))
+
+    def attend(x):
+        return pallas_kernels.self_attention(x, jnp.ones((1, 5)), None, weights, _normal(2, 4), output)
+
+    assert jax.jit(jax.vmap(attend))(x).shape == x.shape
