@@ -1,12 +1,15 @@
-"""What many tests share: where test data lie, and several host devices for tests of parallelism."""
+"""What many tests share: where test data lie, several host devices for tests of parallelism, checks of shapes."""
 
 from pathlib import Path
 
 import jax
 import pytest
+import shape_checks
 
 # Must come before any backend starts.
 jax.config.update("jax_num_cpu_devices", 8)
+# Must come before any of the packages is imported.
+shape_checks.switch_on("fastfold_jax", "pallas_kernels", "parallel")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
