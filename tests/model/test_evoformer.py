@@ -106,7 +106,8 @@ def test_devices_agree_with_one(name, stack, devices):
 
     value, grads = loss(lambda *args: run(nnx.graphdef(blocks), *args))(state, m, z)
     sharded_value, sharded_grads = loss(sharded)(state, m, z)
-    np.testing.assert_allclose(sharded_value, value, rtol=1e-5)
+    # Its terms, each up to 1, nearly cancel: rounding is judged against their number.
+    np.testing.assert_allclose(sharded_value, value, rtol=1e-5, atol=1e-7 * (m.size + z.size))
     # Some gradients vanish but for rounding (a softmax ignores what is added to all keys), hence one scale for all.
     scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(grads))
     for got, want in zip(jax.tree.leaves(sharded_grads), jax.tree.leaves(grads), strict=True):
