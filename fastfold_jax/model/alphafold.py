@@ -162,7 +162,9 @@ def make_apply(config: ModelConfig, execution: Execution) -> Apply:
     def apply(
         state: nnx.State, features: Features, prev: Prev, key: PRNGKeyArray | None = None
     ) -> tuple[Outputs, Prev]:
-        return nnx.merge(graphdef, state)(features, prev, key)
+        # Without this, float32 products on recent NVIDIA GPUs would keep ten bits of mantissa (TF32).
+        with jax.default_matmul_precision("highest" if execution.precision == "float32" else "default"):
+            return nnx.merge(graphdef, state)(features, prev, key)
 
     return apply
 
