@@ -15,7 +15,9 @@ def arguments(description: str) -> argparse.ArgumentParser:
     """A parser with the flags all benchmarks have: `--json FILE` and `--quick`."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
-    parser.add_argument("--quick", action="store_true", help="small sizes and few repeats: does it run, roughly how fast")
+    parser.add_argument(
+        "--quick", action="store_true", help="small sizes and few repeats: does it run, roughly how fast"
+    )
     return parser
 
 

@@ -3,9 +3,10 @@
     pip install 'fastfold-jax[aot]'
     python benchmarks/memory.py --json memory.json
 
-For each preset and length: GiB of arguments (parameters, features, the previous pass), temporaries, outputs, and the peak,
-which is their sum less what outputs share with arguments (the previous pass is donated). 512 + 1,024 MSA rows and bf16 unless told
-otherwise. Nothing runs: what a GPU adds (the CUDA context, cuBLAS workspaces, NCCL) is not counted, nor are GEMMs autotuned.
+For each preset and length: GiB of arguments (parameters, features, the previous pass), temporaries, outputs, and the
+peak, which is their sum less what outputs share with arguments (the previous pass is donated). 512 + 1,024 MSA rows and
+bf16 unless told otherwise. Nothing runs: what a GPU adds (the CUDA context, cuBLAS workspaces, NCCL) is not counted,
+nor are GEMMs autotuned.
 """
 
 import os
@@ -36,9 +37,7 @@ COLUMNS = ["preset", "residues", "argument_gib", "temporary_gib", "output_gib", 
 
 def one_gpu() -> NamedSharding:
     """Arrays whole on a single H200 that need not exist."""
-    topology = topologies.get_topology_desc(
-        platform="cuda", target_config=TARGET.read_text(), topology="1x1x1"
-    )
+    topology = topologies.get_topology_desc(platform="cuda", target_config=TARGET.read_text(), topology="1x1x1")
     return NamedSharding(Mesh(np.array(topology.devices).reshape(1), ("x",)), PartitionSpec())
 
 
@@ -49,9 +48,7 @@ def abstract_features(num_res: int, rows: int, extra_rows: int, templates: int) 
         return jax.ShapeDtypeStruct(shape, dtype)
 
     n, t = num_res, templates
-    whole = {
-        name: spec(n, dtype=jnp.int32) for name in ("aatype", "residue_index", "asym_id", "entity_id", "sym_id")
-    }
+    whole = {name: spec(n, dtype=jnp.int32) for name in ("aatype", "residue_index", "asym_id", "entity_id", "sym_id")}
     return Features(
         **whole,
         seq_mask=spec(n),

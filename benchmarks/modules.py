@@ -2,9 +2,9 @@
 
     python benchmarks/modules.py --residues 128 --rows 128 --json modules.json
 
-Both get the same drawn parameters and activations and are compiled alone, a few layers in a scan as in the network, so that
-memory is allocated once for all layers. The peer runs as its users run it: fused triangle projections, four rows of
-attention at a time. `--only triangle` picks modules by part of their name.
+Both get the same drawn parameters and activations and are compiled alone, a few layers in a scan as in the network,
+so that memory is allocated once for all layers. The peer runs as its users run it: fused triangle projections, four
+rows of attention at a time. `--only triangle` picks modules by part of their name.
 """
 
 import sys

@@ -2,10 +2,11 @@
 
     python benchmarks/vs_alphafold.py --json vs_alphafold.json
 
-Each side runs in a process of its own, so that memory is its own, and the two take turns (A, B, A, B, ...), so that a busy
-machine slows both alike. Both get the same drawn parameters and features, in float32. The peer runs as its users run it: fused
-triangle projections, four rows of attention at a time. Reported for each: seconds to trace and compile (with caches cleared),
-seconds a pass (median), processor seconds a pass, the program's peak memory as XLA plans it, and the process's peak.
+Each side runs in a process of its own, so that memory is its own, and the two take turns (A, B, A, B, ...), so that a
+busy machine slows both alike. Both get the same drawn parameters and features, in float32. The peer runs as its users
+run it: fused triangle projections, four rows of attention at a time. Reported for each: seconds to trace and compile
+(with caches cleared), seconds a pass (median), processor seconds a pass, the program's peak memory as XLA plans it,
+and the process's peak.
 """
 
 import json
@@ -43,9 +44,7 @@ def prepare(side: str, preset_name: str, sizes: tuple[int, int, int]):
 
     num_res, rows, extra_rows = sizes
     templates = 4 if "model_1" in preset_name else 0
-    features = draws.features(
-        0, num_res=num_res, rows=rows, extra_rows=extra_rows, templates=templates, masked=False
-    )
+    features = draws.features(0, num_res=num_res, rows=rows, extra_rows=extra_rows, templates=templates, masked=False)
     flat = parity_params.draw_all(full_size(recorded.shapes(preset_name)))
     if side == "peer":
         import reference
@@ -94,7 +93,7 @@ def work(side: str, preset_name: str, sizes: tuple[int, int, int]) -> None:
             planned = plan.argument_size_in_bytes + plan.temp_size_in_bytes + plan.output_size_in_bytes
             answer["planned_gib"] = (planned - plan.alias_size_in_bytes) / 2**30
         elif command == "run":
-            wall, cpu = measure.stopwatch(lambda: jax.block_until_ready(compiled(*arguments)))
+            wall, cpu = measure.stopwatch(lambda run=compiled: jax.block_until_ready(run(*arguments)))
             answer |= {"wall": wall, "cpu": cpu}
         answer["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         print(json.dumps(answer), flush=True)
@@ -136,7 +135,7 @@ def compare(preset_name: str, sizes: tuple[int, int, int], rounds: tuple[int, in
         for _ in range(rounds[0]):
             for side, worker in workers.items():
                 compiles[side].append(worker.ask("compile"))
-        for side, worker in workers.items():
+        for worker in workers.values():
             worker.ask("run")  # the first run touches the memory for the first time
         for _ in range(rounds[1]):
             for side, worker in workers.items():

@@ -17,9 +17,7 @@ def _run(function, x, size, in_dim, out_dim):
     def spec(dim):
         return PartitionSpec(*(["dap" if d == dim else None for d in range(x.ndim)] if dim is not None else []))
 
-    return jax.shard_map(
-        function, mesh=_mesh(size), in_specs=spec(in_dim), out_specs=spec(out_dim), check_vma=False
-    )(x)
+    return jax.shard_map(function, mesh=_mesh(size), in_specs=spec(in_dim), out_specs=spec(out_dim), check_vma=False)(x)
 
 
 @pytest.fixture

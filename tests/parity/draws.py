@@ -58,7 +58,8 @@ def features(
     """Random features of one pass.
 
     With `masked`: a masked tail, holes in the MSA and extra masks, an empty MSA row, missing template atoms, an empty
-    last template, and gaps in the residue index. The first MSA row stays whole where there are residues, as the query's does.
+    last template, and gaps in the residue index. The first MSA row stays whole where there are residues, as the
+    query's does.
     """
     rng = np.random.default_rng(seed)
     live = num_res - 3 if masked else num_res
@@ -106,7 +107,9 @@ def features(
     )
 
 
-def activations(seed: int, *, rows: int, num_res: int, c_m: int, c_z: int, masked: bool = True) -> dict[str, np.ndarray]:
+def activations(
+    seed: int, *, rows: int, num_res: int, c_m: int, c_z: int, masked: bool = True
+) -> dict[str, np.ndarray]:
     """Random `msa` [rows, num_res, c_m], `pair` [num_res, num_res, c_z] and their masks, for single blocks."""
     rng = np.random.default_rng([seed, 17])
     live = (np.arange(num_res) < (num_res - 3 if masked else num_res)).astype(np.float32)

@@ -44,6 +44,7 @@ def config(
     precision: str = "float32",
     subbatch: int = 4,
     fused_triangles: bool | None = None,
+    structure_layers: int = 8,
 ):
     """The peer's configuration of a preset, deterministic and without zero initialisation.
 
@@ -53,17 +54,20 @@ def config(
       precision: `float32` or `bf16`.
       subbatch: rows its attention and transitions take at a time.
       fused_triangles: layout of the triangle multiplication's weights; None: as the released file has it.
+      structure_layers: iterations of the structure module, which share their weights.
     """
     cfg = peer_config.model_config(name)
     model = cfg.model
     with cfg.unlocked():
         model.calc_extended_ptm = True  # keeps the PAE logits, as `pae_matrix_with_logits`
         model.num_recycle = 0
+        model.num_ensemble_train = 1
         if "data" in cfg:
             cfg.data.common.num_recycle = 0
     shared = model.global_config
     shared.deterministic, shared.zero_init = True, False
     shared.bfloat16, shared.subbatch_size = precision == "bf16", subbatch
+    model.heads.structure_module.num_layer = structure_layers
     trunk = model.embeddings_and_evoformer
     trunk.evoformer_num_block, trunk.extra_msa_stack_num_block = evoformer_blocks, extra_msa_blocks
     fused = name.endswith("_v3") if fused_triangles is None else fused_triangles
@@ -200,8 +204,8 @@ def one_pass(
 ) -> Callable[..., dict[str, Any]]:
     """A pure function `(parameters, features, prev) -> outputs` of the whole network, to jit or differentiate.
 
-    Outputs are the heads' dicts as the peer names them, with `prev`, its confidence metrics and, if asked for, the trunk's
-    `representations`. `training` (with dropout off) turns off its sub-batching.
+    Outputs are the heads' dicts as the peer names them, with `prev`, its confidence metrics and, if asked for, the
+    trunk's `representations`. `training` (with dropout off) turns off its sub-batching.
     """
     multimer = is_multimer(name)
     network = modules_multimer.AlphaFold if multimer else modules.AlphaFold_noE
@@ -220,6 +224,6 @@ def one_pass(
 
 
 @functools.cache
-def jitted_pass(name: str, evoformer_blocks: int = 2, precision: str = "float32"):
+def jitted_pass(name: str, structure_layers: int = 8):
     """`one_pass` of a shallow preset, compiled once for a whole test session."""
-    return jax.jit(one_pass(name, config(name, evoformer_blocks=evoformer_blocks, precision=precision)))
+    return jax.jit(one_pass(name, config(name, structure_layers=structure_layers)))

@@ -1,9 +1,11 @@
-"""Single modules of the peer as pure functions of (parameters, inputs), to compare value by value and gradient by gradient.
+"""Single modules of the peer as pure functions of (parameters, inputs), to compare values and gradients.
 
 Each entry of `MODULES` says which DeepMind scope a module has and how the peer calls it. Inputs are `msa` [s, i, c],
-`pair` [i, j, c] and their masks; what a module returns is the update it makes (before the residual), blocks return both arrays.
+`pair` [i, j, c] and their masks; what a module returns is the update it makes (before the residual), blocks return
+both arrays.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -40,11 +42,13 @@ class Module:
       scope: its DeepMind scope; the last component is its own name.
       call: `(model_config, name, inputs, training) -> output`, called inside a Haiku transform.
       layer: index into the stack it belongs to, None if it is not stacked.
+      casts: whether it casts its parameters to bf16 by itself, as the whole trunk does; a part of it has to be told.
     """
 
     scope: str
     call: Callable[..., Any]
     layer: int | None = 0
+    casts: bool = False
 
 
 def scoped(flat: reference.Flat, scope: str, layer: int | None = None) -> dict[str, np.ndarray]:
@@ -68,7 +72,7 @@ def function(module: Module, model_config, *, training: bool = True) -> Callable
     name = module.scope.rpartition("/")[2]
 
     def forward(inputs):
-        with utils.half_context():
+        with contextlib.nullcontext() if module.casts else utils.half_context():
             return module.call(model_config, name, inputs, training)
 
     apply = hk.transform(forward).apply
@@ -164,6 +168,7 @@ MODULES: dict[str, Module] = {
     "extra_msa_stack": Module(scope=f"{TRUNK}/extra_msa_stack", call=_block(extra=True)),
 }
 
+
 def _template_embedding_monomer(model_config, name, x, training):
     features, query, mask = x
     batch = {k: v for k, v in reference.monomer_batch(features).items() if k.startswith("template_")}
@@ -195,13 +200,13 @@ def trunk(name: str) -> Module:
     def call(model_config, scope_name, x, training):
         features, prev = x
         batch = reference.multimer_batch(features) if reference.is_multimer(name) else reference.monomer_batch(features)
-        batch |= {k: v for k, v in prev.items()}
+        batch |= prev
         embed = kind.EmbeddingsAndEvoformer(
             model_config.embeddings_and_evoformer, model_config.global_config, name=scope_name
         )
         return embed(batch, is_training=training)
 
-    return Module(scope=TRUNK, call=call, layer=None)
+    return Module(scope=TRUNK, call=call, layer=None, casts=True)
 
 
 def structure(name: str) -> Module:

@@ -1,9 +1,9 @@
 """Every recorded run of DeepMind's code against ours, with parameters read by our own loader from a DeepMind file.
 
-Tolerances. Float32 noise of DeepMind's code itself (sub-batching on or off) is 3e-5 in logits and 1e-4 Å for monomers, 5e-5
-and 3e-3 Å for multimers. PyPI `alphafold-colabfold` run live differs from the recordings by 2e-5 and 5e-4 Å (monomers), 1.2e-4
-and 5.5e-3 Å (multimers, first pass); ours by 2e-5 and 6e-4 Å, 9e-5 and 3.4e-3 Å. The bounds leave a factor of about ten to other
-processors, and stay below what the project asks for (1e-3; 1e-2 and 5e-2 Å).
+Tolerances. Float32 noise of DeepMind's code itself (sub-batching on or off) is 3e-5 in logits and 1e-4 Å for
+monomers, 5e-5 and 3e-3 Å for multimers. PyPI `alphafold-colabfold` run live differs from the recordings by 2e-5 and
+5e-4 Å (monomers), 1.2e-4 and 5.5e-3 Å (multimers, first pass); ours by 2e-5 and 6e-4 Å, 9e-5 and 3.4e-3 Å. The bounds
+leave a factor of about ten to other processors, and stay below what the project asks for (1e-3; 1e-2 and 5e-2 Å).
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ FLOAT32 = Execution(precision="float32", outputs="full")
 
 
 def shallow(name: str):
-    """The recorded network of a preset. DeepMind's code without zero initialisation fills undefined template torsions."""
+    """The recorded network of a preset; DeepMind's code without zero initialisation fills undefined torsions."""
     sizes = {"evoformer_blocks": 2, "extra_msa_blocks": 2, "num_recycles": 1}
     return preset(name, **sizes, **({} if "multimer" in name else {"fill_undefined_torsions": True}))
 
@@ -74,7 +74,12 @@ def _flat(outputs) -> dict[str, np.ndarray]:
 
 
 # Constants, and what only says how the recording was run.
-NOT_COMPARED = {"distogram/bin_edges", "predicted_aligned_error/breaks", "predicted_aligned_error/asym_id", "num_recycles"}
+NOT_COMPARED = {
+    "distogram/bin_edges",
+    "predicted_aligned_error/breaks",
+    "predicted_aligned_error/asym_id",
+    "num_recycles",
+}
 
 
 def errors(run: recorded.Run, outputs) -> dict[str, float]:
@@ -124,8 +129,8 @@ def test_outputs_equal_the_recorded_ones(name, networks):
     found = errors(run, outputs)
     wrong = _violations(found, multimer)
     if wrong and multimer and len(run.features) > 1:
-        # The first pass is compared by the `_r0` file. The second may stand on the other side of a bin's edge, as the peer's
-        # own does for model_1_multimer (2 Å away): then one such flip, and nothing else, must explain all.
+        # The first pass is compared by the `_r0` file. The second may stand on the other side of a bin's edge, as the
+        # peer's own does for model_1_multimer (2 Å away): then one such flip, and nothing else, must explain all.
         state, apply, _ = networks(run.preset)
         candidates = list(_flips(before, run.features[-1]))
         assert 0 < len(candidates) < 20
