@@ -54,7 +54,8 @@ def self_attention_in_blocks(x, mask, bias, projections, gate_bias, output):
 def _gated(x, qkv, gate, mask_and_bias, output):
     mask, bias = mask_and_bias
     weights, output_bias = output
-    weighted = attention(*qkv, bias, mask, gate)
+    q, k, v = qkv
+    weighted = attention(q, k, v, bias, mask, gate)
     flat = weights.reshape(-1, weights.shape[-1])
     out = _matmul(weighted.reshape(*weighted.shape[:-2], flat.shape[0]), flat)
     return (out + output_bias).astype(x.dtype)
