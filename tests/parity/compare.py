@@ -19,7 +19,11 @@ def relative(ours, theirs, mask=1.0) -> float:
 
 
 # Parameters that shift all scores of a softmax alike, and a sibling of like size: their gradients are 0 up to rounding.
-_INVARIANT = {"feat_2d_norm//offset": "feat_2d_norm//scale", "attention_2d//bias": "attention_2d//weights"}
+_INVARIANT = {
+    "feat_2d_norm//offset": "feat_2d_norm//scale",
+    "attention_2d//bias": "attention_2d//weights",
+    "k_scalar_projection//bias": "k_scalar_projection//weights",
+}
 
 
 def gradients(ours: dict, theirs: dict) -> dict[str, float]:

@@ -176,6 +176,7 @@ def test_padding_changes_neither_outputs_nor_gradients(network):
     errors["d prev.pair"] = compare.relative(before_p.pair[:RESIDUES, :RESIDUES], before.pair)
     errors["d prev.msa_first_row"] = compare.relative(before_p.msa_first_row[:RESIDUES], before.msa_first_row)
     errors |= compare.gradients(named_leaves(state_p), named_leaves(state))
+    print(sorted(((v, k) for k, v in errors.items()), reverse=True)[:8])
     bad = {name: error for name, error in errors.items() if not error < TOLERANCE}
     assert not bad, bad
     # Nothing flows into padding.
