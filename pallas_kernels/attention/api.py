@@ -2,11 +2,35 @@
 
 from jaxtyping import Array, Float
 
-from pallas_kernels.attention import reference
-from pallas_kernels.dispatch import Operation
+from pallas_kernels.attention import reference, triton
+from pallas_kernels.dispatch import Kernel, Operation
 
-_ATTENTION = Operation("attention", reference.attention)
-_SELF_ATTENTION = Operation("self_attention", reference.self_attention, {"cpu": reference.self_attention_in_blocks})
+_BACKWARD = Operation(
+    "attention_backward",
+    reference.attention_backward,
+    triton=Kernel(function=triton.attention_backward, unfit=triton.unfit_backward),
+)
+_SAVING = Operation(
+    "attention_saving",
+    reference.attention_saving,
+    triton=Kernel(function=triton.attention_saving, unfit=triton.unfit),
+)
+
+
+def _save(*arrays, implementation, atomic):
+    del atomic
+    out, peak, total = _SAVING(*arrays, implementation=implementation)
+    return out, (out, peak, total)
+
+
+_ATTENTION = Operation(
+    "attention",
+    reference.attention,
+    triton=Kernel(function=triton.attention, unfit=triton.unfit),
+    save=_save,
+    backward=_BACKWARD,
+)
+_SELF_ATTENTION = Operation("self_attention", reference.self_attention, platforms={"cpu": reference.self_attention_in_blocks})
 
 
 def attention(
@@ -17,6 +41,7 @@ def attention(
     bias: Float[Array, "h q k"] | None = None,
     mask: Float[Array, "*#batch k"] | None = None,
     gate: Float[Array, "*batch q h d"] | None = None,
+    atomic: bool = False,
     implementation: str = "auto",
 ) -> Float[Array, "*batch q h d"]:
     """softmax(q kᵀ / sqrt(d) + bias) v, times sigmoid(gate) (AlphaFold 2 supplement, Algorithm 7).
@@ -25,11 +50,13 @@ def attention(
       bias: Added to the scores of every batch element.
       mask: 0 for keys that get no weight; it may broadcast along the batch.
       gate: Gate logits.
+      atomic: The gradient of the bias may be summed in an order that differs from run to run, which saves a pass over
+        all scores.
 
     Returns:
       In the type of `q`; scores, softmax and sums are float32.
     """
-    return _ATTENTION(q, k, v, bias, mask, gate, implementation=implementation)
+    return _ATTENTION(q, k, v, bias, mask, gate, atomic=atomic, implementation=implementation)
 
 
 def self_attention(

@@ -6,7 +6,7 @@ from pallas_kernels.dispatch import Operation
 from pallas_kernels.outer_product_mean import reference
 
 _OPERATION = Operation(
-    "outer_product_mean", reference.outer_product_mean, {"cpu": reference.outer_product_mean_in_blocks}
+    "outer_product_mean", reference.outer_product_mean, platforms={"cpu": reference.outer_product_mean_in_blocks}
 )
 
 

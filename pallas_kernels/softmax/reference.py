@@ -16,8 +16,9 @@ def exponentials(logits, bias, mask):
     if bias is not None:
         logits = logits + bias.astype(jnp.float32)
     if mask is not None:
-        # Added, as XLA on CPUs takes half as long again to select.
-        logits = logits + MASKED_LOGIT * (1.0 - mask.astype(jnp.float32))[..., None, None, :]
+        # Not selected, which takes XLA on CPUs half as long again; multiplied, so that a masked key has no gradient.
+        keep = mask.astype(jnp.float32)[..., None, None, :]
+        logits = logits * keep + MASKED_LOGIT * (1.0 - keep)
     numerators = jnp.exp(logits - lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True)))
     return numerators, jnp.sum(numerators, axis=-1, keepdims=True)
 

@@ -14,7 +14,7 @@ from pallas_kernels.triangle_multiplication import reference
 Direction = Literal["outgoing", "incoming"]
 Affine = tuple[Float[Array, "..."], Float[Array, "..."]]
 
-_PRODUCER = Operation("triangle_producer", reference.producer, {"cpu": reference.producer_on_cpu})
+_PRODUCER = Operation("triangle_producer", reference.producer, platforms={"cpu": reference.producer_on_cpu})
 _CONTRACTION = Operation("triangle_contraction", reference.contraction)
 _CONSUMER = Operation("triangle_consumer", reference.consumer)
 
