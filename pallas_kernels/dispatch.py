@@ -7,6 +7,8 @@ import jax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from fastfold_jax.autochunk.operations import Dimensions, OperationRule, register
+
 Implementation = Literal["auto", "triton", "mosaic", "xla"]
 
 
@@ -22,13 +24,20 @@ class Operation:
     compiling ahead of time for another machine compiles what will run there.
     """
 
-    def __init__(self, name: str, reference: Callable, platforms: Mapping[str, Callable] | None = None):
+    def __init__(
+        self,
+        name: str,
+        reference: Callable,
+        platforms: Mapping[str, Callable] | None = None,
+        dimensions: Dimensions | None = None,
+    ):
         """Declares the operation.
 
         Args:
           name: Of the equation.
           reference: `(*arrays, **static) -> array`. Arrays may be None or nested in tuples; static arguments hash.
           platforms: Other forms of the same function, by platform.
+          dimensions: Which dimensions AutoChunk may cut, as `autochunk.operations.Dimensions` describes.
         """
         self.name = name
         self._reference = reference
@@ -41,6 +50,8 @@ class Operation:
         for platform, function in (platforms or {}).items():
             lowering = mlir.lower_fun(self._call(function), multiple_results=False)
             mlir.register_lowering(self._primitive, lowering, platform=platform)
+        if dimensions is not None:
+            register(self._primitive, OperationRule(dimensions, self._call(reference)))
 
     def __call__(self, *arrays: Any, implementation: str = "auto", **static: Any) -> jax.Array:
         """Runs the operation.

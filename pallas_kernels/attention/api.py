@@ -5,8 +5,17 @@ from jaxtyping import Array, Float
 from pallas_kernels.attention import reference
 from pallas_kernels.dispatch import Operation
 
-_ATTENTION = Operation("attention", reference.attention)
-_SELF_ATTENTION = Operation("self_attention", reference.self_attention, {"cpu": reference.self_attention_in_blocks})
+_ATTENTION = Operation(
+    "attention",
+    reference.attention,
+    dimensions=(("*b q h .", "*b . h .", "*b . h .", "h q .", "*#b .", "*b q h ."), "*b q h ."),
+)
+_SELF_ATTENTION = Operation(
+    "self_attention",
+    reference.self_attention,
+    {"cpu": reference.self_attention_in_blocks},
+    dimensions=(("*b . .", "*#b .", ". . .", (". . .",) * 4, ". .", (". . o", "o")), "*b . o"),
+)
 
 
 def attention(
