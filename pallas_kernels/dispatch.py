@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
 import jax
-import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from fastfold_jax.autochunk.operations import Dimensions, OperationRule, register
 from pallas_kernels import launch
 
 Implementation = Literal["auto", "triton", "mosaic", "xla"]
@@ -34,6 +34,21 @@ class Kernel:
     unfit: Callable[..., str | None]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Derivative:
+    """How an operation is differentiated in reverse.
+
+    Attributes:
+      save: `(*arrays, implementation=..., **static) -> (outputs, saved)`, what `backward` wants kept besides the
+        arguments; None if nothing.
+      backward: `(arrays, saved, cotangents, wanted=..., **static) -> gradients`, of the leaves of `arrays` whose
+        indices are wanted.
+    """
+
+    save: Callable | None = None
+    backward: "Operation"
+
+
 class Operation:
     """A function of arrays that stays one equation in the jaxpr, until it is lowered for a platform.
 
@@ -42,7 +57,7 @@ class Operation:
     compiles what will run there.
 
     Its derivative is one equation each way: forward mode differentiates the reference; reverse mode runs another
-    operation, `NAME_backward`, on the arguments and what `save` kept. With `implementation="xla"` both are the
+    operation, `NAME_backward`, on the arguments and what was saved. With `implementation="xla"` both are the
     reference's, with whatever JAX keeps for them.
     """
 
@@ -52,33 +67,36 @@ class Operation:
         reference: Callable,
         *,
         platforms: Mapping[str, Callable] | None = None,
+        dimensions: Dimensions | None = None,
         triton: Kernel | str = "it has no Triton kernel",
-        save: Callable | None = None,
-        backward: "Operation | None" = None,
+        derivative: Derivative | Literal["recomputed", "reference's"] = "recomputed",
+        several: bool = False,
     ):
         """Declares the operation.
 
         Args:
           name: Of the equation.
-          reference: `(*arrays, **static) -> arrays`. Arrays may be None or nested in tuples; static arguments hash.
+          reference: `(*arrays, **static) -> array`. Arrays may be None or nested in tuples; static arguments hash.
           platforms: Other plain forms of the same function, by platform.
+          dimensions: Which dimensions AutoChunk may cut, as `autochunk.operations.Dimensions` describes.
           triton: The kernel, or why there is none.
-          save: `(*arrays, implementation, **static) -> (outputs, saved)`, what the backward operation wants kept
-            besides the arguments.
-          backward: `(arrays, saved, cotangents, wanted=...) -> gradients` of the wanted leaves of `arrays`. By default
-            the reference is differentiated again, so that nothing but the arguments is kept.
+          derivative: `recomputed` runs the reference again in the backward pass and keeps nothing but the arguments;
+            `reference's` differentiates through the reference, which may be made of other operations.
+          several: The reference returns not one array but a tuple or list.
         """
         self.name = name
         self.reference = reference
+        self.triton = triton
         self._platforms = dict(platforms or {})
-        self._triton = triton
-        self._save = save
-        self._backward = backward
-        self._primitive = self._declare(Primitive(name), self._forms)
+        self._derivative = derivative
+        self._several = several
+        self._primitive = self._declare(Primitive(name), self._form)
         self._tangent = self._declare(Primitive(f"{name}_tangent"), lambda platform, params: self._tangent_of)
         ad.primitive_jvps[self._primitive] = self._jvp
         ad.primitive_jvps[self._tangent] = self._tangent_jvp
         ad.primitive_transposes[self._tangent] = self._transpose
+        if dimensions is not None:
+            register(self._primitive, OperationRule(dimensions, self._plain, self._fused))
 
     def __call__(self, *arrays: Any, implementation: str = "auto", **static: Any) -> Any:
         """Runs the operation.
@@ -87,18 +105,16 @@ class Operation:
           implementation: One by name, or `auto` for the best there is; never an error.
 
         Raises:
-          ImplementationUnavailable: if one is asked for by name that cannot run; at the latest when the program is
-            lowered, as the platform is not known before.
+          ImplementationUnavailable: if one is asked for by name that cannot run; when the program is lowered, if that
+            is because of the platform.
         """
         if implementation not in get_args(Implementation):
             accepted = ", ".join(get_args(Implementation))
             raise ImplementationUnavailable(f"{self.name}: implementation={implementation!r}; accepted are {accepted}")
-        if implementation not in ("auto", "xla"):
-            self._require(implementation, arrays, static)
+        self._require(implementation, arrays, static, "cuda")
         leaves, treedef = jax.tree.flatten(arrays)
-        params = {"treedef": treedef, "static": tuple(sorted(static.items())), "implementation": implementation}
-        outs = self._primitive.bind(*leaves, **params)
-        return jax.tree.unflatten(self._out_tree(leaves, params), outs)
+        static = tuple(sorted(static.items()))
+        return self._primitive.bind(*leaves, treedef=treedef, static=static, implementation=implementation)
 
     def why_not(self, implementation: str, *arrays: Any, platform: str = "cuda", **static: Any) -> str | None:
         """Why an implementation cannot run on these arrays, or None if it can.
@@ -109,46 +125,47 @@ class Operation:
         if implementation in ("auto", "xla"):
             return None
         if implementation == "mosaic":
-            return "it has no Mosaic GPU kernel (the Triton kernel runs on Hopper and newer GPUs too)"
-        if isinstance(self._triton, str):
-            return self._triton
+            return "it has no Mosaic GPU kernel (its Triton kernel runs on Hopper and newer too)"
+        if isinstance(self.triton, str):
+            return self.triton
         if platform != "cuda":
-            return f"Triton kernels run on CUDA, not on {platform}"
-        return launch.missing_packages() or self._triton.unfit(*arrays, **static)
+            return f"Triton kernels run on CUDA and the program is for {platform}"
+        return launch.missing_packages() or self.triton.unfit(*arrays, **static)
 
-    def _require(self, implementation, arrays, static, platform="cuda"):
+    def _require(self, implementation, arrays, static, platform):
         reason = self.why_not(implementation, *arrays, platform=platform, **static)
         if reason is not None:
             raise ImplementationUnavailable(f"{self.name} cannot run as {implementation!r}: {reason}")
 
-    # What follows are the rules of the two equations, the function and its tangent.
+    # Rules of the two equations, the function and its tangent. Inside, outputs are always lists.
 
-    def _declare(self, primitive: Primitive, forms: Callable) -> Primitive:
+    def _declare(self, primitive: Primitive, form: Callable) -> Primitive:
         """Gives a primitive its evaluation, shapes, batching and lowering, all by a plain function of its leaves.
 
         Args:
-          forms: `(platform, params) -> function of leaves and params`; the platform None means the reference.
+          form: `(platform, params) -> function of leaves and params`; the platform None means the reference.
         """
-        primitive.multiple_results = True
+        primitive.multiple_results = self._several
 
         def plain(*leaves, **params):
-            return forms(None, params)(*leaves, **params)
+            return form(None, params)(*leaves, **params)
 
         def shapes(*avals, **params):
             outs = jax.eval_shape(functools.partial(plain, **params), *avals)
-            return [jax.core.ShapedArray(out.shape, out.dtype) for out in outs]
+            return self._outward([jax.core.ShapedArray(out.shape, out.dtype) for out in outs])
 
         def batch(leaves, dims, **params):
             outs = jax.vmap(functools.partial(plain, **params), in_axes=dims)(*leaves)
-            return outs, [0] * len(outs)
+            return self._outward(outs), self._outward([0] * len(outs))
 
         def lowering(platform):
             def rule(ctx, *leaves, **params):
-                function = forms(platform or ctx.module_context.platforms[0], params)
+                function = form(platform or ctx.module_context.platforms[0], params)
                 return mlir.lower_fun(function, multiple_results=True)(ctx, *leaves, **params)
 
             return rule
 
+        # Run by itself it is compiled, so that it takes the form of the platform it runs on.
         primitive.def_impl(lambda *leaves, **params: _compiled(primitive, tuple(params.items()))(*leaves))
         primitive.def_abstract_eval(shapes)
         batching.primitive_batchers[primitive] = batch
@@ -157,78 +174,85 @@ class Operation:
             mlir.register_lowering(primitive, lowering(platform), platform=platform)
         return primitive
 
-    def _forms(self, platform, params):
+    def _outward(self, outs):
+        """A list of outputs as JAX expects them of the primitive."""
+        return outs if self._several else outs[0]
+
+    def _inward(self, out):
+        return list(out) if self._several else [out]
+
+    def _plain(self, *leaves, **params):
+        """The reference, called like the primitive."""
+        return self._outward(_flat(self.reference)(*leaves, **params))
+
+    def _fused(self, platform, implementation="auto", **params):
+        """Whether the operation runs as a kernel there, as far as that does not depend on shapes."""
+        del params
+        has_kernel = not isinstance(self.triton, str) and launch.missing_packages() is None
+        return platform == "cuda" and implementation != "xla" and has_kernel
+
+    def _form(self, platform, params):
         """The form of the function to lower for a platform."""
-        if platform is None:
-            return _flat(self.reference)
         implementation, static = params["implementation"], dict(params["static"])
         plain = self._platforms.get(platform, self.reference)
-        if implementation == "xla":
+        if platform is None or implementation == "xla":
             return _flat(plain)
 
         def chosen(*leaves, **params):
             arrays = jax.tree.unflatten(params["treedef"], leaves)
-            if implementation != "auto":
-                self._require(implementation, arrays, static, platform)
+            self._require(implementation, arrays, static, platform)
             reason = self.why_not("triton", *arrays, platform=platform, **static)
             if reason is not None and platform == "cuda":
                 _LOGGER.info("%s runs in XLA: %s", self.name, reason)
-            function = plain if reason is not None else self._triton.function
-            return _flat(function)(*leaves, **params)
+            return _flat(plain if reason is not None else self.triton.function)(*leaves, **params)
 
         return chosen
 
-    def _out_tree(self, leaves, params):
-        return _out_tree(self.reference, params["treedef"], params["static"], tuple(map(_shape, leaves)))
-
     def _jvp(self, primals, tangents, **params):
-        moving = tuple(index for index, tangent in enumerate(tangents) if type(tangent) is not ad.Zero)
+        moving = _moving(tangents)
         moved = [tangents[index] for index in moving]
-        if params["implementation"] == "xla":
+        if params["implementation"] == "xla" or self._derivative == "reference's":
             plain = functools.partial(_flat(self.reference), **params)
-            return jax.jvp(_of(plain, primals, moving), [primals[index] for index in moving], moved)
-        arrays = jax.tree.unflatten(params["treedef"], primals)
-        if self._save is None:
+            outs = jax.jvp(_of(plain, primals, moving), [primals[index] for index in moving], moved)
+            return tuple(map(self._outward, outs))
+        save = None if self._derivative == "recomputed" else self._derivative.save
+        if save is None:
             outs, saved = self._primitive.bind(*primals, **params), ()
         else:
-            static = dict(params["static"])
-            outs, saved = self._save(*arrays, implementation=params["implementation"], **static)
-            outs = jax.tree.leaves(outs)
+            arrays = jax.tree.unflatten(params["treedef"], primals)
+            outs, saved = save(*arrays, implementation=params["implementation"], **dict(params["static"]))
         kept, kept_tree = jax.tree.flatten(saved)
-        tangents = self._tangent.bind(*primals, *kept, *moved, kept=kept_tree, moving=moving, **params)
-        return outs, tangents
+        return outs, self._tangent.bind(*primals, *kept, *moved, kept=kept_tree, moving=moving, **params)
 
     def _tangent_of(self, *leaves, kept, moving, **params):
-        """The reference's derivative, along the leaves that move."""
+        """The reference's derivative along the leaves that move, which come last."""
         del kept
-        primals = leaves[: params["treedef"].num_leaves]
+        primals, moved = leaves[: params["treedef"].num_leaves], list(leaves[len(leaves) - len(moving) :])
         plain = functools.partial(_flat(self.reference), **params)
-        moved = leaves[len(leaves) - len(moving) :]
         return jax.jvp(_of(plain, primals, moving), [primals[index] for index in moving], moved)[1]
 
     def _tangent_jvp(self, primals, tangents, **params):
-        moving = tuple(index for index, tangent in enumerate(tangents) if type(tangent) is not ad.Zero)
+        moving = _moving(tangents)
         function = _of(functools.partial(self._tangent_of, **params), primals, moving)
-        return jax.jvp(function, [primals[index] for index in moving], [tangents[index] for index in moving])
+        outs = jax.jvp(function, [primals[index] for index in moving], [tangents[index] for index in moving])
+        return tuple(map(self._outward, outs))
 
     def _transpose(self, cotangents, *leaves, kept, moving, treedef, static, implementation):
-        num = treedef.num_leaves
-        arrays, saved = jax.tree.unflatten(treedef, leaves[:num]), jax.tree.unflatten(kept, leaves[num : -len(moving)])
-        linear = [ad.is_undefined_primal(leaf) for leaf in leaves[-len(moving) :]]
+        first, num = len(leaves) - len(moving), treedef.num_leaves
+        arrays, saved = jax.tree.unflatten(treedef, leaves[:num]), jax.tree.unflatten(kept, leaves[num:first])
+        linear = [ad.is_undefined_primal(leaf) for leaf in leaves[first:]]
         wanted = tuple(index for index, is_linear in zip(moving, linear, strict=True) if is_linear)
-        filled = [ad.instantiate_zeros(cotangent) for cotangent in cotangents]
-        params = {"treedef": treedef, "static": static, "implementation": implementation}
-        filled = jax.tree.unflatten(self._out_tree(leaves[:num], params), filled)
-        backward = self._backward or _default_backward(self)
-        # A backward operation that has no kernel runs in XLA, whatever was asked for forward.
-        implementation = "auto" if isinstance(backward._triton, str) else implementation
+        backward = _recomputing(self) if self._derivative == "recomputed" else self._derivative.backward
+        # One that has no kernel runs in XLA, whatever was asked for the way forward.
+        implementation = "auto" if isinstance(backward.triton, str) else implementation
+        filled = self._outward([ad.instantiate_zeros(cotangent) for cotangent in self._inward(cotangents)])
         grads = iter(backward(arrays, saved, filled, wanted=wanted, implementation=implementation, **dict(static)))
-        return [None] * (len(leaves) - len(moving)) + [next(grads) if is_linear else None for is_linear in linear]
+        return [None] * first + [next(grads) if is_linear else None for is_linear in linear]
 
 
 @functools.cache
-def _default_backward(operation: Operation) -> Operation:
-    """Differentiates the reference once more, from the arguments alone."""
+def _recomputing(operation: Operation) -> Operation:
+    """The backward operation that differentiates the reference once more."""
 
     def backward(arrays, saved, cotangents, *, wanted, **static):
         del saved
@@ -237,7 +261,7 @@ def _default_backward(operation: Operation) -> Operation:
         _, pullback = jax.vjp(_of(plain, leaves, wanted), *(leaves[index] for index in wanted))
         return pullback(jax.tree.leaves(cotangents))
 
-    return Operation(f"{operation.name}_backward", backward)
+    return Operation(f"{operation.name}_backward", backward, several=True)
 
 
 def _flat(function: Callable) -> Callable:
@@ -262,14 +286,8 @@ def _of(function, leaves, moving):
     return of_moving
 
 
-def _shape(leaf):
-    return jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf))
-
-
-@functools.lru_cache(maxsize=4096)
-def _out_tree(reference, treedef, static, shapes):
-    out = jax.eval_shape(functools.partial(reference, **dict(static)), *jax.tree.unflatten(treedef, shapes))
-    return jax.tree.structure(out)
+def _moving(tangents):
+    return tuple(index for index, tangent in enumerate(tangents) if type(tangent) is not ad.Zero)
 
 
 @functools.lru_cache(maxsize=1024)

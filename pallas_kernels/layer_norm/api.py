@@ -5,7 +5,7 @@ from jaxtyping import Array, Float
 from pallas_kernels.dispatch import Operation
 from pallas_kernels.layer_norm import reference
 
-_OPERATION = Operation("layer_norm", reference.layer_norm)
+_OPERATION = Operation("layer_norm", reference.layer_norm, dimensions=(("*b .", ".", "."), "*b ."))
 
 
 def layer_norm(

@@ -6,7 +6,10 @@ from pallas_kernels.dispatch import Operation
 from pallas_kernels.outer_product_mean import reference
 
 _OPERATION = Operation(
-    "outer_product_mean", reference.outer_product_mean, platforms={"cpu": reference.outer_product_mean_in_blocks}
+    "outer_product_mean",
+    reference.outer_product_mean,
+    platforms={"cpu": reference.outer_product_mean_in_blocks},
+    dimensions=((". i .", ". j .", ". . z", "z", "i j"), "i j z"),
 )
 
 

@@ -5,7 +5,7 @@ from jaxtyping import Array, Float
 from pallas_kernels.dispatch import Operation
 from pallas_kernels.softmax import reference
 
-_OPERATION = Operation("softmax", reference.softmax)
+_OPERATION = Operation("softmax", reference.softmax, dimensions=(("*b h q .", "h q .", "*#b ."), "*b h q ."))
 
 
 def softmax(

@@ -5,7 +5,12 @@ from jaxtyping import Array, Float
 from pallas_kernels.dispatch import Operation
 from pallas_kernels.transition import reference
 
-_OPERATION = Operation("transition", reference.transition, platforms={"cpu": reference.transition_in_blocks})
+_OPERATION = Operation(
+    "transition",
+    reference.transition,
+    platforms={"cpu": reference.transition_in_blocks},
+    dimensions=(("*b .", (".", "."), (". .", "."), (". o", "o")), "*b o"),
+)
 
 
 def transition(

@@ -14,9 +14,18 @@ from pallas_kernels.triangle_multiplication import reference
 Direction = Literal["outgoing", "incoming"]
 Affine = tuple[Float[Array, "..."], Float[Array, "..."]]
 
-_PRODUCER = Operation("triangle_producer", reference.producer, platforms={"cpu": reference.producer_on_cpu})
-_CONTRACTION = Operation("triangle_contraction", reference.contraction)
-_CONSUMER = Operation("triangle_consumer", reference.consumer)
+_PRODUCER = Operation(
+    "triangle_producer",
+    reference.producer,
+    platforms={"cpu": reference.producer_on_cpu},
+    dimensions=(("i k .", "i k", (".", "."), (". .", "."), (". .", ".")), ". . i k"),
+)
+_CONTRACTION = Operation("triangle_contraction", reference.contraction, dimensions=((". c . .",), "c . ."))
+_CONSUMER = Operation(
+    "triangle_consumer",
+    reference.consumer,
+    dimensions=((". i j", "i j .", ((".", "."), (".", ".")), (". o", "o"), (". o", "o")), "i j o"),
+)
 
 
 def triangle_producer(
