@@ -70,6 +70,7 @@ class Operation:
         dimensions: Dimensions | None = None,
         triton: Kernel | str = "it has no Triton kernel",
         derivative: Derivative | Literal["recomputed", "reference's"] = "recomputed",
+        recomputed: Callable | None = None,
         several: bool = False,
     ):
         """Declares the operation.
@@ -82,6 +83,8 @@ class Operation:
           triton: The kernel, or why there is none.
           derivative: `recomputed` runs the reference again in the backward pass and keeps nothing but the arguments;
             `reference's` differentiates through the reference, which may be made of other operations.
+          recomputed: The form of the same function to be run and differentiated in the backward pass, if not the
+            reference.
           several: The reference returns not one array but a tuple or list.
         """
         self.name = name
@@ -89,6 +92,7 @@ class Operation:
         self.triton = triton
         self._platforms = dict(platforms or {})
         self._derivative = derivative
+        self.recomputed = recomputed or reference
         self._several = several
         self._primitive = self._declare(Primitive(name), self._form)
         self._tangent = self._declare(Primitive(f"{name}_tangent"), lambda platform, params: self._tangent_of)
@@ -252,12 +256,12 @@ class Operation:
 
 @functools.cache
 def _recomputing(operation: Operation) -> Operation:
-    """The backward operation that differentiates the reference once more."""
+    """The backward operation that runs the operation once more and differentiates it."""
 
     def backward(arrays, saved, cotangents, *, wanted, **static):
         del saved
         leaves, treedef = jax.tree.flatten(arrays)
-        plain = functools.partial(_flat(operation.reference), treedef=treedef, static=tuple(static.items()))
+        plain = functools.partial(_flat(operation.recomputed), treedef=treedef, static=tuple(static.items()))
         _, pullback = jax.vjp(_of(plain, leaves, wanted), *(leaves[index] for index in wanted))
         return pullback(jax.tree.leaves(cotangents))
 

@@ -27,3 +27,17 @@ def softmax(logits, bias, mask):
     """See `api.softmax`."""
     numerators, sums = exponentials(logits, bias, mask)
     return numerators / sums
+
+
+def softmax_backward(arrays, saved, cotangent, *, wanted):
+    """Gradients of `softmax` from its result."""
+    logits, bias, mask = arrays
+    weighted = saved * cotangent
+    grad = weighted - saved * jnp.sum(weighted, axis=-1, keepdims=True)
+    mask_grad = None
+    if mask is not None:
+        grad = jnp.where((mask > 0)[..., None, None, :], grad, 0.0)
+        mask_grad = jnp.zeros_like(mask)
+    bias_grad = None if bias is None else jnp.sum(grad, axis=tuple(range(grad.ndim - 3))).astype(bias.dtype)
+    grads = [x for x in (grad.astype(logits.dtype), bias_grad, mask_grad) if x is not None]
+    return [grads[index] for index in wanted]
