@@ -1,16 +1,24 @@
 """Functions that Triton kernels of several operations share."""
 
+import inspect
+from collections.abc import Callable
+
 import triton
 import triton.language as tl
 
 
-@triton.jit
+def jit(function: Callable) -> triton.JITFunction:
+    """Makes a kernel of the function itself: what checks types in tests wraps functions, and is not for a compiler."""
+    return triton.jit(inspect.unwrap(function))
+
+
+@jit
 def sigmoid(x):
     """1 / (1 + exp(-x)), of float32."""
     return 1.0 / (1.0 + tl.exp2(x * -1.4426950408889634))
 
 
-@triton.jit
+@jit
 def statistics(x, AXIS: tl.constexpr, CHANNELS: tl.constexpr, BLOCK_C: tl.constexpr, EPSILON: tl.constexpr):
     """x less its mean along an axis that has BLOCK_C elements, of which CHANNELS exist; 1 / standard deviation."""
     channels = tl.expand_dims(tl.arange(0, BLOCK_C), 1 - AXIS)
@@ -21,7 +29,7 @@ def statistics(x, AXIS: tl.constexpr, CHANNELS: tl.constexpr, BLOCK_C: tl.conste
     return centred, tl.expand_dims(1.0 / tl.sqrt_rn(variance + EPSILON), AXIS)
 
 
-@triton.jit
+@jit
 def normed_rows(
     x_ptr, scale_ptr, offset_ptr, rows, num_rows,
     CHANNELS: tl.constexpr, EPSILON: tl.constexpr,

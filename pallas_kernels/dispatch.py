@@ -13,7 +13,7 @@ from jax.interpreters import ad, batching, mlir
 from fastfold_jax.autochunk.operations import Dimensions, OperationRule, register
 from pallas_kernels import launch
 
-Implementation = Literal["auto", "triton", "mosaic", "xla"]
+Implementation = Literal["auto", "triton", "triton_atomic", "mosaic", "xla"]
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -28,15 +28,32 @@ class Kernel:
     Attributes:
       function: `(*arrays, **static) -> outputs`, as the reference.
       unfit: `(*arrays, **static) -> reason`: why it cannot take arrays of these shapes and types, or None.
+      atomic: The form for `triton_atomic`, whose sums may depend on the order in which programs end.
     """
 
     function: Callable
     unfit: Callable[..., str | None]
+    atomic: Callable | None = None
+
+    def form(self, implementation: str) -> Callable:
+        """The function that an implementation stands for."""
+        return self.atomic if implementation == "triton_atomic" and self.atomic else self.function
+
+
+@dataclasses.dataclass(frozen=True)
+class Recomputed:
+    """Differentiated in reverse by running the function again: nothing but its arguments is kept.
+
+    Attributes:
+      form: The plain form of the function to run and differentiate; by default the reference.
+    """
+
+    form: Callable | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Derivative:
-    """How an operation is differentiated in reverse.
+    """Differentiated in reverse by an operation of its own.
 
     Attributes:
       save: `(*arrays, implementation=..., **static) -> (outputs, saved)`, what `backward` wants kept besides the
@@ -47,6 +64,9 @@ class Derivative:
 
     save: Callable | None = None
     backward: "Operation"
+
+
+_RECOMPUTED = Recomputed()
 
 
 class Operation:
@@ -69,8 +89,7 @@ class Operation:
         platforms: Mapping[str, Callable] | None = None,
         dimensions: Dimensions | None = None,
         triton: Kernel | str = "it has no Triton kernel",
-        derivative: Derivative | Literal["recomputed", "reference's"] = "recomputed",
-        recomputed: Callable | None = None,
+        derivative: Recomputed | Derivative | None = _RECOMPUTED,
         several: bool = False,
     ):
         """Declares the operation.
@@ -81,10 +100,8 @@ class Operation:
           platforms: Other plain forms of the same function, by platform.
           dimensions: Which dimensions AutoChunk may cut, as `autochunk.operations.Dimensions` describes.
           triton: The kernel, or why there is none.
-          derivative: `recomputed` runs the reference again in the backward pass and keeps nothing but the arguments;
-            `reference's` differentiates through the reference, which may be made of other operations.
-          recomputed: The form of the same function to be run and differentiated in the backward pass, if not the
-            reference.
+          derivative: How it is differentiated in reverse; None is through the reference, which may be made of other
+            operations.
           several: The reference returns not one array but a tuple or list.
         """
         self.name = name
@@ -92,7 +109,6 @@ class Operation:
         self.triton = triton
         self._platforms = dict(platforms or {})
         self._derivative = derivative
-        self.recomputed = recomputed or reference
         self._several = several
         self._primitive = self._declare(Primitive(name), self._form)
         self._tangent = self._declare(Primitive(f"{name}_tangent"), lambda platform, params: self._tangent_of)
@@ -115,16 +131,17 @@ class Operation:
         if implementation not in get_args(Implementation):
             accepted = ", ".join(get_args(Implementation))
             raise ImplementationUnavailable(f"{self.name}: implementation={implementation!r}; accepted are {accepted}")
-        self._require(implementation, arrays, static, "cuda")
+        self._require(implementation, arrays, static)
         leaves, treedef = jax.tree.flatten(arrays)
         static = tuple(sorted(static.items()))
         return self._primitive.bind(*leaves, treedef=treedef, static=static, implementation=implementation)
 
-    def why_not(self, implementation: str, *arrays: Any, platform: str = "cuda", **static: Any) -> str | None:
+    def why_not(self, implementation: str, *arrays: Any, platform: str | None = None, **static: Any) -> str | None:
         """Why an implementation cannot run on these arrays, or None if it can.
 
         Args:
           arrays: As for a call; `jax.ShapeDtypeStruct` will do.
+          platform: What the program is lowered for, if that is known.
         """
         if implementation in ("auto", "xla"):
             return None
@@ -132,11 +149,11 @@ class Operation:
             return "it has no Mosaic GPU kernel (its Triton kernel runs on Hopper and newer too)"
         if isinstance(self.triton, str):
             return self.triton
-        if platform != "cuda":
-            return f"Triton kernels run on CUDA and the program is for {platform}"
+        if platform not in (None, launch.platform()):
+            return f"Triton kernels run on {launch.platform()} and the program is for {platform}"
         return launch.missing_packages() or self.triton.unfit(*arrays, **static)
 
-    def _require(self, implementation, arrays, static, platform):
+    def _require(self, implementation, arrays, static, platform=None):
         reason = self.why_not(implementation, *arrays, platform=platform, **static)
         if reason is not None:
             raise ImplementationUnavailable(f"{self.name} cannot run as {implementation!r}: {reason}")
@@ -193,7 +210,7 @@ class Operation:
         """Whether the operation runs as a kernel there, as far as that does not depend on shapes."""
         del params
         has_kernel = not isinstance(self.triton, str) and launch.missing_packages() is None
-        return platform == "cuda" and implementation != "xla" and has_kernel
+        return platform == launch.platform() and implementation != "xla" and has_kernel
 
     def _form(self, platform, params):
         """The form of the function to lower for a platform."""
@@ -206,25 +223,25 @@ class Operation:
             arrays = jax.tree.unflatten(params["treedef"], leaves)
             self._require(implementation, arrays, static, platform)
             reason = self.why_not("triton", *arrays, platform=platform, **static)
-            if reason is not None and platform == "cuda":
+            if reason is not None and platform == launch.platform():
                 _LOGGER.info("%s runs in XLA: %s", self.name, reason)
-            return _flat(plain if reason is not None else self.triton.function)(*leaves, **params)
+            return _flat(plain if reason is not None else self.triton.form(implementation))(*leaves, **params)
 
         return chosen
 
     def _jvp(self, primals, tangents, **params):
         moving = _moving(tangents)
         moved = [tangents[index] for index in moving]
-        if params["implementation"] == "xla" or self._derivative == "reference's":
+        if params["implementation"] == "xla" or self._derivative is None:
             plain = functools.partial(_flat(self.reference), **params)
             outs = jax.jvp(_of(plain, primals, moving), [primals[index] for index in moving], moved)
             return tuple(map(self._outward, outs))
-        save = None if self._derivative == "recomputed" else self._derivative.save
-        if save is None:
-            outs, saved = self._primitive.bind(*primals, **params), ()
-        else:
+        if isinstance(self._derivative, Derivative) and self._derivative.save is not None:
             arrays = jax.tree.unflatten(params["treedef"], primals)
-            outs, saved = save(*arrays, implementation=params["implementation"], **dict(params["static"]))
+            save, implementation = self._derivative.save, params["implementation"]
+            outs, saved = save(*arrays, implementation=implementation, **dict(params["static"]))
+        else:
+            outs, saved = self._primitive.bind(*primals, **params), ()
         kept, kept_tree = jax.tree.flatten(saved)
         return outs, self._tangent.bind(*primals, *kept, *moved, kept=kept_tree, moving=moving, **params)
 
@@ -246,7 +263,8 @@ class Operation:
         arrays, saved = jax.tree.unflatten(treedef, leaves[:num]), jax.tree.unflatten(kept, leaves[num:first])
         linear = [ad.is_undefined_primal(leaf) for leaf in leaves[first:]]
         wanted = tuple(index for index, is_linear in zip(moving, linear, strict=True) if is_linear)
-        backward = _recomputing(self) if self._derivative == "recomputed" else self._derivative.backward
+        own = isinstance(self._derivative, Derivative)
+        backward = self._derivative.backward if own else _recomputing(self, self._derivative.form)
         # One that has no kernel runs in XLA, whatever was asked for the way forward.
         implementation = "auto" if isinstance(backward.triton, str) else implementation
         filled = self._outward([ad.instantiate_zeros(cotangent) for cotangent in self._inward(cotangents)])
@@ -255,13 +273,13 @@ class Operation:
 
 
 @functools.cache
-def _recomputing(operation: Operation) -> Operation:
-    """The backward operation that runs the operation once more and differentiates it."""
+def _recomputing(operation: Operation, form: Callable | None) -> Operation:
+    """The backward operation that runs a form of the operation once more and differentiates it."""
 
     def backward(arrays, saved, cotangents, *, wanted, **static):
         del saved
         leaves, treedef = jax.tree.flatten(arrays)
-        plain = functools.partial(_flat(operation.recomputed), treedef=treedef, static=tuple(static.items()))
+        plain = functools.partial(_flat(form or operation.reference), treedef=treedef, static=tuple(static.items()))
         _, pullback = jax.vjp(_of(plain, leaves, wanted), *(leaves[index] for index in wanted))
         return pullback(jax.tree.leaves(cotangents))
 

@@ -70,11 +70,20 @@ class Launch:
     zeroed: tuple[int, ...] = ()
 
 
-Launcher = Callable[[Launch, Target], Sequence[jax.Array]]
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Launcher:
+    """Something that runs kernels.
+
+    Attributes:
+      run: Makes a launch a part of the program that is being traced, and returns its outputs.
+      platform: What programs with kernels are lowered for.
+    """
+
+    run: Callable[[Launch, Target], Sequence[jax.Array]]
+    platform: str = "cuda"
 
 
-def through_jax_triton(launch: Launch, target: Target) -> Sequence[jax.Array]:
-    """Makes the launch a part of the program that is being traced."""
+def _through_jax_triton(launch: Launch, target: Target) -> Sequence[jax.Array]:
     import jax_triton
 
     shape_parameter = "out_shape" if "out_shape" in inspect.signature(jax_triton.triton_call).parameters else "out_type"
@@ -94,13 +103,19 @@ def through_jax_triton(launch: Launch, target: Target) -> Sequence[jax.Array]:
     )
 
 
-_LAUNCHER: ContextVar[Launcher] = ContextVar("launcher", default=through_jax_triton)
+_JAX_TRITON = Launcher(run=_through_jax_triton)
+_LAUNCHER: ContextVar[Launcher] = ContextVar("launcher", default=_JAX_TRITON)
 _TARGET: ContextVar[Target | None] = ContextVar("target", default=None)
 
 
 def run(launch: Launch) -> Sequence[jax.Array]:
     """The outputs of a launch."""
-    return _LAUNCHER.get()(launch, target())
+    return _LAUNCHER.get().run(launch, target())
+
+
+def platform() -> str:
+    """What programs with kernels are lowered for."""
+    return _LAUNCHER.get().platform
 
 
 def target() -> Target:

@@ -11,11 +11,13 @@ import re
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from importlib import resources
+from types import MappingProxyType
 from typing import Any
 
 from pallas_kernels import launch
 
-_OVERRIDES: ContextVar[Mapping[str, launch.Config]] = ContextVar("overrides", default={})
+_NONE: Mapping[str, launch.Config] = MappingProxyType({})
+_OVERRIDES: ContextVar[Mapping[str, launch.Config]] = ContextVar("overrides", default=_NONE)
 
 
 def config(kernel: str, **case: Any) -> launch.Config:

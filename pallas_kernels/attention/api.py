@@ -8,7 +8,9 @@ from pallas_kernels.dispatch import Derivative, Kernel, Operation
 _BACKWARD = Operation(
     "attention_backward",
     reference.attention_backward,
-    triton=Kernel(function=triton.attention_backward, unfit=triton.unfit_backward),
+    triton=Kernel(
+        function=triton.attention_backward, unfit=triton.unfit_backward, atomic=triton.attention_backward_atomic
+    ),
     several=True,
 )
 _SAVING = Operation(
@@ -19,8 +21,7 @@ _SAVING = Operation(
 )
 
 
-def _save(*arrays, implementation, atomic):
-    del atomic  # concerns the way back
+def _save(*arrays, implementation):
     out, peak, total = _SAVING(*arrays, implementation=implementation)
     return out, (out, peak, total)
 
@@ -42,7 +43,6 @@ def attention(
     bias: Float[Array, "h q k"] | None = None,
     mask: Float[Array, "*#batch k"] | None = None,
     gate: Float[Array, "*batch q h d"] | None = None,
-    atomic: bool = False,
     implementation: str = "auto",
 ) -> Float[Array, "*batch q h d"]:
     """softmax(q kᵀ / sqrt(d) + bias) v, times sigmoid(gate) (AlphaFold 2 supplement, Algorithm 7).
@@ -51,10 +51,10 @@ def attention(
       bias: Added to the scores of every batch element.
       mask: 0 for keys that get no weight; it may broadcast along the batch.
       gate: Gate logits.
-      atomic: The gradient of the bias may be summed in an order that differs from run to run, which saves a pass over
-        all scores.
+      implementation: `triton_atomic` sums the gradient of the bias in an order that differs from run to run, which
+        saves a pass over all scores.
 
     Returns:
       In the type of `q`; scores, softmax and sums are float32.
     """
-    return ATTENTION(q, k, v, bias, mask, gate, atomic=atomic, implementation=implementation)
+    return ATTENTION(q, k, v, bias, mask, gate, implementation=implementation)

@@ -1,18 +1,19 @@
 """Attention's Triton kernels: online softmax forward; backward for queries, for keys and values, for the bias.
 
-Everywhere: q, gate, out [b, q, h, d] and k, v [b, k, h, d] contiguous, bias [h, q, k], mask [1 or b, k]. Scores are kept
+Everywhere: q, gate, out [b, q, h, d] and k, v [b, k, h, d] contiguous, bias [h, q, k], mask [1 or b, k]. Scores are
 in units of log 2. Lengths come in units that the compiler knows, so that it can load rows of the bias as vectors.
 """
 
-import triton
 import triton.language as tl
+
+from pallas_kernels.device import jit
 
 _LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
 # Of a masked key, in units of log 2. All keys masked means even weights.
 _MASKED: tl.constexpr = tl.constexpr(-1e9)
 
 
-@triton.jit
+@jit
 def _rows(ptr, batch, head, rows, length, HEADS: tl.constexpr, DIM: tl.constexpr, BLOCK_D: tl.constexpr):
     """Loads some rows of one head of [b, length, h, d]: [rows, BLOCK_D], zero beyond DIM. Rows must exist."""
     base = ptr + length.to(tl.int64) * batch * HEADS * DIM + head * DIM
@@ -23,7 +24,7 @@ def _rows(ptr, batch, head, rows, length, HEADS: tl.constexpr, DIM: tl.constexpr
     return tl.load(pointers, mask=(columns < DIM)[None, :], other=0.0)
 
 
-@triton.jit
+@jit
 def _store_rows(ptr, value, batch, head, rows, length, HEADS: tl.constexpr, DIM: tl.constexpr, BLOCK_D: tl.constexpr):
     """Stores what `_rows` loads, leaving out rows that do not exist."""
     base = ptr + length.to(tl.int64) * batch * HEADS * DIM + head * DIM
@@ -33,14 +34,14 @@ def _store_rows(ptr, value, batch, head, rows, length, HEADS: tl.constexpr, DIM:
     tl.store(pointers, value.to(ptr.dtype.element_ty), mask=exists)
 
 
-@triton.jit
+@jit
 def _keys(start, k_len, BLOCK_K: tl.constexpr, TAIL: tl.constexpr):
     """Positions of a block of keys; of a tail, those that do not exist repeat the last."""
     keys = start + tl.arange(0, BLOCK_K)
     return tl.minimum(keys, k_len - 1) if TAIL else keys
 
 
-@triton.jit
+@jit
 def _masked(scores, mask, start, k_len, BLOCK_K: tl.constexpr, HAS_MASK: tl.constexpr, TAIL: tl.constexpr):
     """Scores [q, k] with those of masked keys replaced, and those of keys that do not exist infinitely low."""
     if HAS_MASK:
@@ -50,7 +51,7 @@ def _masked(scores, mask, start, k_len, BLOCK_K: tl.constexpr, HAS_MASK: tl.cons
     return scores
 
 
-@triton.jit
+@jit
 def _forward_step(
     total, peak, weighted, q, k_ptr, v_ptr, bias_rows, mask_ptr, start, k_len, batch, head, scale,
     HEADS: tl.constexpr, DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
@@ -72,7 +73,7 @@ def _forward_step(
     return total * shrink + tl.sum(weights, 1), new_peak, weighted
 
 
-@triton.jit
+@jit
 def forward(
     q_ptr, k_ptr, v_ptr, bias_ptr, mask_ptr, gate_ptr, q_units, k_units, out_ptr, peak_ptr, total_ptr,
     SCALE: tl.constexpr, HEADS: tl.constexpr, DIM: tl.constexpr, BLOCK_D: tl.constexpr,
@@ -116,7 +117,7 @@ def forward(
         tl.store(total_ptr + statistics, total, mask=wanted < q_len)
 
 
-@triton.jit
+@jit
 def _queries_step(
     grad, q, cotangent, peak, delta, k_ptr, v_ptr, bias_rows, bias_grad_rows, mask_ptr, exists, start, k_len,
     batch, head, scale,
@@ -142,7 +143,7 @@ def _queries_step(
     return tl.dot(score_grad.to(k.dtype), k, acc=grad, input_precision="ieee")
 
 
-@triton.jit
+@jit
 def backward_queries(
     q_ptr, k_ptr, v_ptr, bias_ptr, mask_ptr, cotangent_ptr, peak_ptr, delta_ptr, q_units, k_units,
     grad_ptr, bias_grad_ptr,
@@ -185,7 +186,7 @@ def backward_queries(
     _store_rows(grad_ptr, grad * SCALE, batch, head, wanted, q_len, HEADS, DIM, BLOCK_D)
 
 
-@triton.jit
+@jit
 def _keys_step(
     k_grad, v_grad, k, v, q_ptr, cotangent_ptr, peak_ptr, delta_ptr, bias_columns, exist, mask, start, q_len, k_len,
     batch, head, scale,
@@ -213,7 +214,7 @@ def _keys_step(
     return k_grad, v_grad
 
 
-@triton.jit
+@jit
 def backward_keys(
     q_ptr, k_ptr, v_ptr, bias_ptr, mask_ptr, cotangent_ptr, peak_ptr, delta_ptr, q_units, k_units,
     k_grad_ptr, v_grad_ptr,
@@ -257,7 +258,7 @@ def backward_keys(
     _store_rows(v_grad_ptr, v_grad, batch, head, wanted, k_len, HEADS, DIM, BLOCK_D)
 
 
-@triton.jit
+@jit
 def backward_bias(
     q_ptr, k_ptr, v_ptr, bias_ptr, mask_ptr, cotangent_ptr, peak_ptr, delta_ptr, q_units, k_units, num_batch,
     grad_ptr,

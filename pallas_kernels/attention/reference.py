@@ -10,13 +10,12 @@ from pallas_kernels.softmax.reference import MASKED_LOGIT, exponentials
 LOG2_E = math.log2(math.e)
 
 
-def attention(q, k, v, bias, mask, gate, *, atomic=False):
+def attention(q, k, v, bias, mask, gate):
     """See `api.attention`.
 
     Heads move before the sequence first, so that both products are batched matrix products over contiguous matrices:
     on CPUs XLA runs the equivalent `bqhd,bkhd->bhqk` several times slower.
     """
-    del atomic
     scale = q.shape[-1] ** -0.5
     q_heads = jnp.moveaxis((q * scale).astype(q.dtype), -2, -3)
     k_heads = jnp.moveaxis(k, -2, -3)
@@ -47,12 +46,11 @@ def attention_saving(q, k, v, bias, mask, gate):
     return out.astype(q.dtype), peak, total
 
 
-def attention_backward(arrays, saved, cotangent, *, wanted, **static):
+def attention_backward(arrays, saved, cotangent, *, wanted):
     """Gradients of `attention` from its inputs, its output and the statistics of its softmax; scores are made again.
 
     The bias gradient is reduced over the batch, which XLA does from an array of all scores.
     """
-    del static
     q, k, v, bias, mask, gate = arrays
     out, peak, total = saved
     cotangent, delta, gate_grad = output_gradients(out, total, gate, cotangent)
@@ -87,7 +85,7 @@ def output_gradients(out, total, gate, cotangent):
 
 def pick(arrays, grads, wanted):
     """Of the gradients, those of the wanted leaves, in their leaves' types. The mask has none."""
-    q, k, v, bias, mask, gate = arrays
+    mask = arrays[4]
     mask_grad = None if mask is None else jnp.zeros_like(mask)
     grads = (*grads[:4], mask_grad, grads[5])
     pairs = zip(jax.tree.leaves(arrays), jax.tree.leaves(grads), strict=True)

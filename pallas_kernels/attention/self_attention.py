@@ -10,14 +10,13 @@ from pallas_kernels.blocks import block_length, in_blocks
 from pallas_kernels.dispatch import Operation
 
 
-def _self_attention(x, mask, bias, projections, gate_bias, output, *, atomic, attend):
+def _self_attention(x, mask, bias, projections, gate_bias, output, *, attend):
     q, k, v, gate = (_matmul(x, weights) for weights in projections)
     weighted = attention(
         *(value.astype(x.dtype) for value in (q, k, v)),
         bias=bias,
         mask=mask,
         gate=(gate + gate_bias).astype(x.dtype),
-        atomic=atomic,
         implementation=attend,
     )
     weights, output_bias = output
@@ -52,7 +51,7 @@ SELF_ATTENTION = Operation(
     platforms={"cpu": _in_blocks},
     dimensions=(("*b . .", "*#b .", ". . .", (". . .",) * 4, ". .", (". . o", "o")), "*b . o"),
     triton="its projections are XLA's; the attention between them has one",
-    derivative="reference's",
+    derivative=None,
 )
 
 
@@ -64,7 +63,6 @@ def self_attention(
     gate_bias: Float[Array, "h d"],
     output: tuple[Float[Array, "h d o"], Float[Array, " o"]],
     *,
-    atomic: bool = False,
     implementation: str = "auto",
 ) -> Float[Array, "*batch n o"]:
     """`attention` of each row to itself, with the projections before and after it (Algorithm 7, lines 2 to 6).
@@ -75,7 +73,6 @@ def self_attention(
       bias: Added to the scores of every row.
       projections: Weights of queries, keys, values and gates.
       output: Weights and bias.
-      atomic: See `attention`.
       implementation: Of the attention between the projections, which are XLA's in any case.
     """
-    return SELF_ATTENTION(x, mask, bias, projections, gate_bias, output, atomic=atomic, attend=implementation)
+    return SELF_ATTENTION(x, mask, bias, projections, gate_bias, output, attend=implementation)

@@ -17,7 +17,7 @@ def unfit(q, k, v, bias=None, mask=None, gate=None, **static):
     del bias, mask, static
     types = {x.dtype for x in (q, k, v) if x is not None}
     if len(types) > 1 or types - {jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)}:
-        return f"queries, keys and values are {', '.join(sorted(map(str, types)))}; they must all be float32 or bfloat16"
+        return f"q, k and v are {', '.join(sorted(map(str, types)))}; they must all be float32 or all bfloat16"
     if q.shape[-1] not in HEAD_DIMS:
         return f"the head dimension is {q.shape[-1]}; accepted are {', '.join(map(str, HEAD_DIMS))}"
     if 0 in q.shape or 0 in k.shape:
@@ -31,9 +31,8 @@ def unfit_backward(arrays, saved, cotangent, **static):
     return unfit(*arrays)
 
 
-def attention(q, k, v, bias, mask, gate, *, atomic=False):
+def attention(q, k, v, bias, mask, gate):
     """See `api.attention`."""
-    del atomic
     return _forward(q, k, v, bias, mask, gate, save=False)[0]
 
 
@@ -44,12 +43,20 @@ def attention_saving(q, k, v, bias, mask, gate):
     return out, peak.reshape(statistics), total.reshape(statistics)
 
 
-def attention_backward(arrays, saved, cotangent, *, wanted, atomic=False):
+def attention_backward(arrays, saved, cotangent, *, wanted):
     """Gradients: of queries, of keys and values, and of the bias by three kernels.
 
-    The bias gradient of a tile is summed over the batch by one program in order, from scores made once more; or, with
-    `atomic`, added up by the queries' programs as they go, in an order that differs from run to run.
+    The bias gradient of a tile is summed over the batch by one program in order, from scores made once more.
     """
+    return _backward(arrays, saved, cotangent, wanted, atomic=False)
+
+
+def attention_backward_atomic(arrays, saved, cotangent, *, wanted):
+    """The same, but the queries' programs add up the bias gradient as they go, in no certain order."""
+    return _backward(arrays, saved, cotangent, wanted, atomic=True)
+
+
+def _backward(arrays, saved, cotangent, wanted, *, atomic):
     q, k, v, bias, mask, gate = arrays
     out, peak, total = saved
     before, delta, gate_grad = output_gradients(out, total, gate, cotangent)
@@ -119,7 +126,10 @@ class _Inputs:
         config = tuning.config(f"attention_{name}", dtype=str(self.dtype), dim=self.dim)
         q_blocks, k_blocks = (-(-n // config.blocks[b]) for n, b in ((self.q_len, "BLOCK_Q"), (self.k_len, "BLOCK_K")))
         grid = {"q": (self.batch, q_blocks), "k": (self.batch, k_blocks), "qk": (k_blocks, q_blocks)}[over]
-        even = {"EVEN_Q": self.q_len % config.blocks["BLOCK_Q"] == 0, "EVEN_K": self.k_len % config.blocks["BLOCK_K"] == 0}
+        even = {
+            "EVEN_Q": self.q_len % config.blocks["BLOCK_Q"] == 0,
+            "EVEN_K": self.k_len % config.blocks["BLOCK_K"] == 0,
+        }
         every = {**self.constants, **constants}
         if name == "backward_bias":
             del every["HAS_BIAS"]

@@ -1,12 +1,11 @@
 """Layer norm's Triton kernels. Rows are [rows, channels], and statistics float32."""
 
-import triton
 import triton.language as tl
 
-from pallas_kernels.device import statistics
+from pallas_kernels.device import jit, statistics
 
 
-@triton.jit
+@jit
 def forward(
     x_ptr, scale_ptr, offset_ptr, num_rows, out_ptr,
     CHANNELS: tl.constexpr, BLOCK_C: tl.constexpr, EPSILON: tl.constexpr, BLOCK_R: tl.constexpr,
@@ -24,7 +23,7 @@ def forward(
     tl.store(out_ptr + places, out.to(out_ptr.dtype.element_ty), mask=exist)
 
 
-@triton.jit
+@jit
 def backward(
     x_ptr, scale_ptr, cotangent_ptr, num_rows, rows_each, x_grad_ptr, scale_grads_ptr, offset_grads_ptr,
     CHANNELS: tl.constexpr, BLOCK_C: tl.constexpr, EPSILON: tl.constexpr, BLOCK_R: tl.constexpr,

@@ -2,7 +2,7 @@
 
 from jaxtyping import Array, Float
 
-from pallas_kernels.dispatch import Kernel, Operation
+from pallas_kernels.dispatch import Kernel, Operation, Recomputed
 from pallas_kernels.outer_product_mean import reference, triton
 
 OUTER_PRODUCT_MEAN = Operation(
@@ -11,7 +11,7 @@ OUTER_PRODUCT_MEAN = Operation(
     platforms={"cpu": reference.outer_product_mean_in_blocks},
     dimensions=((". i .", ". j .", ". . z", "z", "i j"), "i j z"),
     triton=Kernel(function=triton.outer_product_mean, unfit=triton.unfit),
-    recomputed=reference.outer_product_mean_for_backward,
+    derivative=Recomputed(reference.outer_product_mean_for_backward),
 )
 
 

@@ -1,10 +1,11 @@
 """The outer product mean's Triton kernel."""
 
-import triton
 import triton.language as tl
 
+from pallas_kernels.device import jit
 
-@triton.jit
+
+@jit
 def forward(
     left_ptr, right_ptr, weights_ptr, bias_ptr, norm_ptr, num_rows, num_i, num_j, out_ptr,
     C: tl.constexpr, E: tl.constexpr, Z: tl.constexpr, GROUPS: tl.constexpr,

@@ -1,13 +1,14 @@
 """Softmax's Triton kernel."""
 
-import triton
 import triton.language as tl
+
+from pallas_kernels.device import jit
 
 _LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
 _MASKED: tl.constexpr = tl.constexpr(-1e9)
 
 
-@triton.jit
+@jit
 def _scores(
     logits_row, bias_row, mask_row, start, k_len,
     HAS_BIAS: tl.constexpr, HAS_MASK: tl.constexpr, BLOCK_K: tl.constexpr,
@@ -24,7 +25,7 @@ def _scores(
     return tl.where(exist, scores, -float("inf"))
 
 
-@triton.jit
+@jit
 def forward(
     logits_ptr, bias_ptr, mask_ptr, q_len, k_units, out_ptr,
     HEADS: tl.constexpr, K_UNIT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_MASK: tl.constexpr,

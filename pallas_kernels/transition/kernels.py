@@ -1,12 +1,11 @@
 """The transition's Triton kernel."""
 
-import triton
 import triton.language as tl
 
-from pallas_kernels.device import normed_rows
+from pallas_kernels.device import jit, normed_rows
 
 
-@triton.jit
+@jit
 def forward(
     x_ptr, scale_ptr, offset_ptr, first_ptr, first_bias_ptr, second_ptr, second_bias_ptr, num_rows, out_ptr,
     CHANNELS: tl.constexpr, HIDDEN: tl.constexpr, EPSILON: tl.constexpr,

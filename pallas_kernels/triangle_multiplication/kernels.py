@@ -3,13 +3,12 @@
 Pairs are rows [pairs, channels] of z, and columns [channels, pairs] of the operands and the product.
 """
 
-import triton
 import triton.language as tl
 
-from pallas_kernels.device import normed_rows, sigmoid, statistics
+from pallas_kernels.device import jit, normed_rows, sigmoid, statistics
 
 
-@triton.jit
+@jit
 def producer(
     z_ptr, mask_ptr, scale_ptr, offset_ptr, weights_ptr, bias_ptr, gate_ptr, gate_bias_ptr, pair_units, out_ptr,
     CHANNELS: tl.constexpr, OUT: tl.constexpr, EPSILON: tl.constexpr, PAIR_UNIT: tl.constexpr,
@@ -33,7 +32,7 @@ def producer(
         tl.store(out, values.to(out_ptr.dtype.element_ty), mask=(pairs < num_pairs)[None, :])
 
 
-@triton.jit
+@jit
 def consumer(
     product_ptr, z_ptr, scale_ptr, offset_ptr, product_scale_ptr, product_offset_ptr,
     weights_ptr, bias_ptr, gate_ptr, gate_bias_ptr, pair_units, out_ptr,

@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import threading
 from collections.abc import Iterator
 
 import jax
@@ -13,10 +14,13 @@ from triton.runtime import interpreter as triton_interpreter
 from triton.runtime.interpreter import GridExecutor, InterpretedFunction
 from triton.runtime.jit import JITFunction
 
-from pallas_kernels import launch
+from pallas_kernels import device, launch
 
 _TYPES = {"float32": "fp32", "bfloat16": "bf16", "int32": "i32"}
 
+
+# The interpreter replaces functions of the language, while devices of one process run side by side.
+_LOCK = threading.Lock()
 
 _patch_tensor = triton_interpreter._patch_lang_tensor
 
@@ -81,7 +85,7 @@ class _Executor(GridExecutor):
 @contextlib.contextmanager
 def _interpreted(kernel: JITFunction) -> Iterator[None]:
     """Every Triton function that the kernel may call is replaced by its interpreted form."""
-    modules = [sys.modules[kernel.fn.__module__], tl, tl.standard, sys.modules["pallas_kernels.device"]]
+    modules = [sys.modules[kernel.fn.__module__], tl, tl.standard, device]
     swapped = [(m, name, f) for m in modules for name, f in vars(m).items() if isinstance(f, JITFunction)]
     # Patches the language's core, which the standard functions use; the executor patches what kernels use.
     core = triton_interpreter._patch_lang(tl.standard.max.fn)
@@ -105,7 +109,7 @@ def _execute(request: launch.Launch, *arrays: np.ndarray) -> list[np.ndarray]:
         outputs.append(np.full(spec.shape, fill, spec.dtype))
     values = [*map(_Pointer, inputs), *request.sizes, *map(_Pointer, outputs)]
     function = InterpretedFunction(request.kernel.fn)
-    with _interpreted(request.kernel), np.errstate(all="ignore"):
+    with _LOCK, _interpreted(request.kernel), np.errstate(all="ignore"):
         executor = _Executor(function.rewrite(), function.arg_names, request.grid)
         executor(*values, **request.constants, **request.config.blocks)
     for x, same in zip(inputs, before, strict=True):
@@ -113,10 +117,10 @@ def _execute(request: launch.Launch, *arrays: np.ndarray) -> list[np.ndarray]:
     return outputs
 
 
-def interpreter(request: launch.Launch, target: launch.Target) -> list[jax.Array]:
-    """A `launch.Launcher` that works on CPUs, also inside programs that are compiled."""
+def _run(request: launch.Launch, target: launch.Target) -> list[jax.Array]:
     del target
     shapes = [jax.ShapeDtypeStruct(spec.shape, spec.dtype) for spec in request.outputs]
     return jax.pure_callback(lambda *arrays: _execute(request, *arrays), shapes, *request.arrays)
 
 
+INTERPRETER = launch.Launcher(run=_run, platform="cpu")

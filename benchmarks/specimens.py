@@ -48,13 +48,14 @@ def _attention(dtype) -> Iterator[Specimen]:
             arrays, statistics = (x, x, x, bias, mask, gate), _array(rows, heads, n)
             case = f"{jnp.dtype(dtype).name}, d={dim}{', bias, mask, gate' if extras else ''}"
             yield Specimen(name="attention", case=case, function=triton.attention_saving, arrays=arrays)
-            for atomic in (False, True) if extras else (False,):
+            forms = {"": triton.attention_backward, ", atomic": triton.attention_backward_atomic}
+            for form, function in list(forms.items())[: 2 if extras else 1]:
                 yield Specimen(
                     name="attention_backward",
-                    case=case + ", atomic" * atomic,
-                    function=triton.attention_backward,
+                    case=case + form,
+                    function=function,
                     arrays=(arrays, (x, statistics, statistics), x),
-                    static={"wanted": (0, 1, 2, 3) if extras else (0, 1, 2), "atomic": atomic},
+                    static={"wanted": (0, 1, 2, 3) if extras else (0, 1, 2)},
                 )
 
 

@@ -1,6 +1,6 @@
 """Compiles every Triton kernel for GPUs that need not be here: registers, shared memory and spills of each.
 
-    python -m pallas_kernels.compile_report --capabilities 80 90 100 --json report.json
+    python benchmarks/compile_kernels.py --capabilities 80 90 100 --json report.json
 
 What is compiled is what would be launched: the operations run on abstract arrays, and their launches are collected.
 Exits with 1 if a kernel spills registers or does not fit.
@@ -17,10 +17,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from pallas_kernels import launch, specimens
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import specimens  # noqa: E402
+
+from pallas_kernels import launch  # noqa: E402
 
 # Bytes of shared memory a program may have.
 _SHARED_LIMIT = {80: 163 * 1024, 86: 99 * 1024, 89: 99 * 1024, 90: 227 * 1024, 100: 227 * 1024, 120: 99 * 1024}
@@ -52,7 +56,7 @@ def launches(function: Callable, *arrays: Any, **static: Any) -> list[launch.Lau
         collected.append(request)
         return [jnp.zeros(spec.shape, spec.dtype) for spec in request.outputs]
 
-    with launch.launching_with(collect):
+    with launch.launching_with(launch.Launcher(run=collect)):
         jax.eval_shape(lambda *arrays: function(*arrays, **static), *arrays)
     return collected
 
