@@ -209,7 +209,7 @@ class Operation:
     def _fused(self, platform, implementation="auto", **params):
         """Whether the operation runs as a kernel there, as far as that does not depend on shapes."""
         del params
-        has_kernel = not isinstance(self.triton, str) and launch.missing_packages() is None
+        has_kernel = isinstance(self.triton, Kernel) and launch.missing_packages() is None
         return platform == launch.platform() and implementation != "xla" and has_kernel
 
     def _form(self, platform, params):
@@ -223,7 +223,7 @@ class Operation:
             arrays = jax.tree.unflatten(params["treedef"], leaves)
             self._require(implementation, arrays, static, platform)
             reason = self.why_not("triton", *arrays, platform=platform, **static)
-            if reason is not None and platform == launch.platform():
+            if reason is not None and platform == launch.platform() and isinstance(self.triton, Kernel):
                 _LOGGER.info("%s runs in XLA: %s", self.name, reason)
             return _flat(plain if reason is not None else self.triton.form(implementation))(*leaves, **params)
 
