@@ -35,6 +35,19 @@ def _store_rows(ptr, value, batch, head, rows, length, HEADS: tl.constexpr, DIM:
 
 
 @jit
+def _block_of(index, blocks, num_batch, GROUP: tl.constexpr):
+    """(batch element, block) of a program: GROUP elements side by side go through all blocks before the next ones.
+
+    Programs that run together then share the bias, and find keys and values where the last ones left them in cache.
+    """
+    group = index // (GROUP * blocks)
+    first = group * GROUP
+    size = tl.minimum(num_batch - first, GROUP)
+    within = index - first * blocks
+    return first + within % size, within // size
+
+
+@jit
 def _keys(start, k_len, BLOCK_K: tl.constexpr, TAIL: tl.constexpr):
     """Positions of a block of keys; of a tail, those that do not exist repeat the last."""
     keys = start + tl.arange(0, BLOCK_K)
@@ -75,16 +88,16 @@ def _forward_step(
 
 @jit
 def forward(
-    q_ptr, k_ptr, v_ptr, bias_ptr, mask_ptr, gate_ptr, q_units, k_units, out_ptr, peak_ptr, total_ptr,
+    q_ptr, k_ptr, v_ptr, bias_ptr, mask_ptr, gate_ptr, q_units, k_units, num_batch, out_ptr, peak_ptr, total_ptr,
     SCALE: tl.constexpr, HEADS: tl.constexpr, DIM: tl.constexpr, BLOCK_D: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, Q_UNIT: tl.constexpr, K_UNIT: tl.constexpr,
     HAS_BIAS: tl.constexpr, HAS_MASK: tl.constexpr, HAS_GATE: tl.constexpr, MASK_SHARED: tl.constexpr,
-    EVEN_K: tl.constexpr, SAVE: tl.constexpr,
+    EVEN_K: tl.constexpr, SAVE: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
-    """One block of queries of one head of one batch element. Grid: (b, blocks of queries, h)."""
-    batch, head = tl.program_id(0), tl.program_id(2)
-    q_len, k_len = q_units * Q_UNIT, k_units * K_UNIT
-    wanted = tl.program_id(1) * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    """One block of queries of one head of one batch element. Grid: (b x blocks of queries, h)."""
+    head, q_len, k_len = tl.program_id(1), q_units * Q_UNIT, k_units * K_UNIT
+    batch, block = _block_of(tl.program_id(0), tl.cdiv(q_len, BLOCK_Q), num_batch, GROUP)
+    wanted = block * BLOCK_Q + tl.arange(0, BLOCK_Q)
     # Rows beyond the end repeat the last one and are not stored, so that no load needs a mask.
     rows = tl.minimum(wanted, q_len - 1)
     q = _rows(q_ptr, batch, head, rows, q_len, HEADS, DIM, BLOCK_D)
@@ -145,20 +158,20 @@ def _queries_step(
 
 @jit
 def backward_queries(
-    q_ptr, k_ptr, v_ptr, bias_ptr, mask_ptr, cotangent_ptr, peak_ptr, delta_ptr, q_units, k_units,
+    q_ptr, k_ptr, v_ptr, bias_ptr, mask_ptr, cotangent_ptr, peak_ptr, delta_ptr, q_units, k_units, num_batch,
     grad_ptr, bias_grad_ptr,
     SCALE: tl.constexpr, HEADS: tl.constexpr, DIM: tl.constexpr, BLOCK_D: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, Q_UNIT: tl.constexpr, K_UNIT: tl.constexpr,
     HAS_BIAS: tl.constexpr, HAS_MASK: tl.constexpr, MASK_SHARED: tl.constexpr, EVEN_K: tl.constexpr,
-    ATOMIC: tl.constexpr,
+    ATOMIC: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
     """Gradient of one block of queries; adds to the bias gradient too where that is atomic.
 
-    Grid: (b, blocks of queries, h). `cotangent` and `delta` are divided by the softmax's sums already.
+    Grid: (b x blocks of queries, h). `cotangent` and `delta` are divided by the softmax's sums already.
     """
-    batch, head = tl.program_id(0), tl.program_id(2)
-    q_len, k_len = q_units * Q_UNIT, k_units * K_UNIT
-    wanted = tl.program_id(1) * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    head, q_len, k_len = tl.program_id(1), q_units * Q_UNIT, k_units * K_UNIT
+    batch, block = _block_of(tl.program_id(0), tl.cdiv(q_len, BLOCK_Q), num_batch, GROUP)
+    wanted = block * BLOCK_Q + tl.arange(0, BLOCK_Q)
     rows = tl.minimum(wanted, q_len - 1)
     q = _rows(q_ptr, batch, head, rows, q_len, HEADS, DIM, BLOCK_D)
     cotangent = _rows(cotangent_ptr, batch, head, rows, q_len, HEADS, DIM, BLOCK_D)
@@ -216,16 +229,17 @@ def _keys_step(
 
 @jit
 def backward_keys(
-    q_ptr, k_ptr, v_ptr, bias_ptr, mask_ptr, cotangent_ptr, peak_ptr, delta_ptr, q_units, k_units,
+    q_ptr, k_ptr, v_ptr, bias_ptr, mask_ptr, cotangent_ptr, peak_ptr, delta_ptr, q_units, k_units, num_batch,
     k_grad_ptr, v_grad_ptr,
     SCALE: tl.constexpr, HEADS: tl.constexpr, DIM: tl.constexpr, BLOCK_D: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, Q_UNIT: tl.constexpr, K_UNIT: tl.constexpr,
     HAS_BIAS: tl.constexpr, HAS_MASK: tl.constexpr, MASK_SHARED: tl.constexpr, EVEN_Q: tl.constexpr,
+    GROUP: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of one block of keys and values. Grid: (b, blocks of keys, h)."""
-    batch, head = tl.program_id(0), tl.program_id(2)
-    q_len, k_len = q_units * Q_UNIT, k_units * K_UNIT
-    wanted = tl.program_id(1) * BLOCK_K + tl.arange(0, BLOCK_K)
+    """Gradients of one block of keys and values. Grid: (b x blocks of keys, h)."""
+    head, q_len, k_len = tl.program_id(1), q_units * Q_UNIT, k_units * K_UNIT
+    batch, block = _block_of(tl.program_id(0), tl.cdiv(k_len, BLOCK_K), num_batch, GROUP)
+    wanted = block * BLOCK_K + tl.arange(0, BLOCK_K)
     keys = tl.minimum(wanted, k_len - 1)
     k = _rows(k_ptr, batch, head, keys, k_len, HEADS, DIM, BLOCK_D)
     v = _rows(v_ptr, batch, head, keys, k_len, HEADS, DIM, BLOCK_D)

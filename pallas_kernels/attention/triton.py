@@ -74,7 +74,7 @@ def _backward(arrays, saved, cotangent, wanted, *, atomic):
     )
     k_grad, v_grad = inputs.run("backward_keys", common, [_like(k), _like(v)], over="k", EVEN_Q=True)
     if wants_bias and not atomic:
-        (bias_grad,) = inputs.run("backward_bias", common, [_like(bias)], over="qk", sizes=(inputs.batch,))
+        (bias_grad,) = inputs.run("backward_bias", common, [_like(bias)], over="qk")
     grads = (q_grad, k_grad, v_grad, None if bias is None else bias_grad, mask, gate_grad)
     if bias is not None and not wants_bias:
         grads = (*grads[:3], bias, *grads[4:])  # not wanted: stands in for the gradient that was not made
@@ -102,7 +102,7 @@ class _Inputs:
         # A parameter that is not used still needs an array.
         self.arrays = [q, k, v, q if bias is None else bias, q if mask is None else mask]
         units = {"Q_UNIT": math.gcd(self.q_len, _MIN_BLOCK), "K_UNIT": math.gcd(self.k_len, _MIN_BLOCK)}
-        self.sizes = self.q_len // units["Q_UNIT"], self.k_len // units["K_UNIT"]
+        self.sizes = self.q_len // units["Q_UNIT"], self.k_len // units["K_UNIT"], self.batch
         self.constants = {
             "SCALE": self.dim**-0.5,
             "HEADS": self.heads,
@@ -114,7 +114,7 @@ class _Inputs:
             **units,
         }
 
-    def run(self, name, arrays, outputs, *, over, sizes=(), zeroed=(), **constants):
+    def run(self, name, arrays, outputs, *, over, zeroed=(), **constants):
         """Launches a kernel.
 
         Args:
@@ -125,7 +125,8 @@ class _Inputs:
 
         config = tuning.config(f"attention_{name}", dtype=str(self.dtype), dim=self.dim)
         q_blocks, k_blocks = (-(-n // config.blocks[b]) for n, b in ((self.q_len, "BLOCK_Q"), (self.k_len, "BLOCK_K")))
-        grid = {"q": (self.batch, q_blocks), "k": (self.batch, k_blocks), "qk": (k_blocks, q_blocks)}[over]
+        batch, heads = self.batch, self.heads
+        grid = {"q": (batch * q_blocks, heads), "k": (batch * k_blocks, heads), "qk": (k_blocks, q_blocks, heads)}
         even = {
             "EVEN_Q": self.q_len % config.blocks["BLOCK_Q"] == 0,
             "EVEN_K": self.k_len % config.blocks["BLOCK_K"] == 0,
@@ -137,9 +138,9 @@ class _Inputs:
             launch.Launch(
                 kernel=getattr(kernels, name),
                 arrays=arrays,
-                sizes=(*self.sizes, *sizes),
+                sizes=self.sizes,
                 outputs=outputs,
-                grid=(*grid, self.heads),
+                grid=grid[over],
                 config=config,
                 constants={key: even.get(key, value) for key, value in every.items()},
                 zeroed=zeroed,

@@ -139,7 +139,7 @@ def masks(batch: int, keys: int) -> dict[str, np.ndarray | None]:
 
 def attention(mask: str, dim: int, lengths: tuple[int, int], *, extras: bool = True, heads: int = 2) -> Case:
     """Attention on a rectangle."""
-    draw, batch, (q_len, k_len) = _Draw(), 2, lengths
+    draw, batch, (q_len, k_len) = _Draw(), 3, lengths
     q, gate = draw(batch, q_len, heads, dim), draw(batch, q_len, heads, dim)
     k, v = draw(batch, k_len, heads, dim), draw(batch, k_len, heads, dim)
     bias, gate = (draw(heads, q_len, k_len), gate) if extras else (None, None)

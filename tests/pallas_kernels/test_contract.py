@@ -16,8 +16,10 @@ def _config(**blocks):
 
 # Small, so that small arrays have several blocks and a tail.
 BLOCKS = {
-    **{f"attention_{name}": _config(BLOCK_Q=16, BLOCK_K=16) for name in ("forward", "backward_queries")},
-    **{f"attention_{name}": _config(BLOCK_Q=16, BLOCK_K=16) for name in ("backward_keys", "backward_bias")},
+    "attention_forward": _config(BLOCK_Q=16, BLOCK_K=16, GROUP=2),
+    "attention_backward_queries": _config(BLOCK_Q=16, BLOCK_K=16, GROUP=2),
+    "attention_backward_keys": _config(BLOCK_Q=16, BLOCK_K=16, GROUP=1),
+    "attention_backward_bias": _config(BLOCK_Q=16, BLOCK_K=16),
     "layer_norm_forward": _config(BLOCK_R=16),
     "layer_norm_backward": _config(BLOCK_R=2),
     "softmax_forward": _config(BLOCK_K=16),
