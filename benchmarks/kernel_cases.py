@@ -182,7 +182,8 @@ def _cuequivariance_triangle(z, mask, norms, inputs, outputs):
 def _colabfold_triangle(z, mask, norms, inputs, outputs):
     from colabfold_kernels import tri_mul
 
-    rows, (projection, gate), (output, output_gate) = z.reshape(-1, z.shape[-1]), inputs, outputs
+    rows = z.reshape(-1, z.shape[-1])
+    (projection, gate), (output, output_gate) = jax.tree.map(lambda x: x.astype(z.dtype), (inputs, outputs))
     operands = tri_mul.ln_gated_dual_proj(rows, *norms[0], *projection, *gate, mask.reshape(-1))
     left, right = (x.reshape(-1, *mask.shape) for x in operands)
     product = jnp.einsum("cik,cjk->cij", left, right, preferred_element_type=z.dtype).reshape(left.shape[0], -1)

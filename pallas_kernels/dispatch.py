@@ -133,8 +133,14 @@ class Operation:
             raise ImplementationUnavailable(f"{self.name}: implementation={implementation!r}; accepted are {accepted}")
         self._require(implementation, arrays, static)
         leaves, treedef = jax.tree.flatten(arrays)
-        static = tuple(sorted(static.items()))
-        return self._primitive.bind(*leaves, treedef=treedef, static=static, implementation=implementation)
+        return self._primitive.bind(
+            *leaves,
+            treedef=treedef,
+            static=tuple(sorted(static.items())),
+            implementation=implementation,
+            # Equations are lowered when the caller's `jax.default_matmul_precision` is over.
+            precision=_precision(),
+        )
 
     def why_not(self, implementation: str, *arrays: Any, platform: str | None = None, **static: Any) -> str | None:
         """Why an implementation cannot run on these arrays, or None if it can.
@@ -239,7 +245,8 @@ class Operation:
         if isinstance(self._derivative, Derivative) and self._derivative.save is not None:
             arrays = jax.tree.unflatten(params["treedef"], primals)
             save, implementation = self._derivative.save, params["implementation"]
-            outs, saved = save(*arrays, implementation=implementation, **dict(params["static"]))
+            with jax.default_matmul_precision(params["precision"]):
+                outs, saved = save(*arrays, implementation=implementation, **dict(params["static"]))
         else:
             outs, saved = self._primitive.bind(*primals, **params), ()
         kept, kept_tree = jax.tree.flatten(saved)
@@ -258,7 +265,7 @@ class Operation:
         outs = jax.jvp(function, [primals[index] for index in moving], [tangents[index] for index in moving])
         return tuple(map(self._outward, outs))
 
-    def _transpose(self, cotangents, *leaves, kept, moving, treedef, static, implementation):
+    def _transpose(self, cotangents, *leaves, kept, moving, treedef, static, implementation, precision):
         first, num = len(leaves) - len(moving), treedef.num_leaves
         arrays, saved = jax.tree.unflatten(treedef, leaves[:num]), jax.tree.unflatten(kept, leaves[num:first])
         linear = [ad.is_undefined_primal(leaf) for leaf in leaves[first:]]
@@ -268,7 +275,9 @@ class Operation:
         # One that has no kernel runs in XLA, whatever was asked for the way forward.
         implementation = "auto" if isinstance(backward.triton, str) else implementation
         filled = self._outward([ad.instantiate_zeros(cotangent) for cotangent in self._inward(cotangents)])
-        grads = iter(backward(arrays, saved, filled, wanted=wanted, implementation=implementation, **dict(static)))
+        with jax.default_matmul_precision(precision):
+            grads = backward(arrays, saved, filled, wanted=wanted, implementation=implementation, **dict(static))
+        grads = iter(grads)
         return [None] * first + [next(grads) if is_linear else None for is_linear in linear]
 
 
@@ -279,7 +288,8 @@ def _recomputing(operation: Operation, form: Callable | None) -> Operation:
     def backward(arrays, saved, cotangents, *, wanted, **static):
         del saved
         leaves, treedef = jax.tree.flatten(arrays)
-        plain = functools.partial(_flat(form or operation.reference), treedef=treedef, static=tuple(static.items()))
+        params = {"treedef": treedef, "static": tuple(static.items()), "precision": _precision()}
+        plain = functools.partial(_flat(form or operation.reference), **params)
         _, pullback = jax.vjp(_of(plain, leaves, wanted), *(leaves[index] for index in wanted))
         return pullback(jax.tree.leaves(cotangents))
 
@@ -289,11 +299,16 @@ def _recomputing(operation: Operation, form: Callable | None) -> Operation:
 def _flat(function: Callable) -> Callable:
     """From leaves to a list of leaves."""
 
-    def call(*leaves, treedef, static, implementation="auto"):
+    def call(*leaves, treedef, static, implementation="auto", precision):
         del implementation
-        return jax.tree.leaves(function(*jax.tree.unflatten(treedef, leaves), **dict(static)))
+        with jax.default_matmul_precision(precision):
+            return jax.tree.leaves(function(*jax.tree.unflatten(treedef, leaves), **dict(static)))
 
     return call
+
+
+def _precision():
+    return jax.config.jax_default_matmul_precision
 
 
 def _of(function, leaves, moving):

@@ -110,6 +110,28 @@ def test_an_operation_and_its_backward_are_one_equation_each():
     assert "attention_backward" not in [e.primitive.name for e in plain.eqns]
 
 
+def test_products_have_the_precision_asked_for_where_the_operation_is_called():
+    """Though what is inside is traced later, when the program is lowered; forward and backward."""
+    x, weights = _normal(3, 5, 8), tuple(_normal(8, 2, 4) for _ in range(4))
+
+    def attend(x):
+        out = pallas_kernels.self_attention(
+            x, jnp.ones((1, 5)), None, weights, _normal(2, 4), (_normal(2, 4, 8), _normal(8))
+        )
+        return jnp.sum(
+            pallas_kernels.transition(out, _affine(8), (_normal(8, 16), _normal(16)), (_normal(16, 8), _normal(8)))
+        )
+
+    def exact(x):
+        with jax.default_matmul_precision("highest"):
+            return attend(x)
+
+    lowered = jax.jit(jax.grad(exact)).lower(x).as_text()
+    products = [line for line in lowered.splitlines() if "stablehlo.dot_general" in line]
+    assert products and all("HIGHEST, HIGHEST" in line for line in products)
+    assert "HIGHEST" not in jax.jit(jax.grad(attend)).lower(x).as_text()
+
+
 def test_only_gradients_that_are_wanted_are_made():
     attend, (q, k, v, bias) = _attend()
     jaxpr = jax.make_jaxpr(jax.grad(lambda v: attend(q, k, v, bias).sum()))(v)
