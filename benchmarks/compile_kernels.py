@@ -27,9 +27,10 @@ import specimens  # noqa: E402
 from pallas_kernels import launch  # noqa: E402
 
 # Bytes of shared memory a program may have.
-_SHARED_LIMIT = {80: 163 * 1024, 86: 99 * 1024, 89: 99 * 1024, 90: 227 * 1024, 100: 227 * 1024, 120: 99 * 1024}
+SHARED_LIMIT = {80: 163 * 1024, 86: 99 * 1024, 89: 99 * 1024, 90: 227 * 1024, 100: 227 * 1024, 120: 99 * 1024}
 _TRITON_TYPES = {"float32": "*fp32", "bfloat16": "*bf16"}
-_COLUMNS = ("capability", "kernel", "case", "registers", "warps", "spill_bytes", "shared_bytes", "seconds")
+_COLUMNS = ("capability", "kernel", "case", "registers", "warps", "spill_bytes", "shared_bytes")
+_WIDTHS = {"capability": 10, "kernel": 26, "case": 34, "registers": 9, "warps": 5, "spill_bytes": 11}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,34 +105,38 @@ def _assemble(ptx: str, capability: int) -> tuple[int, int]:
     return max(numbers["registers"]), sum(numbers["bytes spill stores"]) + sum(numbers["bytes spill loads"])
 
 
+def _line(row: dict[str, Any]) -> str:
+    return "  ".join(str(row[column]).ljust(_WIDTHS.get(column, 0)) for column in _COLUMNS)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parses flags, compiles, prints a line a kernel."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--capabilities", nargs="+", type=int, default=[80, 90, 100])
-    parser.add_argument("--only", default="", help="part of the names of the operations to compile")
+    parser.add_argument("--only", default="", help="part of the names of the kernels to compile")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     flags = parser.parse_args(arguments)
     rows, failed = [], False
-    print("  ".join(_COLUMNS))
+    print(_line(dict(zip(_COLUMNS, _COLUMNS, strict=True))))
     for capability in flags.capabilities:
         for specimen in specimens.all_of():
-            if flags.only not in specimen.name:
-                continue
             with launch.compiling_for(capability):
                 requests = launches(specimen.function, *specimen.arrays, **specimen.static)
-            for request in requests:
+            for kernel, request in zip(specimen.kernels, requests, strict=True):
+                if flags.only not in kernel:
+                    continue
                 usage = compile_launch(request, capability)
-                fits = usage.shared_bytes <= _SHARED_LIMIT[capability]
+                fits = usage.shared_bytes <= SHARED_LIMIT[capability]
                 failed |= usage.spill_bytes > 0 or not fits
                 row = {
                     "capability": capability,
-                    "kernel": f"{specimen.name}: {request.kernel.__name__}",
-                    "case": specimen.case,
+                    "kernel": kernel,
+                    "case": " ".join(map(str, (*specimen.when.values(), specimen.note))).strip(),
                     "warps": request.config.num_warps,
                     **dataclasses.asdict(usage),
                 }
                 rows.append(row)
-                print("  ".join(str(row.get(column, "")) for column in _COLUMNS), flush=True)
+                print(_line(row), flush=True)
     if flags.json is not None:
         flags.json.write_text(json.dumps(rows, indent=1) + "\n")
     return int(failed)

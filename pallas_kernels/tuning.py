@@ -30,7 +30,7 @@ def config(kernel: str, **case: Any) -> launch.Config:
     if override is not None:
         return override
     target = launch.target()
-    for table in (_slug(target.name), f"sm{target.capability}", "default"):
+    for table in (slug(target.name), f"sm{target.capability}", "default"):
         for entry in _table(table).get(kernel, ()):
             if all(case.get(key) == value for key, value in entry["when"].items()):
                 return launch.Config(
@@ -49,7 +49,7 @@ def trying(configs: Mapping[str, launch.Config]) -> Iterator[None]:
         _OVERRIDES.reset(token)
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
     """File name of a device's table: `nvidia_h200` of "NVIDIA H200"."""
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
