@@ -229,9 +229,11 @@ class Operation:
             arrays = jax.tree.unflatten(params["treedef"], leaves)
             self._require(implementation, arrays, static, platform)
             reason = self.why_not("triton", *arrays, platform=platform, **static)
-            if reason is not None and platform == launch.platform() and isinstance(self.triton, Kernel):
+            if isinstance(self.triton, Kernel) and reason is None:
+                return _flat(self.triton.form(implementation))(*leaves, **params)
+            if isinstance(self.triton, Kernel) and platform == launch.platform():
                 _LOGGER.info("%s runs in XLA: %s", self.name, reason)
-            return _flat(plain if reason is not None else self.triton.form(implementation))(*leaves, **params)
+            return _flat(plain)(*leaves, **params)
 
         return chosen
 
@@ -270,8 +272,11 @@ class Operation:
         arrays, saved = jax.tree.unflatten(treedef, leaves[:num]), jax.tree.unflatten(kept, leaves[num:first])
         linear = [ad.is_undefined_primal(leaf) for leaf in leaves[first:]]
         wanted = tuple(index for index, is_linear in zip(moving, linear, strict=True) if is_linear)
-        own = isinstance(self._derivative, Derivative)
-        backward = self._derivative.backward if own else _recomputing(self, self._derivative.form)
+        if isinstance(self._derivative, Derivative):
+            backward = self._derivative.backward
+        else:
+            assert self._derivative is not None, "no tangent is made where the reference is differentiated"
+            backward = _recomputing(self, self._derivative.form)
         # One that has no kernel runs in XLA, whatever was asked for the way forward.
         implementation = "auto" if isinstance(backward.triton, str) else implementation
         filled = self._outward([ad.instantiate_zeros(cotangent) for cotangent in self._inward(cotangents)])
@@ -308,7 +313,7 @@ def _flat(function: Callable) -> Callable:
 
 
 def _precision():
-    return jax.config.jax_default_matmul_precision
+    return jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
 
 
 def _of(function, leaves, moving):
