@@ -113,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parses flags, compiles, prints a line a kernel."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--capabilities", nargs="+", type=int, default=[80, 90, 100])
-    parser.add_argument("--only", default="", help="part of the names of the kernels to compile")
+    parser.add_argument("--only", nargs="+", default=[""], help="parts of the names of the kernels to compile")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     flags = parser.parse_args(arguments)
     rows, failed = [], False
@@ -123,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with launch.compiling_for(capability):
                 requests = launches(specimen.function, *specimen.arrays, **specimen.static)
             for kernel, request in zip(specimen.kernels, requests, strict=True):
-                if flags.only not in kernel:
+                if not any(part in kernel for part in flags.only):
                     continue
                 usage = compile_launch(request, capability)
                 fits = usage.shared_bytes <= SHARED_LIMIT[capability]
