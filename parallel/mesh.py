@@ -41,8 +41,8 @@ def make_mesh(*, data: int | None = None, dap: int = 1, devices: Sequence[jax.De
     idle = {device.process_index for device in devices} - {device.process_index for device in chosen}
     if idle:
         raise UserError(
-            f"{data} x {dap} devices (data x dap) leave processes {sorted(idle)} without any of {len(devices)} devices: "
-            "use all devices or start fewer processes"
+            f"{data} x {dap} devices (data x dap) of {len(devices)} leave processes {sorted(idle)} without any; "
+            "use all, or start fewer processes"
         )
     return Mesh(np.array(chosen).reshape(data, dap), (DATA, DAP))
 

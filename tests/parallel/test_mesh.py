@@ -50,5 +50,5 @@ def test_neighbours_share_a_process(monkeypatch):
 
 
 def test_no_process_may_be_idle():
-    with pytest.raises(UserError, match=r"leave processes \[1\] without any of 4 devices"):
+    with pytest.raises(UserError, match=r"of 4 leave processes \[1\] without any"):
         make_mesh(data=1, dap=2, devices=_devices(processes=2, each=2))
