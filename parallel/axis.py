@@ -59,8 +59,19 @@ class Axis:
             raise ValueError(f"dimension {dim} of shape {x.shape} does not divide over {self.size} devices")
         return lax.dynamic_slice_in_dim(x, self.index() * length, length, dim)
 
+    def padded(self, x: Array, dim: int) -> Array:
+        """`x` with zeros appended along a dimension that every device holds whole, so that it can be split."""
+        missing = -x.shape[dim] % self.size
+        if not missing:
+            return x
+        return jnp.pad(x, [(0, missing if d == dim else 0) for d in range(x.ndim)])
+
+    def on_first(self, x: Array) -> Array:
+        """`x` on the axis's first device, zeros on the others."""
+        return x if self.name is None else jnp.where(self.index() == 0, x, jnp.zeros_like(x))
+
     def from_first(self, x: Array) -> Array:
         """The value that the axis's first device holds, on every device."""
         if self.name is None:
             return x
-        return lax.psum(jnp.where(self.index() == 0, x, jnp.zeros_like(x)), self.name)
+        return lax.psum(self.on_first(x), self.name)
