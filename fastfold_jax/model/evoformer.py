@@ -5,6 +5,7 @@ ending node's attention. m is carried sharded over rows where the outer product 
 comes first. On one device every change of layout is the identity.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import jax
@@ -18,6 +19,7 @@ from fastfold_jax.model.msa import MSAColumnAttention, MSAColumnGlobalAttention,
 from fastfold_jax.model.outer_product_mean import OuterProductMean
 from fastfold_jax.model.transition import Transition
 from fastfold_jax.model.triangle import TriangleAttention, TriangleMultiplication
+from parallel.layout import cut_local, join, join_local, num_slabs
 
 MSA_DROPOUT = 0.15
 PAIR_DROPOUT = 0.25
@@ -28,6 +30,7 @@ MSA = Float[Array, "s r c_m"]
 Pair = Float[Array, "i j c_z"]
 MovedMSA = Float[Array, "moved_s moved_r c_m"]
 MovedPair = Float[Array, "moved_i moved_j c_z"]
+Slabs = Sequence[Float[Array, "_ n c_z"]]
 ColumnAttention = type[MSAColumnAttention] | type[MSAColumnGlobalAttention]
 
 
@@ -54,31 +57,40 @@ class PairTrack(nnx.Module):
         self.pair_transition = Transition(channels, transition_factor, execution)
         self.axis = execution.axis
 
-    def multiply(self, z: Pair, seq_mask: Float[Array, " n"], keys: list[PRNGKeyArray | None]) -> Pair:
+    def slabs(self, z: Pair) -> list[Pair]:
+        """This device's rows as slabs, one if it is alone: what follows exchanges one while it computes another."""
+        return cut_local(z, 0, num_slabs(z, 0, self.axis))
+
+    def multiply(self, rows: Slabs, seq_mask: Float[Array, " n"], keys: list[PRNGKeyArray | None]) -> Slabs:
         """Both triangle multiplications, on rows."""
         for module, key in zip(
             (self.triangle_multiplication_outgoing, self.triangle_multiplication_incoming), keys, strict=True
         ):
-            z = z + shared_dropout(module(z, seq_mask), key, PAIR_DROPOUT, shared=0)
-        return z
+            updates = module(rows, seq_mask)
+            rows = [
+                z + shared_dropout(update, key, PAIR_DROPOUT, shared=0)
+                for z, update in zip(rows, updates, strict=True)
+            ]
+        return rows
 
-    def attend_starting(self, z: Pair, seq_mask: Float[Array, " n"], key: PRNGKeyArray | None) -> Pair:
+    def attend_starting(self, rows: Slabs, seq_mask: Float[Array, " n"], key: PRNGKeyArray | None) -> Slabs:
         """Attention around the starting node, on rows."""
         attention = self.triangle_attention_starting_node
-        return z + shared_dropout(attention(z, attention.bias(z), seq_mask), key, PAIR_DROPOUT, shared=0)
+        bias = attention.bias(rows)
+        return [z + shared_dropout(attention(z, bias, seq_mask), key, PAIR_DROPOUT, shared=0) for z in rows]
 
-    def attend_ending(self, z: Pair, seq_mask: Float[Array, " n"], key: PRNGKeyArray | None) -> MovedPair:
-        """Attention around the ending node: takes rows, returns columns."""
+    def attend_ending(self, rows: Slabs, seq_mask: Float[Array, " n"], key: PRNGKeyArray | None) -> MovedPair:
+        """Attention around the ending node: takes rows, returns columns, whole."""
         attention = self.triangle_attention_ending_node
-        bias = attention.bias(z)
-        z = self.axis.all_to_all(z, split=1, concat=0)
+        bias = attention.bias(rows)
+        z = join([self.axis.all_to_all(slab, split=1, concat=0) for slab in rows], 0, self.axis)
         return z + shared_dropout(attention(z, bias, seq_mask), key, PAIR_DROPOUT, shared=1)
 
-    def pair_track(self, z: Pair, seq_mask: Float[Array, " n"], keys: list[PRNGKeyArray | None]) -> MovedPair:
+    def pair_track(self, rows: Slabs, seq_mask: Float[Array, " n"], keys: list[PRNGKeyArray | None]) -> MovedPair:
         """The Evoformer's pair updates (AlphaFold 2 supplement, Algorithm 6, lines 6 to 10): rows in, columns out."""
-        z = self.multiply(z, seq_mask, keys[:2])
-        z = self.attend_starting(z, seq_mask, keys[2])
-        z = self.attend_ending(z, seq_mask, keys[3])
+        rows = self.multiply(rows, seq_mask, keys[:2])
+        rows = self.attend_starting(rows, seq_mask, keys[2])
+        z = self.attend_ending(rows, seq_mask, keys[3])
         return z + self.pair_transition(z)
 
 
@@ -110,19 +122,26 @@ class EvoformerBlock(PairTrack):
 
     def attend_rows(
         self, m: MSA, bias: Float[Array, "h n n"], mask: Float[Array, "rows n"], key: PRNGKeyArray | None
-    ) -> MSA:
-        """Row attention, on rows."""
-        update = self.msa_row_attention_with_pair_bias(m, bias, self.axis.shard(mask, 0))
-        return m + shared_dropout(update, key, MSA_DROPOUT, shared=0)
+    ) -> MovedMSA:
+        """Row attention: takes rows, returns residues."""
+        count = num_slabs(m, 0, self.axis)
+        moved = []
+        for rows, rows_mask in zip(
+            cut_local(m, 0, count), cut_local(self.axis.shard(mask, 0), 0, count), strict=True
+        ):
+            update = self.msa_row_attention_with_pair_bias(rows, bias, rows_mask)
+            rows = rows + shared_dropout(update, key, MSA_DROPOUT, shared=0)
+            moved.append(self.axis.all_to_all(rows, split=1, concat=0))
+        return join(moved, 0, self.axis)
 
-    def update_columns(self, m: MSA, mask: Float[Array, "rows n"]) -> MSA:
-        """Column attention and transition, on residues."""
-        m = m + getattr(self, self.column_scope)(m, self.axis.shard(mask, 1))
-        return m + self.msa_transition(m)
-
-    def rows_to_residues(self, m: MSA) -> MovedMSA:
-        """From m split over rows to m split over residues."""
-        return self.axis.all_to_all(m, split=1, concat=0)
+    def update_columns(self, m: MSA, mask: Float[Array, "rows n"], count: int) -> list[MSA]:
+        """Column attention and transition, on residues, as so many slabs."""
+        masks = cut_local(self.axis.shard(mask, 1), 1, count)
+        updated = []
+        for slab, slab_mask in zip(cut_local(m, 1, count), masks, strict=True):
+            slab = slab + getattr(self, self.column_scope)(slab, slab_mask)
+            updated.append(slab + self.msa_transition(slab))
+        return updated
 
     def residues_to_rows(self, m: MSA) -> MovedMSA:
         """From m split over residues to m split over rows."""
@@ -146,12 +165,12 @@ class OuterProductLastBlock(EvoformerBlock):
         """(m, z) of the next block. `key` is None for no dropout."""
         msa_key, *pair_keys = split_key(key, 5)
         # Nothing needs these rows before the outer product is added, so the whole MSA track hides the exchange.
-        z_rows = self.axis.all_to_all(z, split=0, concat=1)
+        rows = self.slabs(self.axis.all_to_all(z, split=0, concat=1))
         m = self.attend_rows(m, self.msa_row_attention_with_pair_bias.bias(z, sharded=1), msa_mask, msa_key)
-        m = self.update_columns(self.rows_to_residues(m), msa_mask)
-        z_rows = z_rows + self.outer_product_mean(m, msa_mask)
-        m = self.residues_to_rows(m)
-        return m, self.pair_track(z_rows, seq_mask, pair_keys)
+        residues = self.update_columns(m, msa_mask, len(rows))
+        rows = [z + update for z, update in zip(rows, self.outer_product_mean(residues, msa_mask), strict=True)]
+        m = self.residues_to_rows(join_local(residues, 1))
+        return m, self.pair_track(rows, seq_mask, pair_keys)
 
 
 class OuterProductFirstBlock(EvoformerBlock):
@@ -164,11 +183,13 @@ class OuterProductFirstBlock(EvoformerBlock):
     ) -> tuple[MSA, Pair]:
         """(m, z) of the next block. `key` is None for no dropout."""
         msa_key, *pair_keys = split_key(key, 5)
-        z_rows = self.axis.all_to_all(z, split=0, concat=1) + self.outer_product_mean(m, msa_mask)
-        bias = self.msa_row_attention_with_pair_bias.bias(z_rows, sharded=0)
+        rows = self.slabs(self.axis.all_to_all(z, split=0, concat=1))
+        updates = self.outer_product_mean(cut_local(m, 1, len(rows)), msa_mask)
+        rows = [z + update for z, update in zip(rows, updates, strict=True)]
+        bias = self.msa_row_attention_with_pair_bias.bias(join_local(rows, 0), sharded=0)
         m = self.attend_rows(self.residues_to_rows(m), bias, msa_mask, msa_key)
-        m = self.update_columns(self.rows_to_residues(m), msa_mask)
-        return m, self.pair_track(z_rows, seq_mask, pair_keys)
+        m = join_local(self.update_columns(m, msa_mask, 1), 1)
+        return m, self.pair_track(rows, seq_mask, pair_keys)
 
 
 def split_key(key: PRNGKeyArray | None, num: int) -> list[PRNGKeyArray | None]:

@@ -1,5 +1,7 @@
 """Triangle multiplication and triangle attention: how pairs inform each other through third residues."""
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
@@ -9,6 +11,9 @@ from fastfold_jax.config.execution import Execution
 from fastfold_jax.model.attention import Attention, pair_bias
 from fastfold_jax.model.layers import LayerNorm, Linear, parameter
 from pallas_kernels.triangle_multiplication.api import Direction
+from parallel.layout import cut, cut_local, join
+
+Slabs = Sequence[Float[Array, "_ n c"]]
 
 
 class TriangleMultiplication(nnx.Module):
@@ -31,24 +36,49 @@ class TriangleMultiplication(nnx.Module):
         self.axis = execution.axis
         self.kernels = execution.kernels
 
-    def __call__(self, z: Float[Array, "i n c"], seq_mask: Float[Array, " n"]) -> Float[Array, "i n c"]:
-        """The update of this device's rows.
+    def __call__(self, rows: Slabs, seq_mask: Float[Array, " n"]) -> Slabs:
+        """The updates of this device's rows, slab by slab.
 
         The contraction is independent for each channel, so rows are exchanged for channels and back: no device holds
         a whole operand, and nothing is summed over devices.
         """
-        mask = self.axis.shard(seq_mask, 0)[:, None] * seq_mask
-        input_norm = _affine(self.left_norm_input)
-        operands = pallas_kernels.triangle_producer(
-            z, mask, input_norm, _affine(self.projection), _affine(self.gate), implementation=self.kernels
+        masks = cut_local(self.axis.shard(seq_mask, 0), 0, len(rows))
+        operands = [
+            self.axis.all_to_all(self.operands(z, mask[:, None] * seq_mask), split=1, concat=2)
+            for z, mask in zip(rows, masks, strict=True)
+        ]
+        products = [self.axis.all_to_all(product, split=1, concat=0) for product in self.products(operands)]
+        return [self.update(product, z) for product, z in zip(products, rows, strict=True)]
+
+    def operands(self, z: Float[Array, "i n c"], mask: Float[Array, "i n"]) -> Float[Array, "2 c i n"]:
+        """Both operands, for some rows."""
+        return pallas_kernels.triangle_producer(
+            z,
+            mask,
+            _affine(self.left_norm_input),
+            _affine(self.projection),
+            _affine(self.gate),
+            implementation=self.kernels,
         )
-        operands = self.axis.all_to_all(operands, split=1, concat=2)
-        product = pallas_kernels.triangle_contraction(operands, self.direction, implementation=self.kernels)
-        product = self.axis.all_to_all(product, split=1, concat=0)
+
+    def products(self, operands: Sequence[Float[Array, "2 c a n"]]) -> list[Float[Array, "c a n"]]:
+        """For this device's channels, slabs of the product's rows from slabs of the operands' rows."""
+        if self.direction == "outgoing":
+            right = join([slab[1] for slab in operands], 1, self.axis)
+            pairs = [(slab[0], right) for slab in operands]
+        else:
+            left, right = join(operands, 2, self.axis)
+            pairs = [(left, slab) for slab in cut(right, 2, len(operands), self.axis)]
+        return [
+            pallas_kernels.triangle_contraction(pair, self.direction, implementation=self.kernels) for pair in pairs
+        ]
+
+    def update(self, product: Float[Array, "c i n"], z: Float[Array, "i n c"]) -> Float[Array, "i n c"]:
+        """What is added to some rows."""
         return pallas_kernels.triangle_consumer(
             product,
             z,
-            (input_norm, _affine(self.center_norm)),
+            (_affine(self.left_norm_input), _affine(self.center_norm)),
             _affine(self.output_projection),
             _affine(self.gating_linear),
             implementation=self.kernels,
@@ -79,9 +109,10 @@ class TriangleAttention(nnx.Module):
         self.ending = orientation == "per_column"
         self.axis = execution.axis
 
-    def bias(self, z_rows: Float[Array, "i n c"]) -> Float[Array, "h n n"]:
+    def bias(self, rows: Slabs) -> Float[Array, "h n n"]:
         """The bias every row (or column) shares, whole, from this device's rows of pairs."""
-        bias = self.axis.gather(pair_bias(self.query_norm, self.feat_2d_weights[...], z_rows), 1)
+        slabs = [self.axis.gather(pair_bias(self.query_norm, self.feat_2d_weights[...], z), 1) for z in rows]
+        bias = join(slabs, 1, self.axis)
         return jnp.swapaxes(bias, 1, 2) if self.ending else bias
 
     def __call__(

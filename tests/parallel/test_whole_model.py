@@ -46,3 +46,19 @@ def _check_values(config, devices, templates=0):
 )
 def test_predictions(name, devices, templates):
     _check_values(whole_model.network(name), devices, templates)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [2, 4, 8])
+@pytest.mark.parametrize(("name", "templates"), [("model_1_ptm", 4), ("model_5", 0), ("model_1_multimer_v3", 3)])
+def test_predictions_of_every_kind(name, templates, devices):
+    _check_values(whole_model.network(name), devices, templates)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("remat", [False, True])
+@pytest.mark.parametrize("dropout", [False, True])
+@pytest.mark.parametrize("devices", [2, 4, 8])
+@pytest.mark.parametrize(("name", "templates"), [("model_1_ptm", 2), ("model_1_multimer_v3", 1)])
+def test_gradients_of_every_kind(name, templates, devices, remat, dropout):
+    _check_gradients(whole_model.network(name), devices, templates, remat=remat, dropout=dropout)
