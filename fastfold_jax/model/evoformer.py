@@ -68,8 +68,7 @@ class PairTrack(nnx.Module):
         ):
             updates = module(rows, seq_mask)
             rows = [
-                z + shared_dropout(update, key, PAIR_DROPOUT, shared=0)
-                for z, update in zip(rows, updates, strict=True)
+                z + shared_dropout(update, key, PAIR_DROPOUT, shared=0) for z, update in zip(rows, updates, strict=True)
             ]
         return rows
 
@@ -126,12 +125,10 @@ class EvoformerBlock(PairTrack):
         """Row attention: takes rows, returns residues."""
         count = num_slabs(m, 0, self.axis)
         moved = []
-        for rows, rows_mask in zip(
-            cut_local(m, 0, count), cut_local(self.axis.shard(mask, 0), 0, count), strict=True
-        ):
+        for rows, rows_mask in zip(cut_local(m, 0, count), cut_local(self.axis.shard(mask, 0), 0, count), strict=True):
             update = self.msa_row_attention_with_pair_bias(rows, bias, rows_mask)
-            rows = rows + shared_dropout(update, key, MSA_DROPOUT, shared=0)
-            moved.append(self.axis.all_to_all(rows, split=1, concat=0))
+            updated = rows + shared_dropout(update, key, MSA_DROPOUT, shared=0)
+            moved.append(self.axis.all_to_all(updated, split=1, concat=0))
         return join(moved, 0, self.axis)
 
     def update_columns(self, m: MSA, mask: Float[Array, "rows n"], count: int) -> list[MSA]:
@@ -139,8 +136,8 @@ class EvoformerBlock(PairTrack):
         masks = cut_local(self.axis.shard(mask, 1), 1, count)
         updated = []
         for slab, slab_mask in zip(cut_local(m, 1, count), masks, strict=True):
-            slab = slab + getattr(self, self.column_scope)(slab, slab_mask)
-            updated.append(slab + self.msa_transition(slab))
+            attended = slab + getattr(self, self.column_scope)(slab, slab_mask)
+            updated.append(attended + self.msa_transition(attended))
         return updated
 
     def residues_to_rows(self, m: MSA) -> MovedMSA:

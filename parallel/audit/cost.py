@@ -60,8 +60,8 @@ class Work:
 
     def seconds(self, machine: Machine) -> float:
         """Whichever takes longer, arithmetic or memory."""
-        arithmetic = (
-            self.flops / (machine.matmul_tflops * 1e12) + self.float32_flops / (machine.matmul_float32_tflops * 1e12)
+        arithmetic = self.flops / (machine.matmul_tflops * 1e12) + self.float32_flops / (
+            machine.matmul_float32_tflops * 1e12
         )
         return max(arithmetic, self.bytes / (machine.memory_tbs * 1e12))
 

@@ -1,4 +1,4 @@
-"""Reads a compiled program's text (`compiled.as_text()`): computations, and their instructions in the order scheduled."""
+"""Reads a compiled program's text: computations, and their instructions in the order they were scheduled in."""
 
 import dataclasses
 import json

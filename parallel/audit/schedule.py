@@ -58,6 +58,16 @@ class Timeline:
     collectives: tuple[Collective, ...]
     loops: tuple["Timeline", ...]
 
+    @property
+    def bytes(self) -> float:
+        """Sent by each device in one run, without inner loops."""
+        return sum(collective.bytes for collective in self.collectives)
+
+    @property
+    def exposed(self) -> float:
+        """Seconds that compute waits in one run, without inner loops."""
+        return sum(collective.exposed for collective in self.collectives)
+
     def all(self) -> list[tuple[int, "Timeline"]]:
         """This and all inner timelines, each with how often it runs in all."""
         inner = [(self.trips * times, timeline) for loop in self.loops for times, timeline in loop.all()]

@@ -35,9 +35,7 @@ def _check_values(config, devices, templates=0):
         outputs = jax.jit(whole_model.passes(config, count))(state, whole_model.padded(batch, count))
         found[count] = whole_model.cut(jax.device_get(outputs), ROWS, RESIDUES)
     for name, want in found[1].items():
-        np.testing.assert_allclose(
-            found[devices][name], want, rtol=1e-4, atol=1e-4 * np.abs(want).max(), err_msg=name
-        )
+        np.testing.assert_allclose(found[devices][name], want, rtol=1e-4, atol=1e-4 * np.abs(want).max(), err_msg=name)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from fastfold_jax.config.presets import preset
 from fastfold_jax.data import buckets
 from fastfold_jax.data.batch import Features
 from fastfold_jax.model.alphafold import init_state, make_apply
-from fastfold_jax.model.distributed import distribute, for_mesh, start
+from fastfold_jax.model.distributed import distribute, for_mesh, start_prev
 from parallel import Axis, make_mesh
 
 SIZES = {
@@ -94,7 +94,7 @@ def passes(config: ModelConfig, devices: int, execution: Execution = EXECUTION):
 
     def run(state, features, key=None):
         num_res = features.aatype.shape[0]
-        _, prev = apply(state, features, start(num_res, config, execution, mesh), key)
+        _, prev = apply(state, features, start_prev(num_res, config, execution, mesh), key)
         return apply(state, features, jax.lax.stop_gradient(prev), key)[0]
 
     return run
