@@ -1,7 +1,5 @@
 """From the MSA to pairs: the mean over rows of outer products of residue features."""
 
-from collections.abc import Sequence
-
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
@@ -9,7 +7,6 @@ from jaxtyping import Array, Float
 import pallas_kernels
 from fastfold_jax.config.execution import Execution
 from fastfold_jax.model.layers import LayerNorm, Linear, parameter
-from parallel.layout import cut_local, join
 
 _NORM_EPSILON = 1e-3
 
@@ -31,24 +28,22 @@ class OuterProductMean(nnx.Module):
         self.axis = execution.axis
         self.kernels = execution.kernels
 
-    def __call__(self, m: Sequence[Float[Array, "s _ c"]], mask: Float[Array, "s n"]) -> list[Float[Array, "_ n z"]]:
-        """The updates of pairs, for slabs of this device's residues and all residues.
+    def __call__(self, m: Float[Array, "s i c"], mask: Float[Array, "s n"]) -> Float[Array, "i n z"]:
+        """The update of pairs, for this device's residues i and all residues, at once.
 
         Args:
-          m: MSA representation of slabs of this device's residues.
+          m: MSA representation, sharded over residues.
           mask: MSA mask of all residues.
         """
-        mask = mask.astype(m[0].dtype)
-        masks = cut_local(self.axis.shard(mask, 1), 1, len(m))
-        projections = [self.project(slab, local[..., None]) for slab, local in zip(m, masks, strict=True)]
-        right = join([self.axis.gather(right, 1) for _, right in projections], 1, self.axis)
-        return [self.update(left, right, local, mask) for (left, _), local in zip(projections, masks, strict=True)]
+        local = self.axis.shard(mask, 1)
+        left, right = self.project(m, local)
+        return self.update(left, self.axis.gather(right, 1), local, mask)
 
     def project(
-        self, m: Float[Array, "s i c"], mask: Float[Array, "s i 1"]
+        self, m: Float[Array, "s i c"], mask: Float[Array, "s i"]
     ) -> tuple[Float[Array, "s i e"], Float[Array, "s i e"]]:
         """Both operands, for some residues."""
-        x = self.layer_norm_input(m)
+        x, mask = self.layer_norm_input(m), mask.astype(m.dtype)[..., None]
         return self.left_projection(x) * mask, self.right_projection(x) * mask
 
     def update(
@@ -59,6 +54,7 @@ class OuterProductMean(nnx.Module):
         mask: Float[Array, "s n"],
     ) -> Float[Array, "i n z"]:
         """What is added to some rows of pairs."""
+        left_mask, mask = left_mask.astype(left.dtype), mask.astype(left.dtype)
         norm = jnp.einsum("si,sj->ij", left_mask, mask, preferred_element_type=jnp.float32)
         return pallas_kernels.outer_product_mean(
             left, right, self.output_w[...], self.output_b[...], norm + _NORM_EPSILON, implementation=self.kernels

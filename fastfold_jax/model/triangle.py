@@ -1,6 +1,7 @@
 """Triangle multiplication and triangle attention: how pairs inform each other through third residues."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -11,7 +12,8 @@ from fastfold_jax.config.execution import Execution
 from fastfold_jax.model.attention import Attention, pair_bias
 from fastfold_jax.model.layers import LayerNorm, Linear, parameter
 from pallas_kernels.triangle_multiplication.api import Direction
-from parallel.layout import cut, cut_local, join
+from parallel.layout import cut, join
+from parallel.pipeline import Step
 
 Slabs = Sequence[Float[Array, "_ n c"]]
 
@@ -36,19 +38,15 @@ class TriangleMultiplication(nnx.Module):
         self.axis = execution.axis
         self.kernels = execution.kernels
 
-    def __call__(self, rows: Slabs, seq_mask: Float[Array, " n"]) -> Slabs:
-        """The updates of this device's rows, slab by slab.
+    def __call__(self, z: Float[Array, "i n c"], seq_mask: Float[Array, " n"]) -> Float[Array, "i n c"]:
+        """The update of this device's rows, at once.
 
         The contraction is independent for each channel, so rows are exchanged for channels and back: no device holds
         a whole operand, and nothing is summed over devices.
         """
-        masks = cut_local(self.axis.shard(seq_mask, 0), 0, len(rows))
-        operands = [
-            self.axis.all_to_all(self.operands(z, mask[:, None] * seq_mask), split=1, concat=2)
-            for z, mask in zip(rows, masks, strict=True)
-        ]
-        products = [self.axis.all_to_all(product, split=1, concat=0) for product in self.products(operands)]
-        return [self.update(product, z) for product, z in zip(products, rows, strict=True)]
+        mask = self.axis.shard(seq_mask, 0)[:, None] * seq_mask
+        _, operands = self.exchange_rows(0, (z, self.operands(z, mask)))
+        return self.update(self.exchange_channels(0, self.contraction([operands])(0, z))[1], z)
 
     def operands(self, z: Float[Array, "i n c"], mask: Float[Array, "i n"]) -> Float[Array, "2 c i n"]:
         """Both operands, for some rows."""
@@ -61,17 +59,29 @@ class TriangleMultiplication(nnx.Module):
             implementation=self.kernels,
         )
 
-    def products(self, operands: Sequence[Float[Array, "2 c a n"]]) -> list[Float[Array, "c a n"]]:
-        """For this device's channels, slabs of the product's rows from slabs of the operands' rows."""
+    def exchange_rows(self, slab: int, value: Any) -> Any:
+        """A slab's operands for all channels become those of as many rows of every device for this one's channels."""
+        z, operands = value
+        return z, self.axis.all_to_all(operands, split=1, concat=2)
+
+    def contraction(self, operands: Sequence[Float[Array, "2 c a n"]]) -> Step:
+        """The step that makes a slab of the product's rows, from all exchanged operands."""
         if self.direction == "outgoing":
             right = join([slab[1] for slab in operands], 1, self.axis)
             pairs = [(slab[0], right) for slab in operands]
         else:
             left, right = join(operands, 2, self.axis)
             pairs = [(left, slab) for slab in cut(right, 2, len(operands), self.axis)]
-        return [
-            pallas_kernels.triangle_contraction(pair, self.direction, implementation=self.kernels) for pair in pairs
-        ]
+
+        def contract(slab: int, z: Any) -> Any:
+            return z, pallas_kernels.triangle_contraction(pairs[slab], self.direction, implementation=self.kernels)
+
+        return contract
+
+    def exchange_channels(self, slab: int, value: Any) -> Any:
+        """A slab of the product goes back to the devices whose rows it is for, with all channels."""
+        z, product = value
+        return z, self.axis.all_to_all(product, split=1, concat=0)
 
     def update(self, product: Float[Array, "c i n"], z: Float[Array, "i n c"]) -> Float[Array, "i n c"]:
         """What is added to some rows."""
@@ -111,7 +121,14 @@ class TriangleAttention(nnx.Module):
 
     def bias(self, rows: Slabs) -> Float[Array, "h n n"]:
         """The bias every row (or column) shares, whole, from this device's rows of pairs."""
-        slabs = [self.axis.gather(pair_bias(self.query_norm, self.feat_2d_weights[...], z), 1) for z in rows]
+        return self.join_bias([self.axis.gather(self.bias_of_rows(z), 1) for z in rows])
+
+    def bias_of_rows(self, z: Float[Array, "i n c"]) -> Float[Array, "h i n"]:
+        """The bias's part that comes of some rows of pairs."""
+        return pair_bias(self.query_norm, self.feat_2d_weights[...], z)
+
+    def join_bias(self, slabs: Sequence[Float[Array, "h a n"]]) -> Float[Array, "h n n"]:
+        """The bias from its gathered parts."""
         bias = join(slabs, 1, self.axis)
         return jnp.swapaxes(bias, 1, 2) if self.ending else bias
 

@@ -12,12 +12,11 @@ collectives, compute and links side by side. Each rate is an option.
 import argparse
 import dataclasses
 import json
-import os
 import sys
 from pathlib import Path
 from typing import get_args
 
-os.environ["JAX_PLATFORMS"] = "cpu"  # the plug-in compiles for an accelerator without being a backend here
+import jax
 
 from fastfold_jax.config.execution import Execution
 from fastfold_jax.config.presets import preset
@@ -92,6 +91,7 @@ def run(flags: argparse.Namespace) -> dict:
 def main() -> int:
     """Parses, runs, writes JSON; 2 for an error of the user's."""
     flags = arguments().parse_args()
+    jax.config.update("jax_platforms", "cpu")  # the plug-in compiles for an accelerator without being a backend here
     try:
         report = run(flags)
     except UserError as error:

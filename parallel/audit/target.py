@@ -19,7 +19,7 @@ def gpus() -> list[str]:
 
 
 def devices(name: str, count: int, *, per_node: int = 8) -> list[jax.Device]:
-    """So many devices, numbered node by node. JAX must run with `JAX_PLATFORMS=cpu`.
+    """So many devices, numbered node by node. JAX must have been told to use the CPU alone (`jax_platforms`).
 
     Args:
       name: A GPU's (`h200`), a file that describes one as XLA does (`.textproto`), or `tpu:` and a topology that
@@ -53,6 +53,6 @@ def _topology(platform: str, **arguments: str) -> list[jax.Device]:
     except (RuntimeError, ValueError, ImportError, NotImplementedError) as error:
         packages = {"cuda": "jax[cuda12-local], the extra `aot`", "tpu": "jax[tpu]"}[platform]
         raise UserError(
-            f"cannot compile for {platform} ({str(error).splitlines()[0]}); it needs {packages}, and the variable "
-            "JAX_PLATFORMS=cpu"
+            f"cannot compile for {platform} ({str(error).splitlines()[0]}); it needs {packages}, and JAX on cpu alone "
+            "(JAX_PLATFORMS=cpu)"
         ) from error
