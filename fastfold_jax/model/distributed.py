@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fastfold_jax.config.execution import Execution
@@ -55,6 +56,11 @@ def prev_specs() -> Prev:
     return Prev(pos=WHOLE, msa_first_row=WHOLE, pair=COLUMNS)
 
 
+def argument_specs(config: ModelConfig) -> tuple[PartitionSpec, Features, Prev]:
+    """How a pass's parameters, features and previous state are split."""
+    return WHOLE, feature_specs(config), prev_specs()
+
+
 def output_specs(config: ModelConfig, execution: Execution) -> Outputs:
     """How outputs are split: what is of pairs by rows, all else whole. A spec may stand for a whole subtree."""
     full = FullOutputs(
@@ -98,7 +104,7 @@ def distribute(apply: Apply, mesh: Mesh, config: ModelConfig, execution: Executi
     out_specs = (output_specs(config, execution), prev_specs())
 
     def whole(state, features, prev, key=None):
-        in_specs = (WHOLE, feature_specs(config), prev_specs(), WHOLE)
+        in_specs = (*argument_specs(config), WHOLE)
         return on_mesh(apply, mesh, in_specs=in_specs, out_specs=out_specs)(state, features, prev, key)
 
     return whole
@@ -119,11 +125,17 @@ def check_splits(config: ModelConfig, mesh: Mesh) -> None:
         )
 
 
-def start(num_res: int, config: ModelConfig, execution: Execution, mesh: Mesh) -> Prev:
+def named_shardings(mesh: Mesh, specs: Any) -> Any:
+    """Specs as shardings on a mesh."""
+    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
+
+
+def start_prev(num_res: int, config: ModelConfig, execution: Execution, mesh: Mesh) -> Prev:
     """The state before the first pass, each device making its part."""
     whole = dataclasses.replace(execution, axis=Axis())
-    shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), prev_specs())
-    return jax.jit(lambda: init_prev(num_res, config, whole), out_shardings=shardings)()
+    shapes = jax.eval_shape(lambda: init_prev(num_res, config, whole))
+    shardings = named_shardings(mesh, prev_specs())
+    return jax.tree.map(lambda leaf, split: jnp.zeros(leaf.shape, leaf.dtype, device=split), shapes, shardings)
 
 
 def _msa_spec(config: ModelConfig) -> PartitionSpec:

@@ -35,9 +35,7 @@ def _check_values(config, devices, templates=0):
         outputs = jax.jit(whole_model.passes(config, count))(state, whole_model.padded(batch, count))
         found[count] = whole_model.cut(jax.device_get(outputs), ROWS, RESIDUES)
     for name, want in found[1].items():
-        np.testing.assert_allclose(
-            found[devices][name], want, rtol=1e-4, atol=1e-4 * np.abs(want).max(), err_msg=name
-        )
+        np.testing.assert_allclose(found[devices][name], want, rtol=1e-4, atol=1e-4 * np.abs(want).max(), err_msg=name)
 
 
 @pytest.mark.parametrize(
@@ -46,3 +44,19 @@ def _check_values(config, devices, templates=0):
 )
 def test_predictions(name, devices, templates):
     _check_values(whole_model.network(name), devices, templates)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [2, 4, 8])
+@pytest.mark.parametrize(("name", "templates"), [("model_1_ptm", 4), ("model_5", 0), ("model_1_multimer_v3", 3)])
+def test_predictions_of_every_kind(name, templates, devices):
+    _check_values(whole_model.network(name), devices, templates)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("remat", [False, True])
+@pytest.mark.parametrize("dropout", [False, True])
+@pytest.mark.parametrize("devices", [2, 4, 8])
+@pytest.mark.parametrize(("name", "templates"), [("model_1_ptm", 2), ("model_1_multimer_v3", 1)])
+def test_gradients_of_every_kind(name, templates, devices, remat, dropout):
+    _check_gradients(whole_model.network(name), devices, templates, remat=remat, dropout=dropout)

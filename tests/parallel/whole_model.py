@@ -1,4 +1,4 @@
-"""Whole networks on a mesh, for comparison with one device: small, with values everywhere, on features of odd sizes."""
+"""Whole networks on a mesh, to compare with one device: small, with values everywhere, on features of odd sizes."""
 
 import dataclasses
 import functools
@@ -13,8 +13,8 @@ from fastfold_jax.config.presets import preset
 from fastfold_jax.data import buckets
 from fastfold_jax.data.batch import Features
 from fastfold_jax.model.alphafold import init_state, make_apply
-from fastfold_jax.model.distributed import distribute, for_mesh, start
-from parallel import Axis, make_mesh
+from fastfold_jax.model.distributed import distribute, for_mesh, start_prev
+from parallel import make_mesh
 
 SIZES = {
     "evoformer_blocks": 2,
@@ -89,15 +89,20 @@ def padded(unpadded: Features, devices: int) -> Features:
 def passes(config: ModelConfig, devices: int, execution: Execution = EXECUTION):
     """`(state, features, key) -> outputs` of two passes, gradients stopped between them, on so many devices."""
     mesh = make_mesh(data=1, dap=devices, devices=jax.devices()[:devices])
-    local = for_mesh(execution, mesh)
+    local = sliced(for_mesh(execution, mesh))
     apply = distribute(make_apply(config, local), mesh, config, local)
 
     def run(state, features, key=None):
         num_res = features.aatype.shape[0]
-        _, prev = apply(state, features, start(num_res, config, execution, mesh), key)
+        _, prev = apply(state, features, start_prev(num_res, config, execution, mesh), key)
         return apply(state, features, jax.lax.stop_gradient(prev), key)[0]
 
     return run
+
+
+def sliced(execution: Execution) -> Execution:
+    """Exchanges in slabs, however small the arrays are."""
+    return dataclasses.replace(execution, axis=dataclasses.replace(execution.axis, slab_bytes=1))
 
 
 def cut(outputs, rows: int, num_res: int):
@@ -125,21 +130,16 @@ def cut(outputs, rows: int, num_res: int):
     }
 
 
+def weighted(parts: dict) -> jax.Array:
+    """A scalar that depends on everything training's losses do, each element with a weight of its own."""
+    total = jnp.zeros(())
+    for index, name in enumerate(sorted(parts)):
+        weights = jnp.cos(jnp.arange(parts[name].size, dtype=jnp.float32) + index).reshape(parts[name].shape)
+        total += jnp.mean(jnp.sin(parts[name]) * weights)
+    return total
+
+
 def loss(config: ModelConfig, devices: int, shape: tuple[int, int], execution: Execution = EXECUTION):
-    """`(state, features, key) -> scalar` that depends on everything training's losses do; shape is rows, residues."""
+    """`(state, features, key) -> scalar`; shape is the unpadded protein's rows and residues."""
     run = passes(config, devices, execution)
-
-    def value(state, features, key=None):
-        parts = cut(run(state, features, key), *shape)
-        total = 0.0
-        for index, name in enumerate(sorted(parts)):
-            weights = jnp.cos(jnp.arange(parts[name].size, dtype=jnp.float32) + index).reshape(parts[name].shape)
-            total += jnp.mean(jnp.sin(parts[name]) * weights)
-        return total
-
-    return value
-
-
-def null(execution: Execution) -> Execution:
-    """On one device."""
-    return dataclasses.replace(execution, axis=Axis())
+    return lambda state, features, key=None: weighted(cut(run(state, features, key), *shape))
