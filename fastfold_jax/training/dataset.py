@@ -14,18 +14,9 @@ from jaxtyping import Float64
 
 from fastfold_jax.config.model import ModelConfig, MultimerConfig
 from fastfold_jax.data.batch import Features
-from fastfold_jax.data.buckets import Shape
 from fastfold_jax.data.draws import Draws
 from fastfold_jax.data.labels import Labels, TrainingBatch
-from fastfold_jax.data.training.augment import (
-    Augmentation,
-    augment,
-    batch_shape,
-    feature_seed,
-    make_labels,
-    make_passes,
-    mask_labels,
-)
+from fastfold_jax.data.training.augment import Augmentation, Maker
 from fastfold_jax.data.training.example import Reader
 from fastfold_jax.data.training.records import read_index
 from fastfold_jax.data.training.selection import Filters, Record, select, weights
@@ -128,6 +119,9 @@ class Dataset:
         batch_size: examples of a step on all hosts together.
         host, hosts: which of how many processes this is.
 
+    Attributes:
+        maker: makes arrays of examples; knows their shape.
+
     Raises:
         UserError: an index cannot be read, no record passes its filters or can be read, or the batch does not divide by
             the number of hosts.
@@ -141,23 +135,17 @@ class Dataset:
         if model.num_ensemble != 1:
             raise UserError(f"{model.name}: num_ensemble={model.num_ensemble}, but training has no ensembles: 1")
         self.config = config
-        self.model = model
         self.seed = seed
         self.batch_size = batch_size
         self._slots = range(host * batch_size // hosts, (host + 1) * batch_size // hosts)
+        self.maker = Maker(
+            config=model,
+            augmentation=config.augmentation,
+            copies=config.max_copies if isinstance(model, MultimerConfig) else 1,
+        )
         self._sets = _open(config, model)
         for records in self._sets:
             self._require_usable(records)
-
-    @property
-    def shape(self) -> Shape:
-        """Sizes of every example."""
-        return batch_shape(self.model, self.config.augmentation.crop_size)
-
-    @property
-    def copies(self) -> int:
-        """Copies of each chain in the labels."""
-        return self.config.max_copies if isinstance(self.model, MultimerConfig) else 1
 
     @property
     def fingerprint(self) -> str:
@@ -169,7 +157,7 @@ class Dataset:
 
     def num_recycles(self, step: int) -> int:
         """Recycles of a step, uniform from 0 to the model's most, and the same on every host."""
-        return int(Draws(self.seed, step, _Stream.RECYCLES).below(np.array([self.model.num_recycles + 1]))[0])
+        return int(Draws(self.seed, step, _Stream.RECYCLES).below(np.array([self.maker.config.num_recycles + 1]))[0])
 
     def clamped(self, step: int) -> bool:
         """Whether the backbone loss of a step is clamped."""
@@ -186,9 +174,7 @@ class Dataset:
             example, passed_over = self._example(step, slot)
             made.append(example)
             skipped += passed_over
-        features, labels = (_stack(leaves) for leaves in zip(*made, strict=True))
-        batch = TrainingBatch(features=features, labels=labels, num_recycles=np.int32(self.num_recycles(step)))
-        return batch, tuple(skipped)
+        return stack(made, self.num_recycles(step)), tuple(skipped)
 
     def _example(self, step: int, slot: int) -> tuple[tuple[Features, Labels], list[Skipped]]:
         """The example of one place in a step's batch."""
@@ -199,26 +185,20 @@ class Dataset:
             records = self._sets[-1] if wants_distilled else self._sets[0]
             record = records.draw(draws)
             try:
-                return self._make(records, record, step, (self.seed, step, slot, attempt, _Stream.EXAMPLE)), skipped
+                made = self.maker.make(
+                    records.reader.read(record),
+                    (self.seed, step, slot, attempt, _Stream.EXAMPLE),
+                    num_recycles=self.num_recycles(step),
+                    clamped=self.clamped(step),
+                    distillation=records.distillation,
+                )
+                return made, skipped
             except Exception as error:  # one bad file of half a million must not end a run of weeks
-                skipped.append(Skipped(record=record.name, reason=_describe(error)))
+                skipped.append(Skipped(record=record.name, reason=describe(error)))
         raise UserError(
             f"step {step}: {_ATTEMPTS} records in a row cannot be used, the last of them {skipped[-1].record}: "
             f"{skipped[-1].reason}"
         )
-
-    def _make(
-        self, records: RecordSet, record: Record, step: int, name: tuple[int, ...]
-    ) -> tuple[Features, Labels]:
-        clamped = self.clamped(step)
-        example = records.reader.read(record)
-        raw, kept = augment(
-            example, self.config.augmentation, name, clamped=clamped, distillation=records.distillation
-        )
-        seed = feature_seed(name)
-        features = make_passes(raw, self.model, self.shape, seed, num_recycles=self.num_recycles(step))
-        labels = make_labels(example, kept, self.shape, copies=self.copies, clamped=clamped)
-        return features, mask_labels(labels, raw, self.model, seed)
 
     def _require_usable(self, records: RecordSet) -> None:
         """Raises unless some record can be read; those that are tried spread over the whole set."""
@@ -228,7 +208,7 @@ class Dataset:
                 records.reader.read(record)
                 return
             except Exception as error:
-                reason = f"{record.name}: {_describe(error)}"
+                reason = f"{record.name}: {describe(error)}"
                 _LOG.warning("%s: skipped %s", records.name, reason)
         raise UserError(
             f"{records.name}: nothing in it can be used: all {len(tried)} chains that were tried of "
@@ -267,11 +247,12 @@ def _record_set(
     )
 
 
-def _describe(error: Exception) -> str:
+def describe(error: Exception) -> str:
     """An error in one line; one that no user can cause with its type."""
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
 
-def _stack(examples: Sequence) -> Features | Labels:
-    """Examples side by side on a leading axis."""
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *examples)
+def stack(examples: Sequence[tuple[Features, Labels]], num_recycles: int) -> TrainingBatch:
+    """A batch of examples of equal shape."""
+    features, labels = jax.tree.map(lambda *leaves: np.stack(leaves), *examples)
+    return TrainingBatch(features=features, labels=labels, num_recycles=np.int32(num_recycles))

@@ -4,6 +4,9 @@ import logging
 from typing import Any
 
 import grain.python as grain
+import jax
+import numpy as np
+from absl import flags
 
 from fastfold_jax.data.labels import TrainingBatch
 from fastfold_jax.errors import UserError
@@ -58,6 +61,8 @@ class BatchIterator(grain.DatasetIterator):
         if self._stream is None:
             self._stream = iter(self._pipeline())
         batch, skipped = next(self._stream)
+        if self._dataset.config.workers:
+            batch = jax.tree.map(np.array, batch)  # out of the memory shared with the worker, which ends with it
         self._step += 1
         for record, reason in skipped:
             self._report(Skipped(record=record, reason=reason))
@@ -103,6 +108,8 @@ class BatchIterator(grain.DatasetIterator):
         steps = grain.MapDataset.source(_Steps(self._dataset, self._step)).to_iter_dataset(options)
         if not config.workers:
             return steps
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()  # grain reads flags of its own, and we have no command line for them
         return steps.mp_prefetch(
             grain.MultiprocessingOptions(num_workers=config.workers, per_worker_buffer_size=config.prefetch)
         )

@@ -31,11 +31,11 @@ def read_chain(name: str, sequence: str, directory: Path | None) -> Chain:
     files = alignment_files(directory)
     if not files:
         raise InputError(f"{directory}: no alignment (.a3m, .sto) of the chain {name}")
-    own, paired = [], []
-    for path in files:
-        alignment = read_alignment(path)
+    alignments = [read_alignment(path) for path in files]
+    for path, alignment in zip(files, alignments, strict=True):
         _require_query(alignment, path, chain)
-        (paired if alignment.source in ("uniprot", "paired") else own).append(alignment)
+    paired = [alignment for alignment in alignments if alignment.source in ("uniprot", "paired")]
+    own = [alignment for alignment in alignments if alignment not in paired]
     own.sort(key=lambda alignment: layout.merge_rank(alignment.source))
     if len(paired) > 1:
         raise InputError(f"{directory}: {len(paired)} alignments for pairing, of which a chain has one")

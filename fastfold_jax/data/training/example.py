@@ -167,6 +167,19 @@ def only_rows(raw: RawFeatures, rows: Int[np.ndarray, " rows"]) -> RawFeatures:
     )
 
 
+def only_templates(raw: RawFeatures, chosen: Int[np.ndarray, " k"]) -> RawFeatures:
+    """The features with some templates alone, in the given order."""
+    templates = raw.templates
+    return dataclasses.replace(
+        raw,
+        templates=Templates(
+            aatype=templates.aatype[chosen],
+            positions=templates.positions[chosen],
+            atom_mask=templates.atom_mask[chosen],
+        ),
+    )
+
+
 def _confident(chain: ChainStructure, least: float) -> ChainStructure:
     """A predicted chain without the residues that the prediction is not sure of."""
     mask = chain.atom_mask * (chain.confidence >= least)[:, None]

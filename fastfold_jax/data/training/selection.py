@@ -55,8 +55,8 @@ class Filters:
         if self.max_resolution <= 0 or not 0 < self.max_residue_share <= 1 or self.min_length < 1:
             raise UserError(
                 f"max_resolution={self.max_resolution}, max_residue_share={self.max_residue_share}, "
-                f"min_length={self.min_length}: accepted are a resolution above 0 Å, a share above 0 and at most 1, and "
-                "a length from 1"
+                f"min_length={self.min_length}: accepted are a resolution above 0 Å, a share above 0 and at most 1, "
+                "and a length from 1"
             )
 
     def reason(self, entry: FileEntry, chain: ChainEntry) -> str | None:

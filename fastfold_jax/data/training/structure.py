@@ -157,7 +157,9 @@ def read_structure(path: Path) -> Structure:
     polymers = _polymers(parsed)
     if not polymers:
         raise StructureError(f"{path}: no polypeptide among its chains")
-    return Structure(file=str(path), polymers=polymers, assemblies=_assemblies(parsed, polymers), _model=parsed, **header)
+    return Structure(
+        file=str(path), polymers=polymers, assemblies=_assemblies(parsed, polymers), _model=parsed, **header
+    )
 
 
 def _parse_mmcif(text: bytes, path: Path) -> tuple[gemmi.Structure, dict]:
@@ -215,7 +217,7 @@ def _one_line(error: Exception) -> str:
 
 def _polymers(parsed: gemmi.Structure) -> dict[str, Polymer]:
     """Polypeptides of the first model by label. Where a file tells no sequence, it is that of the known residues."""
-    polymers = {}
+    polymers: dict[str, Polymer] = {}
     for entity in parsed.entities:
         if entity.entity_type != gemmi.EntityType.Polymer or entity.polymer_type not in _PEPTIDES:
             continue
@@ -232,7 +234,8 @@ def _polymers(parsed: gemmi.Structure) -> dict[str, Polymer]:
             polymers[label] = Polymer(
                 label=label, author=_author(parsed, label), entity=entity.name, residues=names, letters=letters
             )
-    return polymers
+    order = [span.subchain_id() for span in parsed[0].subchains()]
+    return {label: polymers[label] for label in order if label in polymers}
 
 
 def _author(parsed: gemmi.Structure, label: str) -> str:
