@@ -210,7 +210,7 @@ def test_a_chain_that_has_gone(dataset):
 
 def test_alignments_of_chains_are_paired(tmp_path):
     rng = np.random.default_rng(3)
-    letters = {"A": cif.random_letters(rng, 12), "B": cif.random_letters(rng, 14)}
+    letters = {"A": cif.random_letters(rng, 40), "B": cif.random_letters(rng, 45)}
     path = cif.write_dataset(tmp_path, {"1abc": letters}, rows=3)
     for name, value in letters.items():
         rows = [f"tr|A0A00{i}|A0A00{i}_S{i}/1-9 {cif.mutated(rng, value, 0.9)}" for i in range(5)]
@@ -218,5 +218,5 @@ def test_alignments_of_chains_are_paired(tmp_path):
         (tmp_path / "alignments" / f"1abc_{name}" / "uniprot_hits.sto").write_text(text)
     reader, records = opened(path, MULTIMER)
     raw = reader.read(records["1abc_A"]).raw
-    both = (raw.msa[:, :12] != GAP).any(axis=1) & (raw.msa[:, 12:] != GAP).any(axis=1)
+    both = (raw.msa[:, :40] != GAP).any(axis=1) & (raw.msa[:, 40:] != GAP).any(axis=1)
     assert both.sum() == 6 and len(both) == 6 + 3 + 3

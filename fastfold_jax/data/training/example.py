@@ -97,7 +97,10 @@ class Reader:
         if self.min_confidence is not None:
             chains = [_confident(chain, self.min_confidence) for chain in chains]
         if not any(chain.atom_mask[:, _ALPHA].any() for chain in chains):
-            raise StructureError(f"{structure.file}: no residue of {record.name} has a known Cα")
+            sure = (
+                "" if self.min_confidence is None else f" with a pLDDT (B-factor) of at least {self.min_confidence:g}"
+            )
+            raise StructureError(f"{structure.file}: no residue of {record.name} has a known Cα{sure}")
         return Example(
             raw=self._raw(record, chains),
             chains=tuple(chains),
