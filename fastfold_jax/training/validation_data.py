@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,7 +83,7 @@ class ValidationSet:
 
     def __len__(self) -> int:
         """How many batches there are."""
-        return -(-len(self._records) // self._batch_size)
+        return math.ceil(len(self._records) / self._batch_size)
 
     def __iter__(self) -> Iterator[tuple[tuple[str, ...], TrainingBatch]]:
         """The names of each batch's chains, and the batch."""

@@ -41,7 +41,7 @@ def structure(chains: Mapping[str, Sequence[str]], missing: Mapping[str, set[int
             for atom_name, offset in ATOMS.items():
                 if atom_name == "CB" and code == "GLY":
                     continue
-                residue.add_atom(atom(atom_name, np.array(offset) + (3.8 * number, 8.0 * row, 0.0)))
+                residue.add_atom(atom(atom_name, np.add(offset, (3.8 * number, 8.0 * row, 0.0))))
             chain.add_residue(residue)
         model.add_chain(chain)
         key = tuple(residues)

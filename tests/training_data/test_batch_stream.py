@@ -1,10 +1,8 @@
 """The stream of batches: resumable anywhere, the same with any number of processes, through grain and orbax."""
 
-import asyncio
 import json
 
 import cif
-import grain.python as grain
 import jax
 import numpy as np
 import pytest

@@ -45,7 +45,7 @@ def test_a_stretch_around_a_residue_holds_it(num_res, size, seed, data):
 def complex_(seed: int, lengths: list[int], apart: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Random walks, `apart` Å from each other, some residues unknown."""
     rng = np.random.default_rng(seed)
-    walks = [np.cumsum(rng.normal(size=(n, 3)) * 2.2, axis=0) + (0, apart * i, 0) for i, n in enumerate(lengths)]
+    walks = [np.add(np.cumsum(rng.normal(size=(n, 3)) * 2.2, axis=0), (0, apart * i, 0)) for i, n in enumerate(lengths)]
     alpha = np.concatenate(walks).astype(np.float32)
     return alpha, rng.random(len(alpha)) < 0.85, np.repeat(np.arange(1, len(lengths) + 1), lengths)
 

@@ -119,7 +119,7 @@ def test_nothing_usable_is_an_error_before_the_first_step(own_index, what, messa
 
 
 def test_nothing_left_by_filters_is_an_error(index):
-    with pytest.raises(UserError, match="no chain can be trained on.*4 released too late"):
+    with pytest.raises(UserError, match=r"no chain can be trained on.*4 released too late"):
         dataset(index, filters=Filters(released_before="2000-01-01"))
 
 

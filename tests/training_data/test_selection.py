@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fastfold_jax.config.presets import preset
 from fastfold_jax.data.draws import Draws
 from fastfold_jax.data.training.example import Reader
 from fastfold_jax.data.training.records import ChainEntry, FileEntry, Index, composition
 from fastfold_jax.data.training.selection import Filters, length_weight, select, weights
-from fastfold_jax.config.presets import preset
 from fastfold_jax.errors import UserError
 from fastfold_jax.training.dataset import RecordSet
 
