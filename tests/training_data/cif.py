@@ -79,9 +79,14 @@ def write(
     date: str | None = "2010-05-04",
     resolution: float | None = 2.0,
     method: str = "X-RAY DIFFRACTION",
+    canonical: str | None = None,
 ) -> Path:
     """Writes an mmCIF file that ends as those of the PDB do; gzipped if the name says so."""
     block = made.make_mmcif_document().sole_block()
+    if canonical:
+        block.find_mmcif_category("_entity_poly.").erase()
+        block.set_pairs("_entity_poly.", {"entity_id": "1", "type": "'polypeptide(L)'"}, raw=True)
+        block.set_pair("_entity_poly.pdbx_seq_one_letter_code_can", canonical)
     if date:
         block.set_pair("_pdbx_audit_revision_history.revision_date", date)
     if resolution:

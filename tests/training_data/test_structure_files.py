@@ -78,7 +78,11 @@ def test_missing_residues_keep_their_place(tmp_path):
 
 def test_modified_residues_derive_from_amino_acids(tmp_path):
     made = cif.structure({"A": ["MSE", "SEP", "TPO", "PTR", "CSO", "HYP", "ZZZ"]})
-    assert read_structure(cif.write(tmp_path / "m.cif", made)).chain("Ax").sequence == "MSTYCPX"
+    path = tmp_path / "m.cif"
+    assert read_structure(cif.write(path, made)).chain("Ax").sequence == "MSTYCPX"
+    # Rare ones are as the file itself says, unless one residue of its sequence stands for several.
+    assert read_structure(cif.write(path, made, canonical="MSTYCPK")).chain("Ax").sequence == "MSTYCPK"
+    assert read_structure(cif.write(path, made, canonical="MSTYCPTYG")).chain("Ax").sequence == "MSTYCPX"
 
 
 def test_of_alternative_places_the_fullest(tmp_path):
@@ -161,3 +165,28 @@ def test_a_chain_without_atoms(tmp_path):
     assert read.resolved("Ax") == 4
     with pytest.raises(StructureError, match="no atom with known coordinates"):
         read.chain("Bx")
+
+
+def test_structures_are_as_deepminds_code_reads_them(shared_data):
+    parsing = pytest.importorskip("alphafold.data.mmcif_parsing")
+    from alphafold.data.templates import _get_atom_positions
+
+    compared = 0
+    for path in sorted((shared_data / "mmcif").glob("*.cif")):
+        theirs = parsing.parse(file_id=path.stem, mmcif_string=path.read_text()).mmcif_object
+        read = read_structure(path)
+        assert read.release_date == theirs.header["release_date"]
+        assert (read.resolution or 0.0) == theirs.header["resolution"]
+        assert sorted(polymer.author for polymer in read.polymers.values()) == sorted(theirs.chain_to_seqres)
+        for label, polymer in read.polymers.items():
+            positions, mask = _get_atom_positions(theirs, polymer.author, max_ca_ca_distance=np.inf)
+            chain = read.chain(label)
+            # The packaged copy reads modified residues as X, DeepMind's own (and ours) as what they derive from.
+            sequence = theirs.chain_to_seqres[polymer.author]
+            assert len(sequence) == len(chain.sequence)
+            assert all(one == other or one == "X" for one, other in zip(sequence, chain.sequence, strict=True))
+            # The last column is the terminal oxygen, which belongs to no residue type.
+            np.testing.assert_array_equal(chain.atom_mask[:, :-1], mask[:, :-1])
+            np.testing.assert_array_equal(chain.positions[:, :-1], np.float32(positions)[:, :-1])
+            compared += 1
+    assert compared > 20
