@@ -6,7 +6,6 @@ import functools
 import gemmi
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.spatial import cKDTree
 
 from fastfold_jax.constants.atoms import ATOM14_NAMES, atom14_radii
 from fastfold_jax.constants.residues import RESTYPE_3_INDEX, UNKNOWN
@@ -161,6 +160,8 @@ def _cosine(first: Float[np.ndarray, "n 3"], second: Float[np.ndarray, "n 3"]) -
 
 def _clashes(atoms: Atoms) -> Bool[np.ndarray, "n 14"]:
     """Atoms that are too close to one of another residue; only near ones are compared, whatever the size."""
+    from scipy.spatial import cKDTree
+
     row, column = np.nonzero(atoms.mask)
     clashing = np.zeros(atoms.mask.shape, bool)
     if not len(row):
