@@ -5,10 +5,8 @@ import enum
 import hashlib
 import itertools
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 
-import jax
 import numpy as np
 from jaxtyping import Float64
 
@@ -16,10 +14,12 @@ from fastfold_jax.config.model import ModelConfig, MultimerConfig
 from fastfold_jax.data.batch import Features
 from fastfold_jax.data.draws import Draws
 from fastfold_jax.data.labels import Labels, TrainingBatch
-from fastfold_jax.data.training.augment import Augmentation, Maker
+from fastfold_jax.data.template_selection import Library
+from fastfold_jax.data.training.augment import Augmentation, Maker, row
 from fastfold_jax.data.training.example import Reader
-from fastfold_jax.data.training.records import read_index
-from fastfold_jax.data.training.selection import Filters, Record, select, weights
+from fastfold_jax.data.training.records import Index, read_index
+from fastfold_jax.data.training.selection import Filters, Record, iso_date, select, weights
+from fastfold_jax.data.training.templates import TemplateSource
 from fastfold_jax.errors import UserError
 
 _LOG = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ class _Stream(enum.IntEnum):
     CLAMPED = 1
     RECORD = 2
     EXAMPLE = 3
+    TEMPLATES = 4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,10 @@ class DataConfig:
         clamped_fraction: share of steps whose backbone loss is clamped.
         max_copies: chains of equal sequence in a complex, and the copies that labels have room for.
         max_chains: chains in a complex.
+        template_structures: directory of mmCIF files that templates come from, such as that of the index; needs lists
+            of hits (.hhr, or Stockholm of hmmsearch) among the alignments. None trains without templates.
+        max_template_date: no template was released later; nor on the day of the example's own release or later.
+        template_pool: templates are drawn from the best so many hits.
         workers: processes that make batches; 0 makes them in a thread.
         prefetch: batches that each of them makes ahead.
     """
@@ -65,6 +70,9 @@ class DataConfig:
     clamped_fraction: float = 0.9
     max_copies: int = 20
     max_chains: int = 20
+    template_structures: Path | None = None
+    max_template_date: str | None = None
+    template_pool: int = 20
     workers: int = 8
     prefetch: int = 2
 
@@ -72,9 +80,13 @@ class DataConfig:
         for name in ("distillation_fraction", "clamped_fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name}={getattr(self, name)}: accepted are numbers from 0 to 1")
-        for name, least in (("max_copies", 1), ("max_chains", 1), ("workers", 0), ("prefetch", 1)):
+        counts = (("max_copies", 1), ("max_chains", 1), ("template_pool", 1), ("workers", 0), ("prefetch", 1))
+        for name, least in counts:
             if getattr(self, name) < least:
                 raise UserError(f"{name}={getattr(self, name)}: accepted are numbers from {least}")
+        iso_date("max_template_date", self.max_template_date)
+        if self.template_structures is not None and not self.template_structures.is_dir():
+            raise UserError(f"template_structures={self.template_structures}: no such directory")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -169,30 +181,32 @@ class Dataset:
         Raises:
             UserError: a hundred records in a row could not be used.
         """
-        made, skipped = [], []
-        for slot in self._slots:
-            example, passed_over = self._example(step, slot)
-            made.append(example)
-            skipped += passed_over
-        return stack(made, self.num_recycles(step)), tuple(skipped)
+        features, labels = self.maker.blank(len(self._slots))
+        skipped: list[Skipped] = []
+        for place, slot in enumerate(self._slots):
+            skipped += self._fill((row(features, place), row(labels, place)), step, slot)
+        batch = TrainingBatch(features=features, labels=labels, num_recycles=np.int32(self.num_recycles(step)))
+        return batch, tuple(skipped)
 
-    def _example(self, step: int, slot: int) -> tuple[tuple[Features, Labels], list[Skipped]]:
-        """The example of one place in a step's batch."""
+    def _fill(self, out: tuple[Features, Labels], step: int, slot: int) -> list[Skipped]:
+        """Writes the example of one place in a step's batch; returns the records passed over for it."""
         skipped: list[Skipped] = []
         for attempt in range(_ATTEMPTS):
-            draws = Draws(self.seed, step, slot, attempt, _Stream.RECORD)
+            name = (self.seed, step, slot, attempt)
+            draws = Draws(*name, _Stream.RECORD)
             wants_distilled = draws.uniform(1)[0] < self.config.distillation_fraction
             records = self._sets[-1] if wants_distilled else self._sets[0]
             record = records.draw(draws)
             try:
-                made = self.maker.make(
-                    records.reader.read(record),
-                    (self.seed, step, slot, attempt, _Stream.EXAMPLE),
+                self.maker.fill(
+                    out,
+                    records.reader.read(record, Draws(*name, _Stream.TEMPLATES)),
+                    (*name, _Stream.EXAMPLE),
                     num_recycles=self.num_recycles(step),
                     clamped=self.clamped(step),
                     distillation=records.distillation,
                 )
-                return made, skipped
+                return skipped
             except Exception as error:  # one bad file of half a million must not end a run of weeks
                 skipped.append(Skipped(record=record.name, reason=describe(error)))
         raise UserError(
@@ -218,41 +232,48 @@ class Dataset:
 
 def _open(config: DataConfig, model: ModelConfig) -> tuple[RecordSet, ...]:
     """The set of experimental structures, and if there is one that of predictions."""
-    sets = [_record_set(config, model, config.index, config.filters, distillation=False)]
-    if config.distillation_index is not None and config.distillation_fraction > 0:
-        filters = config.distillation_filters
-        sets.append(_record_set(config, model, config.distillation_index, filters, distillation=True))
-    return tuple(sets)
-
-
-def _record_set(
-    config: DataConfig, model: ModelConfig, path: Path, filters: Filters, *, distillation: bool
-) -> RecordSet:
-    index = read_index(path)
-    records = select(index, filters, what=str(path))
+    index = read_index(config.index)
+    templates = None
+    if config.template_structures is not None and model.num_templates:
+        templates = TemplateSource(
+            library=Library(directory=config.template_structures),
+            dates={entry.name.lower(): entry.release_date for entry in index.files if entry.release_date},
+            most=model.num_templates,
+            pool=config.template_pool,
+            latest=config.max_template_date,
+        )
     reader = Reader(
         structures=index.structures,
         alignments=index.alignments,
         config=model,
-        min_confidence=config.min_confidence if distillation else None,
         max_copies=config.max_copies,
         max_chains=config.max_chains,
+        templates=templates,
     )
+    sets = [_record_set(index, config.filters, str(config.index), reader)]
+    if config.distillation_index is not None and config.distillation_fraction > 0:
+        index = read_index(config.distillation_index)
+        reader = dataclasses.replace(
+            reader,
+            structures=index.structures,
+            alignments=index.alignments,
+            min_confidence=config.min_confidence,
+        )
+        sets.append(_record_set(index, config.distillation_filters, str(config.distillation_index), reader))
+    return tuple(sets)
+
+
+def _record_set(index: Index, filters: Filters, name: str, reader: Reader) -> RecordSet:
+    records = select(index, filters, what=name)
     return RecordSet(
-        name=str(path),
+        name=name,
         records=records,
         cumulative=np.cumsum(weights(records)),
         reader=reader,
-        distillation=distillation,
+        distillation=reader.min_confidence is not None,
     )
 
 
 def describe(error: Exception) -> str:
     """An error in one line; one that no user can cause with its type."""
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-
-
-def stack(examples: Sequence[tuple[Features, Labels]], num_recycles: int) -> TrainingBatch:
-    """A batch of examples of equal shape."""
-    features, labels = jax.tree.map(lambda *leaves: np.stack(leaves), *examples)
-    return TrainingBatch(features=features, labels=labels, num_recycles=np.int32(num_recycles))

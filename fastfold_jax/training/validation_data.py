@@ -6,18 +6,17 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from fastfold_jax.config.model import ModelConfig, MultimerConfig
 from fastfold_jax.data.batch import Features
 from fastfold_jax.data.labels import Labels, TrainingBatch
-from fastfold_jax.data.training.augment import Augmentation, Maker
+from fastfold_jax.data.training.augment import Augmentation, Maker, row
 from fastfold_jax.data.training.example import Reader
 from fastfold_jax.data.training.records import read_index
 from fastfold_jax.data.training.selection import Filters, select
 from fastfold_jax.errors import UserError
-from fastfold_jax.training.dataset import describe, stack
+from fastfold_jax.training.dataset import describe
 
 _LOG = logging.getLogger(__name__)
 
@@ -88,32 +87,25 @@ class ValidationSet:
     def __iter__(self) -> Iterator[tuple[tuple[str, ...], TrainingBatch]]:
         """The names of each batch's chains, and the batch."""
         for start in range(0, len(self._records), self._batch_size):
-            made = [self._make(start + slot) for slot in self._slots]
-            blank = next((example for example in made if example), None) or self._blank()
+            features, labels = self._maker.blank(len(self._slots))
             names = tuple(
-                self._records[start + slot].name if example else ""
-                for slot, example in zip(self._slots, made, strict=True)
+                self._fill((row(features, place), row(labels, place)), start + slot)
+                for place, slot in enumerate(self._slots)
             )
-            examples = [example or jax.tree.map(np.zeros_like, blank) for example in made]
-            yield names, stack(examples, self._maker.config.num_recycles)
+            num_recycles = np.int32(self._maker.config.num_recycles)
+            yield names, TrainingBatch(features=features, labels=labels, num_recycles=num_recycles)
 
-    def _make(self, place: int) -> tuple[Features, Labels] | None:
-        """The example of a record; None if there is none or it cannot be used."""
+    def _fill(self, out: tuple[Features, Labels], place: int) -> str:
+        """Writes the example of a record and returns its name; "" if there is none or it cannot be used."""
         if place >= len(self._records):
-            return None
+            return ""
         record = self._records[place]
         try:
             example = self._reader.read(record)
-            return self._maker.make(example, (place,), num_recycles=self._maker.config.num_recycles, clamped=True)
+            self._maker.fill(out, example, (place,), num_recycles=self._maker.config.num_recycles, clamped=True)
         except Exception as error:  # the other chains are worth validating on
             if record.name not in self.skipped:
                 self.skipped[record.name] = describe(error)
                 _LOG.warning("skipped %s (%d so far): %s", record.name, len(self.skipped), self.skipped[record.name])
-            return None
-
-    def _blank(self) -> tuple[Features, Labels]:
-        """Any example at all, for its shape."""
-        for place in range(len(self._records)):
-            if example := self._make(place):
-                return example
-        raise UserError(f"nothing to validate on: none of {len(self._records)} chains can be used")
+            return ""
+        return record.name

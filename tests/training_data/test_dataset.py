@@ -178,5 +178,5 @@ def test_validation_passes_over_broken_chains(own_index, caplog):
     assert list(data.skipped) == ["1ccc_A"] and caplog.text.count("skipped 1ccc_A (1 so far)") == 1
     for path in (own_index.parent / "structures").iterdir():
         path.unlink()
-    with pytest.raises(UserError, match="nothing to validate on: none of 4 chains can be used"):
-        list(validation(own_index))
+    names = [name for names, _ in validation(own_index) for name in names]
+    assert names == [""] * 4

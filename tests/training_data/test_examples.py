@@ -9,7 +9,7 @@ import pytest
 from fastfold_jax.config.presets import preset
 from fastfold_jax.constants import ATOM37_INDEX, GAP, MASK, RESTYPES
 from fastfold_jax.data.textfile import InputError
-from fastfold_jax.data.training.augment import Augmentation, Maker
+from fastfold_jax.data.training.augment import Augmentation, Maker, row
 from fastfold_jax.data.training.example import Reader
 from fastfold_jax.data.training.records import read_index
 from fastfold_jax.data.training.selection import Filters, select
@@ -31,6 +31,13 @@ def dataset(tmp_path):
     rng = np.random.default_rng(2)
     a, b = cif.random_letters(rng, 30), cif.random_letters(rng, 21)
     return cif.write_dataset(tmp_path, {"1abc": {"A": a, "B": b, "C": a}})
+
+
+def make(maker, example, name, **options):
+    """One example alone."""
+    features, labels = maker.blank(1)
+    maker.fill((row(features, 0), row(labels, 0)), example, name, **options)
+    return row(features, 0), row(labels, 0)
 
 
 def check_labels(features, labels, num_recycles):
@@ -55,7 +62,7 @@ def test_a_chain(dataset, size, num_recycles):
     reader, records = opened(dataset, MONOMER)
     example = reader.read(records["1abc_A"])
     maker = Maker(config=MONOMER, augmentation=Augmentation(crop_size=size))
-    features, labels = maker.make(example, (1, 2), num_recycles=num_recycles, clamped=True)
+    features, labels = make(maker, example, (1, 2), num_recycles=num_recycles, clamped=True)
     assert features.msa_feat.shape == (3, 8, size, 49) and labels.atom_positions.shape == (1, size, 37, 3)
     check_labels(features, labels, num_recycles)
     kept = min(size, 30)
@@ -71,7 +78,7 @@ def test_names_of_streams_decide_everything(dataset):
     reader, records = opened(dataset, MONOMER)
     maker = Maker(config=MONOMER, augmentation=Augmentation(crop_size=16))
     example = reader.read(records["1abc_A"])
-    one, same, other = (maker.make(example, (seed, 0), num_recycles=1, clamped=True)[0].msa_feat for seed in (1, 1, 2))
+    one, same, other = (make(maker, example, (seed, 0), num_recycles=1, clamped=True)[0].msa_feat for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, same)
     assert (one != other).any()
     assert (one[-1] != one[-2]).any()  # passes are drawn anew
@@ -86,12 +93,12 @@ def test_a_real_chain(shared_data, tmp_path):
     example = reader.read(records["2q2k_A"])
     assert example.raw.num_rows > 10 and example.resolution == 3.0
     maker = Maker(config=MONOMER, augmentation=Augmentation(crop_size=64))
-    check_labels(*maker.make(example, (0,), num_recycles=2, clamped=False), 2)
+    check_labels(*make(maker, example, (0,), num_recycles=2, clamped=False), 2)
     # The whole assembly, two chains and their symmetry mates.
     multimer = dataclasses.replace(reader, config=MULTIMER).read(records["2q2k_A"])
     assert multimer.lengths == [70] * 4 and multimer.raw.sym_id.max() == 4
     maker = Maker(config=MULTIMER, augmentation=Augmentation(crop_size=96, spatial_fraction=1.0), copies=4)
-    features, labels = maker.make(multimer, (0,), num_recycles=1, clamped=True)
+    features, labels = make(maker, multimer, (0,), num_recycles=1, clamped=True)
     check_labels(features, labels, 1)
     assert len(np.unique(features.asym_id[-1])) > 1
 
@@ -102,7 +109,7 @@ def test_copies_of_a_chain_in_a_complex(dataset):
     assert example.lengths == [30, 21, 30]
     np.testing.assert_array_equal(np.unique(example.raw.asym_id), [1, 2, 3])
     maker = Maker(config=MULTIMER, augmentation=Augmentation(crop_size=60, spatial_fraction=0.0), copies=3)
-    features, labels = maker.make(example, (5,), num_recycles=1, clamped=True)
+    features, labels = make(maker, example, (5,), num_recycles=1, clamped=True)
     check_labels(features, labels, 1)
     last = {name: getattr(features, name)[-1] for name in ("asym_id", "entity_id", "sym_id", "residue_index")}
     rows = {1: 0.0, 2: 8.0, 3: 16.0}  # each chain's y
@@ -138,7 +145,7 @@ def test_predicted_structures_keep_what_is_sure(tmp_path):
     np.testing.assert_array_equal(example.chains[0].atom_mask[:, CA], np.arange(20) % 2)
     assert example.resolution == 0.0
     maker = Maker(config=MONOMER, augmentation=Augmentation(crop_size=32, distillation_rows=2, deleted_blocks=0))
-    features, _ = maker.make(example, (0,), num_recycles=0, clamped=True, distillation=True)
+    features, _ = make(maker, example, (0,), num_recycles=0, clamped=True, distillation=True)
     assert features.msa_mask[-1].any(axis=-1).sum() == 1  # the rows are copies, of which merging leaves one
 
 

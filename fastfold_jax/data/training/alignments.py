@@ -1,6 +1,7 @@
 """The alignments of a chain, from its directory in OpenProteinSet's layout or OpenFold's flat one."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from fastfold_jax.data.alignment import Alignment
 from fastfold_jax.data.job_chains import Chain, read_alignment
 from fastfold_jax.data.textfile import InputError
 
-_FOLDERS = ("", "a3m", "sto")  # OpenProteinSet sorts a chain's files by format, OpenFold does not
+_FOLDERS = ("", "a3m", "sto", "hhr")  # OpenProteinSet sorts a chain's files by format, OpenFold does not
 
 
 def read_chain(name: str, sequence: str, directory: Path | None) -> Chain:
@@ -28,7 +29,7 @@ def read_chain(name: str, sequence: str, directory: Path | None) -> Chain:
     chain = Chain(id=name, description=name, sequence=sequence)
     if directory is None:
         return chain
-    files = alignment_files(directory)
+    files = files_of(directory, layout.is_alignment)
     if not files:
         raise InputError(f"{directory}: no alignment (.a3m, .sto) of the chain {name}")
     alignments = [read_alignment(path) for path in files]
@@ -42,12 +43,12 @@ def read_chain(name: str, sequence: str, directory: Path | None) -> Chain:
     return dataclasses.replace(chain, alignments=tuple(own), paired=paired[0] if paired else None)
 
 
-def alignment_files(directory: Path) -> list[Path]:
-    """The alignments in a chain's directory, in natural order of their names."""
+def files_of(directory: Path, belongs: Callable[[Path], bool]) -> list[Path]:
+    """The files of a chain's directory that are of one kind, in natural order of their names."""
     found = []
     for folder in _FOLDERS:
         try:
-            found += [path for path in (directory / folder).iterdir() if path.is_file() and layout.is_alignment(path)]
+            found += [path for path in (directory / folder).iterdir() if path.is_file() and belongs(path)]
         except FileNotFoundError:
             if not folder:
                 raise InputError(f"{directory}: no such directory of alignments") from None
