@@ -141,7 +141,7 @@ class Reader:
         read = {}
         for sequence, name in directory.items():
             place = self.alignments / name if name and self.alignments else None
-            found = read_chain(record.name, sequence, place)
+            found = read_chain(record.name, sequence, place, pairing=len(directory) > 1)
             if place and self.templates:
                 of_chain = self.templates.of(
                     found, place, entry=record.structure, released=record.release_date, draws=draws
