@@ -55,7 +55,9 @@ class IndexConfig:
     out: Annotated[Path, tyro.conf.arg(metavar="FILE", help="The index to write, such as index.jsonl.")]
     alignments: Annotated[
         Path | None,
-        tyro.conf.arg(metavar="DIR", help="Alignments: a directory for each chain, named like 2q2k_A (author's chain)."),
+        tyro.conf.arg(
+            metavar="DIR", help="Alignments: a directory for each chain, named like 2q2k_A (author's chain)."
+        ),
     ] = None
     clusters: Annotated[
         Path | None,
@@ -70,7 +72,8 @@ class IndexConfig:
         ),
     ] = None
     workers: Annotated[
-        int, tyro.conf.arg(metavar="N", help="Processes that read structures.", help_behavior_hint="(default: one a core)")
+        int,
+        tyro.conf.arg(metavar="N", help="Processes that read structures.", help_behavior_hint="(default: one a core)"),
     ] = dataclasses.field(default_factory=lambda: os.cpu_count() or 1)
 
     def __post_init__(self) -> None:
@@ -95,13 +98,12 @@ def build_index(config: IndexConfig, *, progress: Callable[[int, int], None] | N
     duplicates = read_groups(config.duplicates) if config.duplicates else ()
     found = list(_stamps(config.structures))
     if not found:
-        raise UserError(f"{config.structures}: holds no structure; accepted are .cif and .pdb files, each also with .gz")
+        raise UserError(
+            f"{config.structures}: holds no structure; accepted are .cif and .pdb files, each also with .gz"
+        )
     entries = _read_all(config, found, progress)
-    if config.alignments:
-        names = (item.name for item in os.scandir(config.alignments) if item.is_dir())
-        entries = list(locate_alignments(entries, names, duplicates))
-    if clusters:
-        entries = list(assign(entries, clusters))
+    names = (item.name for item in os.scandir(config.alignments) if item.is_dir()) if config.alignments else ()
+    entries = list(assign(locate_alignments(entries, names, duplicates), clusters))
     if all(entry.error for entry in entries):
         raise UserError(f"{config.structures}: none of {len(entries)} files can be used, such as {entries[0].error}")
     _write(config, entries)
@@ -204,7 +206,11 @@ def summarise(index: Index) -> None:
     aligned = sum(chain.alignment is not None for chain in chains)
     clustered = len({chain.cluster for chain in chains} - {None})
     _LOG.info(
-        "%d files, %d chains, %d of them with alignments, %d clusters", len(index.files), len(chains), aligned, clustered
+        "%d files, %d chains, %d of them with alignments, %d clusters",
+        len(index.files),
+        len(chains),
+        aligned,
+        clustered,
     )
     broken = unusable(index.files)
     for reason in list(broken.values())[:_NAMED]:

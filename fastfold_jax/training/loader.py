@@ -1,9 +1,11 @@
 """The stream of batches: made ahead by several processes, resumable at any step."""
 
 import logging
+from collections.abc import Iterator
 from typing import Any
 
-import grain.python as grain
+import jax
+import numpy as np
 
 from fastfold_jax.data.labels import TrainingBatch
 from fastfold_jax.errors import UserError
@@ -33,11 +35,12 @@ class _Steps:
         return batch, tuple((record.record, record.reason) for record in skipped)
 
 
-class BatchIterator(grain.DatasetIterator):
+class BatchIterator(Iterator[TrainingBatch]):
     """Yields the batches of step 0, 1, ..., made ahead by `DataConfig.workers` processes.
 
-    Its state is the number of the next step, which `orbax` saves as JSON (grain's checkpoint handler, or as any other
-    dict). It depends neither on the number of workers nor on that of hosts. Close it when done: it ends the processes.
+    Its state is the number of the next step, a small dict that a checkpoint holds as JSON. It depends neither on the
+    number of workers nor on that of hosts: what was made ahead is not saved but made again. Close the iterator, or use
+    it as a context manager: that ends the processes.
 
     Args:
         dataset: this process's part of the data.
@@ -48,16 +51,23 @@ class BatchIterator(grain.DatasetIterator):
     """
 
     def __init__(self, dataset: Dataset, *, step: int = 0):
-        super().__init__()
         self._dataset = dataset
         self._step = step
         self._stream: Any = None
         self.skipped: dict[str, str] = {}
 
+    def __enter__(self) -> "BatchIterator":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
     def __next__(self) -> TrainingBatch:
         if self._stream is None:
-            self._stream = iter(self._pipeline())
+            self._stream = iter(_pipeline(self._dataset, self._step))
         batch, skipped = next(self._stream)
+        if self._dataset.config.workers:
+            batch = jax.tree.map(np.array, batch)  # out of the memory shared with the worker, which ends with it
         self._step += 1
         for record, reason in skipped:
             self._report(Skipped(record=record, reason=reason))
@@ -87,7 +97,6 @@ class BatchIterator(grain.DatasetIterator):
         if state.get("records") != self._dataset.fingerprint:
             _LOG.warning("the training data or their filters are not those that the run was begun with")
         self.close()
-        self._closed = False
         self._step = step
 
     def close(self) -> None:
@@ -95,19 +104,25 @@ class BatchIterator(grain.DatasetIterator):
         if self._stream is not None:
             self._stream.close()
             self._stream = None
-        super().close()
-
-    def _pipeline(self) -> grain.IterDataset:
-        config = self._dataset.config
-        options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=config.prefetch)
-        steps = grain.MapDataset.source(_Steps(self._dataset, self._step)).to_iter_dataset(options)
-        if not config.workers:
-            return steps
-        return steps.mp_prefetch(
-            grain.MultiprocessingOptions(num_workers=config.workers, per_worker_buffer_size=config.prefetch)
-        )
 
     def _report(self, skipped: Skipped) -> None:
         if skipped.record not in self.skipped:
             self.skipped[skipped.record] = skipped.reason
             _LOG.warning("skipped %s (%d so far): %s", skipped.record, len(self.skipped), skipped.reason)
+
+
+def _pipeline(dataset: Dataset, first: int) -> Any:
+    """The batches from a step on, as grain's data set."""
+    import grain
+    from absl import flags
+
+    config = dataset.config
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=config.prefetch)
+    steps = grain.MapDataset.source(_Steps(dataset, first)).to_iter_dataset(options)
+    if not config.workers:
+        return steps
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # grain reads flags of its own, and we have no command line for them
+    return steps.mp_prefetch(
+        grain.MultiprocessingOptions(num_workers=config.workers, per_worker_buffer_size=config.prefetch)
+    )

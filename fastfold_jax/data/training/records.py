@@ -166,7 +166,9 @@ def read_index(path: Path, *, structures: Path | None = None, alignments: Path |
     except ValueError:
         header = {}
     if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise IndexFileError(f"{path}: not an index of training structures; `python -m fastfold_jax.training.index` makes one")
+        raise IndexFileError(
+            f"{path}: not an index of training structures; `python -m fastfold_jax.training.index` makes one"
+        )
     entries = []
     for number, text in lines:
         try:
