@@ -36,10 +36,10 @@ _MULTIMER_V3 = tuple(
 
 _DEMO = MonomerConfig(
     name="demo",
-    num_msa=4,
+    num_msa=1,
     num_extra_msa=0,
     num_recycles=1,
-    evoformer_blocks=3,
+    evoformer_blocks=2,
     extra_msa_blocks=0,
     structure_layers=4,
     c_m=64,

@@ -60,6 +60,7 @@ class Stage:
       crop_size: Residues of an example.
       batch_size: Examples of a step on all devices together.
       steps: Of the whole stage.
+      dropout: Whether there is any.
     """
 
     name: str
@@ -69,11 +70,58 @@ class Stage:
     crop_size: int
     batch_size: int = 128
     steps: int
+    dropout: bool = True
 
 
 _FINE_TUNING = OptimizerConfig(learning_rate=5e-4, warmup_steps=0, decay_after=None)
 
 _STAGES = (
+    Stage(
+        name="initial",
+        model=preset("model_1", num_msa=128, num_extra_msa=1024),
+        loss=losses.INITIAL,
+        optimizer=OptimizerConfig(),
+        crop_size=256,
+        steps=78_125,  # 10 million samples
+    ),
+    Stage(
+        name="fine-tuning",
+        model=preset("model_1"),
+        loss=losses.FINE_TUNING,
+        optimizer=_FINE_TUNING,
+        crop_size=384,
+        steps=11_719,  # 1.5 million samples
+    ),
+    Stage(
+        name="ptm",
+        model=preset("model_1_ptm"),
+        loss=losses.PTM,
+        optimizer=_FINE_TUNING,
+        crop_size=384,
+        steps=11_719,
+    ),
+    Stage(
+        name="multimer",
+        model=preset("model_1_multimer_v3", num_recycles=3),
+        loss=losses.MULTIMER,
+        optimizer=OptimizerConfig(),
+        crop_size=640,
+        steps=78_125,
+    ),
+    Stage(
+        name="demo",
+        model=preset("demo"),
+        # Chains that begin as a knot break every rule of stereochemistry: its full weight would drown the structure.
+        loss=dataclasses.replace(losses.PTM, violation=0.02),
+        optimizer=OptimizerConfig(warmup_steps=50, decay_after=None, ema_decay=0.99),
+        crop_size=48,
+        batch_size=1,
+        steps=3_000,
+        dropout=False,  # it is to memorise
+    ),
+)
+
+STAGES = (
     Stage(
         name="initial",
         model=preset("model_1", num_msa=128, num_extra_msa=1024),

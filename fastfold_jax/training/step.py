@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -18,8 +19,10 @@ from jaxtyping import Array, PRNGKeyArray
 
 from fastfold_jax.config.execution import Execution
 from fastfold_jax.config.training import Stage
+from fastfold_jax.constants.atoms import ATOM37_INDEX
 from fastfold_jax.data.batch import Features
 from fastfold_jax.data.labels import Labels, TrainingBatch
+from fastfold_jax.losses.permutation import match_copies
 from fastfold_jax.losses.total import LossReport, total_loss
 from fastfold_jax.model.alphafold import Apply, init_state, make_apply
 from fastfold_jax.model.distributed import check_splits, feature_specs, for_mesh, on_mesh, prev_specs
@@ -101,7 +104,8 @@ def make_step(
         average = moving_average(state.average, parameters, stage.optimizer.ema_decay)
         keep = lambda new, old: jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)  # noqa: E731
         skip = 1 - finite.astype(jnp.int32)
-        metrics |= {"learning_rate": rate(state.optimizer[-1].count), "skipped": skip}
+        in_a_row = (state.skipped_in_a_row + 1) * skip
+        metrics |= {"learning_rate": rate(state.optimizer[-1].count), "skipped": skip, "skipped_in_a_row": in_a_row}
         state = TrainState(
             parameters=keep(parameters, state.parameters),
             average=keep(average, state.average),
@@ -109,12 +113,27 @@ def make_step(
             step=state.step + 1,
             key=state.key,
             skipped=state.skipped + skip,
-            skipped_in_a_row=(state.skipped_in_a_row + 1) * skip,
+            skipped_in_a_row=in_a_row,
         )
         return state, metrics
 
-    whole = NamedSharding(mesh, PartitionSpec())
-    return jax.jit(step, donate_argnums=0, out_shardings=(whole, whole))
+    return jax.jit(step, donate_argnums=0, out_shardings=(whole(mesh), whole(mesh)))
+
+
+def whole(mesh: Mesh) -> NamedSharding:
+    """How the state lies on the mesh: all of it on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def put_batch(batch: TrainingBatch, mesh: Mesh) -> TrainingBatch:
+    """This process's examples as its part of the whole batch, each on the devices that work on it."""
+    split = NamedSharding(mesh, _EXAMPLES)
+    put = lambda sharding: lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf))  # noqa: E731
+    return TrainingBatch(
+        features=jax.tree.map(put(split), batch.features),
+        labels=jax.tree.map(put(split), batch.labels),
+        num_recycles=put(whole(mesh))(batch.num_recycles),
+    )
 
 
 def make_gradients(
@@ -199,7 +218,7 @@ def _recycle(stage: Stage, execution: Execution, mesh: Mesh, transform: Callable
 
         def one_pass(index: Array, prev: Prev) -> Prev:
             of_pass = jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, index, keepdims=False), features)
-            return apply(parameters, of_pass, prev, jax.random.fold_in(key, index))[1]
+            return apply(parameters, of_pass, prev, jax.random.fold_in(key, index) if stage.dropout else None)[1]
 
         return _many(lax.fori_loop(most - number, most, one_pass, prev) if most else prev)
 
@@ -220,7 +239,7 @@ def _losses(stage: Stage, execution: Execution, mesh: Mesh, transform: Callable[
 
     def report(parameters: Any, features: Features, prev: Prev, labels: Labels, keys: PRNGKeyArray) -> LossReport:
         features, labels = _one(features), _one(labels)
-        key = jax.random.fold_in(keys[0], stage.model.num_recycles)
+        key = jax.random.fold_in(keys[0], stage.model.num_recycles) if stage.dropout else None
         outputs, _ = apply(_one(parameters), features, _one(prev), key)
         found = total_loss(outputs, features, labels, stage.loss, axis=execution.axis, msa_sharded=msa_sharded)
         # As if each example's loss were a sum over residues that grows like their square root (supplement, 1.11.3).
@@ -233,3 +252,52 @@ def _losses(stage: Stage, execution: Execution, mesh: Mesh, transform: Callable[
         in_specs=(_EXAMPLES, _batched(feature_specs(stage.model)), _batched(prev_specs()), _EXAMPLES, _EXAMPLES),
         out_specs=_EXAMPLES,
     )
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Compared:
+    """Cα atoms of a batch's predictions and of the true structures, chains of equal sequence matched.
+
+    Attributes:
+      predicted, true: [B, N, 3] Å.
+      mask: [B, N], 1 where the true atom is known.
+      plddt: [B] mean predicted lDDT, 0 to 100.
+    """
+
+    predicted: Any
+    true: Any
+    mask: Any
+    plddt: Any
+
+
+def make_prediction(stage: Stage, execution: Execution, mesh: Mesh) -> Callable[[Any, TrainingBatch], Compared]:
+    """`(parameters, batch) -> Compared`, compiled: all passes, no dropout; one example for each row of the mesh."""
+    quiet = dataclasses.replace(stage, dropout=False)
+    recycle = _recycle(quiet, execution, mesh, lambda apply: apply)
+    run = dataclasses.replace(for_mesh(execution, mesh), outputs="compact")
+    apply = make_apply(stage.model, run)
+
+    def last(parameters: Any, features: Features, prev: Prev, labels: Labels) -> Compared:
+        features, labels = _one(features), _one(labels)
+        outputs, _ = apply(_one(parameters), features, _one(prev))
+        predicted = outputs.atom_positions[:, ATOM37_INDEX["CA"]]
+        positions, mask = match_copies(features, labels, predicted)
+        true, known = positions[:, ATOM37_INDEX["CA"]], mask[:, ATOM37_INDEX["CA"]]
+        return _many(Compared(predicted=predicted, true=true, mask=known, plddt=outputs.mean_plddt))
+
+    compare = on_mesh(
+        last,
+        mesh,
+        in_specs=(_EXAMPLES, _batched(feature_specs(stage.model)), _batched(prev_specs()), _EXAMPLES),
+        out_specs=_EXAMPLES,
+    )
+
+    def predict(parameters: Any, batch: TrainingBatch) -> Compared:
+        rows = mesh.shape[DATA]
+        stacked = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (rows, *leaf.shape)), parameters)
+        keys = jax.random.split(jax.random.key(0), rows)
+        prev = recycle(stacked, batch.features, batch.num_recycles, keys)
+        return compare(stacked, jax.tree.map(lambda leaf: leaf[:, -1], batch.features), prev, batch.labels)
+
+    return jax.jit(predict)
