@@ -76,9 +76,9 @@ def _search_local(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-        for group, run in zip(groups, runs, strict=True):
-            for sequence, text in zip(sequences, run.result(), strict=True):
-                found[sequence].append(parse_a3m(text, file=str(group[0].path), source=group[0].source))
+        for run in runs:
+            for sequence, alignment in zip(sequences, run.result(), strict=True):
+                found[sequence].append(alignment)
     if pairing and not any(group[0].source == "uniprot" for group in groups):
         for rows in found.values():
             rows.extend([dataclasses.replace(a, source="uniprot") for a in rows if a.source == "uniref90"][:1])
@@ -126,16 +126,30 @@ class _Searcher:
             self._method = {"program": program.version(), "options": program.settings()}
             self._run = lambda sequences: program.search(sequences, paths, options.threads, report)
 
-    def search(self, sequences: Sequence[str], cache: Cache) -> list[bytes]:
-        """An A3M of each sequence, from the cache or searched for and kept."""
+    def search(self, sequences: Sequence[str], cache: Cache) -> list[Alignment]:
+        """The alignment of each sequence, from the cache or searched for and kept."""
         prints = [database.fingerprint() for database in self._databases]
         keys = [Cache.key(form=1, **self._method, databases=prints, sequence=sequence) for sequence in sequences]
-        texts = {key: text for key in keys if (text := cache.get(key)) is not None}
-        missing = {key: sequence for key, sequence in zip(keys, sequences, strict=True) if key not in texts}
+        found: dict[str, Alignment] = {}
+        for key, sequence in zip(keys, sequences, strict=True):
+            if (text := cache.get(key)) is not None:
+                found[key] = self._parsed(text, sequence)
+        missing = {key: sequence for key, sequence in zip(keys, sequences, strict=True) if key not in found}
         if missing:
-            for key, text in zip(missing, self._run(list(missing.values())), strict=True):
+            for (key, sequence), text in zip(missing.items(), self._run(list(missing.values())), strict=True):
+                found[key] = self._parsed(text, sequence)
                 cache.put(key, text)
-                texts[key] = text
         else:
-            logger.info("%s: found before, and kept", ", ".join(database.name for database in self._databases))
-        return [texts[key] for key in keys]
+            logger.info("%s: found before, and kept", self._name)
+        return [found[key] for key in keys]
+
+    @property
+    def _name(self) -> str:
+        return ", ".join(database.name for database in self._databases)
+
+    def _parsed(self, text: bytes, sequence: str) -> Alignment:
+        place = f"the result of searching {self._name}"
+        alignment = parse_a3m(text, file=place, source=self._databases[0].source)
+        if alignment.query != sequence:
+            raise UserError(f"{place}: its first row is not the query")
+        return alignment

@@ -23,7 +23,7 @@ from fastfold_jax.errors import UserError
 from fastfold_jax.search import server_archive
 from fastfold_jax.search.cache import Cache
 from fastfold_jax.search.config import SearchOptions
-from fastfold_jax.search.http import Http, TemporaryFailure
+from fastfold_jax.search.http import Http, Refused, TemporaryFailure
 from fastfold_jax.search.report import Report
 
 logger = logging.getLogger(__name__)
@@ -206,7 +206,7 @@ class Server:
                 logger.info("%s: does not know ticket %s any more; asking anew", self.address, ticket)
                 self.cache.drop(key)
                 continue
-            except UserError:
+            except Refused:  # when patience ends, though, the next run goes on with this ticket
                 self.cache.drop(key)
                 raise
             report(stage, 100, 100)
@@ -233,11 +233,11 @@ class Server:
             raise _NotYet(f"the server's search is {status.lower()}")
         self._check(status)
         if status != "COMPLETE":
-            raise UserError(f"{self.address}: answered with the status {shown(str(status))}, which is not known here")
+            raise Refused(f"{self.address}: answered with the status {shown(str(status))}, which is not known here")
 
     def _check(self, status: Any) -> None:
         if status == "ERROR":
-            raise UserError(f"{self.address}: the server failed at this search; check the sequences, or try later")
+            raise Refused(f"{self.address}: the server failed at this search; check the sequences, or try later")
         if status == "MAINTENANCE":
             raise UserError(f"{self.address}: the server is under maintenance; try later, or search with --msa local")
 
