@@ -11,8 +11,25 @@ import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
+
+from fastfold_jax.search.server import Pace, Server
+
 A3M = "uniref.a3m"
 ENVIRONMENTAL = "bfd.mgnify30.metaeuk30.smag30.a3m"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Waits that tests can bear."""
+    of = Server.of.__func__
+
+    def patient(cls, options, cache):
+        made = of(cls, options, cache)
+        pace = Pace(first=0.002, longest=0.01, patience=made.pace.patience)
+        return dataclasses.replace(made, pace=pace, http=dataclasses.replace(made.http, timeout=2))
+
+    monkeypatch.setattr(Server, "of", classmethod(patient))
 
 
 def tar(files: dict[str, bytes]) -> bytes:

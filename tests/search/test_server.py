@@ -1,6 +1,5 @@
 """The MSA server's client against a local server: the protocol, trouble of all kinds, resuming, and hostile answers."""
 
-import dataclasses
 import itertools
 import json
 
@@ -8,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from replay import A3M, Replay, serving, tar
+from replay import A3M, Replay, quick, serving, tar
 from targets import job_of
 
 from fastfold_jax.config.presets import preset
@@ -23,21 +22,10 @@ from fastfold_jax.search.cache import Cache
 from fastfold_jax.search.config import SearchOptions
 from fastfold_jax.search.server import Pace, Server
 
+__all__ = ["quick"]
+
 FIRST = Record(description="first", sequence="MKVLAAGIVRKWTTD")
 SECOND = Record(description="second", sequence="GGSTTKWPLLE")
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """Waits that tests can bear."""
-    of = Server.of.__func__
-
-    def patient(cls, options, cache):
-        made = of(cls, options, cache)
-        pace = Pace(first=0.002, longest=0.01, patience=made.pace.patience)
-        return dataclasses.replace(made, pace=pace, http=dataclasses.replace(made.http, timeout=2))
-
-    monkeypatch.setattr(Server, "of", classmethod(patient))
 
 
 @pytest.fixture
