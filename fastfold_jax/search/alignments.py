@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
@@ -16,6 +17,7 @@ from fastfold_jax.search.databases import Database, find_databases
 from fastfold_jax.search.hhsuite import HHblits
 from fastfold_jax.search.hmmer import Workers, jackhmmer_options, pyhmmer_version, search_alignments
 from fastfold_jax.search.mmseqs import MMseqs
+from fastfold_jax.search.programs import Program
 from fastfold_jax.search.report import Report, silent
 from fastfold_jax.search.server import Server
 
@@ -67,13 +69,15 @@ def _search_local(
     groups = _groups(find_databases(options.databases), pairing=pairing)
     found: dict[str, list[Alignment]] = {sequence: [] for sequence in sequences}
     with ThreadPoolExecutor(options.threads) as pool, ThreadPoolExecutor(len(groups)) as runners:
-        searchers = [_Searcher(group, options, pool, report) for group in groups]
+        workers = Workers(pool=pool, threads=options.threads, stop=threading.Event())
+        searchers = [_Searcher(group, options, workers, report) for group in groups]
         runs = [runners.submit(searcher.search, sequences, cache) for searcher in searchers]
         try:
             done, _ = wait(runs, return_when=FIRST_EXCEPTION)
             for run in done:
                 run.result()  # raises what ended the others' wait
         except BaseException:
+            workers.stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
         for run in runs:
@@ -108,21 +112,21 @@ class _Searcher:
       UserError: if that program is missing.
     """
 
-    def __init__(
-        self, databases: tuple[Database, ...], options: SearchOptions, pool: ThreadPoolExecutor, report: Report
-    ):
+    def __init__(self, databases: tuple[Database, ...], options: SearchOptions, workers: Workers, report: Report):
         self._databases = databases
-        self._report = report
         paths = [database.path for database in databases]
         if databases[0].kind == "fasta":
             thresholds = jackhmmer_options(options.max_evalue)
             self._method = {"program": f"pyhmmer {pyhmmer_version()}", "options": repr(thresholds)}
-            workers = Workers(pool=pool, threads=options.threads)
             self._run: Callable[[Sequence[str]], list[bytes]] = lambda sequences: search_alignments(
                 sequences, paths[0], options=thresholds, workers=workers, report=report
             )
         else:
-            program = HHblits(options.hhblits) if databases[0].kind == "hhsuite" else MMseqs(options.mmseqs)
+            program: Program
+            if databases[0].kind == "hhsuite":
+                program = HHblits(options.hhblits, workers.stop)
+            else:
+                program = MMseqs(options.mmseqs, workers.stop)
             self._method = {"program": program.version(), "options": program.settings()}
             self._run = lambda sequences: program.search(sequences, paths, options.threads, report)
 

@@ -2,6 +2,8 @@
 
 import os
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -156,8 +158,18 @@ def test_programs_on_the_path(stand_in, monkeypatch, tmp_path):
     stand_in("hhblits", HHBLITS)
     stand_in("mmseqs", MMSEQS)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
-    assert HHblits("hhblits").version().startswith("hhblits ")
-    assert MMseqs("mmseqs").version() == "mmseqs 15-6f452"
+    assert HHblits("hhblits", threading.Event()).version().startswith("hhblits ")
+    assert MMseqs("mmseqs", threading.Event()).version() == "mmseqs 15-6f452"
     (tmp_path / "text").write_text("no program")
     with pytest.raises(UserError, match="no such program"):
-        HHblits(str(tmp_path / "text"))
+        HHblits(str(tmp_path / "text"), threading.Event())
+
+
+def test_an_error_elsewhere_ends_a_program(stand_in, tmp_path):
+    folder = database(tmp_path / "db", "bfd_a3m.ffdata")
+    (folder / "broken.fasta").write_text("no FASTA")
+    slow = stand_in("hhblits", "import time; time.sleep(60)")
+    start = time.monotonic()
+    with pytest.raises(UserError, match=r"broken\.fasta"):
+        complete(job_of(QUERIES[0]), SearchOptions(databases=(folder,), no_search_cache=True, hhblits=slow))
+    assert time.monotonic() - start < 10

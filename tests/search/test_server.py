@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import time
 
 import numpy as np
 import pytest
@@ -161,6 +162,16 @@ def test_a_ticket_that_failed_is_not_kept(replay, tmp_path):
         complete(job_of(FIRST), options_for(replay, tmp_path))
     complete(job_of(FIRST), options_for(replay, tmp_path))
     assert counts(replay) == 2
+
+
+def test_a_failure_of_one_ticket_ends_the_wait_for_the_other(replay, tmp_path):
+    replay.waits = 10**9
+    replay.trouble = lambda method, path: (404, {}, b"") if path == "/ticket/pair" else None
+    with pytest.raises(UserError, match="answered 404"):
+        complete(job_of(FIRST, SECOND), options_for(replay, tmp_path))
+    seen = len(replay.requests)
+    time.sleep(0.2)
+    assert len(replay.requests) <= seen + 1
 
 
 def test_no_server(tmp_path):
