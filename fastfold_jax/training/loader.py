@@ -1,5 +1,7 @@
 """The stream of batches: made ahead by several processes, resumable at any step."""
 
+import dataclasses
+import functools
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +19,10 @@ _MANY_STEPS = 1 << 40
 """A data set has no end; grain wants to know where it is."""
 
 
+_Element = tuple[TrainingBatch, tuple[tuple[str, str], ...]]
+"""A batch, and record and reason of what was passed over for it."""
+
+
 class _Steps:
     """The data set as a source of grain, whose records are whole batches.
 
@@ -30,9 +36,31 @@ class _Steps:
     def __len__(self) -> int:
         return _MANY_STEPS
 
-    def __getitem__(self, index: int) -> tuple[TrainingBatch, tuple[tuple[str, str], ...]]:
+    def __getitem__(self, index: int) -> _Element:
         batch, skipped = self._dataset.batch(self._first + int(index))
+        if self._dataset.config.workers:
+            batch = _without_unused_passes(batch)
         return batch, tuple((record.record, record.reason) for record in skipped)
+
+
+def _without_unused_passes(batch: TrainingBatch) -> TrainingBatch:
+    """The batch with the features of those passes alone that its step makes: less to hand over between processes."""
+    made = batch.num_recycles + 1
+    return dataclasses.replace(batch, features=jax.tree.map(lambda leaf: leaf[:, -made:], batch.features))
+
+
+def _received(element: _Element, passes: int) -> _Element:
+    """What a worker made, with zeros for all other passes; no longer in the memory shared with it, which ends with it."""
+    batch, skipped = element
+
+    def whole(leaf: np.ndarray) -> np.ndarray:
+        out = np.zeros((leaf.shape[0], passes, *leaf.shape[2:]), leaf.dtype)
+        out[:, -leaf.shape[1] :] = leaf
+        return out
+
+    features = jax.tree.map(whole, batch.features)
+    labels = jax.tree.map(np.array, batch.labels)
+    return TrainingBatch(features=features, labels=labels, num_recycles=np.int32(batch.num_recycles)), skipped
 
 
 class BatchIterator(Iterator[TrainingBatch]):
@@ -66,8 +94,6 @@ class BatchIterator(Iterator[TrainingBatch]):
         if self._stream is None:
             self._stream = iter(_pipeline(self._dataset, self._step))
         batch, skipped = next(self._stream)
-        if self._dataset.config.workers:
-            batch = jax.tree.map(np.array, batch)  # out of the memory shared with the worker, which ends with it
         self._step += 1
         for record, reason in skipped:
             self._report(Skipped(record=record, reason=reason))
@@ -123,6 +149,8 @@ def _pipeline(dataset: Dataset, first: int) -> Any:
         return steps
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # grain reads flags of its own, and we have no command line for them
-    return steps.mp_prefetch(
+    made = steps.mp_prefetch(
         grain.MultiprocessingOptions(num_workers=config.workers, per_worker_buffer_size=config.prefetch)
-    )
+    ).map(functools.partial(_received, passes=dataset.maker.config.num_recycles + 1))
+    # A thread of this process receives the next batch while the caller is busy with the last.
+    return grain.experimental.ThreadPrefetchIterDataset(made, prefetch_buffer_size=1)

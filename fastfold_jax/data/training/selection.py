@@ -124,16 +124,16 @@ def select(index: Index, filters: Filters, *, what: str) -> tuple[Record, ...]:
     for entry in index.files:
         if entry.error:
             failed["unreadable file"] += 1
+        structure = entry.name
         alignments = {chain.label: chain.alignment for chain in entry.chains if chain.alignment}
         for chain in entry.chains:
             why = filters.reason(entry, chain)
             if why is None:
-                name = f"{entry.name}_{chain.author}"
                 passed.append(
                     Record(
-                        name=name,
+                        name=f"{structure}_{chain.author}",
                         file=entry.file,
-                        structure=entry.name,
+                        structure=structure,
                         label=chain.label,
                         length=chain.length,
                         release_date=entry.release_date,
