@@ -7,6 +7,7 @@ import itertools
 import logging
 from pathlib import Path
 
+import jax
 import numpy as np
 from jaxtyping import Float64
 
@@ -158,6 +159,11 @@ class Dataset:
         self._sets = _open(config, model)
         for records in self._sets:
             self._require_usable(records)
+
+    @property
+    def batch_bytes(self) -> int:
+        """Size of this process's part of a batch."""
+        return sum(leaf.nbytes for leaf in jax.tree.leaves(self.maker.blank(len(self._slots))))
 
     @property
     def fingerprint(self) -> str:

@@ -3,7 +3,9 @@
 import dataclasses
 import functools
 import logging
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,6 +16,8 @@ from fastfold_jax.errors import UserError
 from fastfold_jax.training.dataset import Dataset, Skipped
 
 _LOG = logging.getLogger(__name__)
+
+_SHARED_MEMORY = Path("/dev/shm")
 
 _MANY_STEPS = 1 << 40
 """A data set has no end; grain wants to know where it is."""
@@ -50,7 +54,7 @@ def _without_unused_passes(batch: TrainingBatch) -> TrainingBatch:
 
 
 def _received(element: _Element, passes: int) -> _Element:
-    """What a worker made, with zeros for all other passes; no longer in the memory shared with it, which ends with it."""
+    """What a worker made, in memory of our own (that shared with it ends with it), with zeros for all other passes."""
     batch, skipped = element
 
     def whole(leaf: np.ndarray) -> np.ndarray:
@@ -147,6 +151,7 @@ def _pipeline(dataset: Dataset, first: int) -> Any:
     steps = grain.MapDataset.source(_Steps(dataset, first)).to_iter_dataset(options)
     if not config.workers:
         return steps
+    _check_shared_memory(dataset)
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # grain reads flags of its own, and we have no command line for them
     made = steps.mp_prefetch(
@@ -154,3 +159,21 @@ def _pipeline(dataset: Dataset, first: int) -> Any:
     ).map(functools.partial(_received, passes=dataset.maker.config.num_recycles + 1))
     # A thread of this process receives the next batch while the caller is busy with the last.
     return grain.experimental.ThreadPrefetchIterDataset(made, prefetch_buffer_size=1)
+
+
+def _check_shared_memory(dataset: Dataset) -> None:
+    """Warns if workers may run out of the memory that they hand batches over in, which ends them with a bus error."""
+    if not _SHARED_MEMORY.is_dir():
+        return
+    config = dataset.config
+    needed = dataset.batch_bytes * config.workers * (config.prefetch + 1)
+    free = shutil.disk_usage(_SHARED_MEMORY).free
+    if free < needed:
+        _LOG.warning(
+            "%s has %.1f GB free, but batches made ahead by %d workers may need %.1f GB: workers that find it full end "
+            "with a bus error. Use fewer workers, or give the container more (docker run --shm-size)",
+            _SHARED_MEMORY,
+            free / 1e9,
+            config.workers,
+            needed / 1e9,
+        )

@@ -1,6 +1,7 @@
 """The stream of batches: resumable anywhere, the same with any number of processes, through grain and orbax."""
 
 import json
+from types import SimpleNamespace
 
 import cif
 import jax
@@ -11,6 +12,7 @@ import pytest
 from fastfold_jax.config.presets import preset
 from fastfold_jax.data.training.augment import Augmentation
 from fastfold_jax.errors import UserError
+from fastfold_jax.training import loader
 from fastfold_jax.training.dataset import DataConfig, Dataset
 from fastfold_jax.training.loader import BatchIterator
 
@@ -77,6 +79,17 @@ def test_skipped_records_of_processes_are_named_once(index, caplog):
     stream.close()
     assert list(stream.skipped) == ["1aa1_A"] and "no atoms" in stream.skipped["1aa1_A"]
     assert caplog.text.count("skipped 1aa1_A (1 so far): ") == 1
+
+
+def test_too_little_shared_memory_is_told_beforehand(index, monkeypatch, caplog):
+    data = dataset(index, workers=3, prefetch=2)
+    assert data.batch_bytes == sum(leaf.nbytes for leaf in jax.tree.leaves(data.batch(0)[0])) - 4  # the recycles
+    monkeypatch.setattr(loader.shutil, "disk_usage", lambda path: SimpleNamespace(free=9 * data.batch_bytes))
+    loader._check_shared_memory(data)
+    assert not caplog.text
+    monkeypatch.setattr(loader.shutil, "disk_usage", lambda path: SimpleNamespace(free=9 * data.batch_bytes - 1))
+    loader._check_shared_memory(data)
+    assert "batches made ahead by 3 workers may need" in caplog.text
 
 
 @pytest.mark.parametrize("workers", [0, 1])
