@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import functools
 import hashlib
 import itertools
 import logging
@@ -165,7 +166,7 @@ class Dataset:
         """Size of this process's part of a batch."""
         return sum(leaf.nbytes for leaf in jax.tree.leaves(self.maker.blank(len(self._slots))))
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
         """Tells whether a run goes on with the data that it began with: the records by name, in order."""
         digest = hashlib.sha256()

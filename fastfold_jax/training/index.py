@@ -9,6 +9,7 @@ import dataclasses
 import logging
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -161,7 +162,13 @@ def _read_parallel(config: IndexConfig, entries: Sequence[FileEntry]) -> Iterato
     # Spawned, because a fork copies locks that threads hold.
     context = multiprocessing.get_context("spawn")
     chunks = [entries[start : start + _CHUNK] for start in range(0, len(entries), _CHUNK)]
-    with concurrent.futures.ProcessPoolExecutor(min(config.workers, len(chunks)), mp_context=context) as pool:
+    pool = concurrent.futures.ProcessPoolExecutor(
+        min(config.workers, len(chunks)),
+        mp_context=context,
+        initializer=signal.signal,
+        initargs=(signal.SIGINT, signal.SIG_IGN),  # Ctrl-C is for this process to act upon
+    )
+    with pool:
         jobs = [pool.submit(_read_chunk, config.structures, chunk) for chunk in chunks]
         try:
             for job in concurrent.futures.as_completed(jobs):
