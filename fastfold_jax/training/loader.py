@@ -3,7 +3,11 @@
 import dataclasses
 import functools
 import logging
+import multiprocessing
+import os
 import shutil
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -155,7 +159,8 @@ def _pipeline(dataset: Dataset, first: int) -> Any:
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # grain reads flags of its own, and we have no command line for them
     made = steps.mp_prefetch(
-        grain.MultiprocessingOptions(num_workers=config.workers, per_worker_buffer_size=config.prefetch)
+        grain.MultiprocessingOptions(num_workers=config.workers, per_worker_buffer_size=config.prefetch),
+        worker_init_fn=_start_worker,
     ).map(functools.partial(_received, passes=dataset.maker.config.num_recycles + 1))
     # A thread of this process receives the next batch while the caller is busy with the last.
     return grain.experimental.ThreadPrefetchIterDataset(made, prefetch_buffer_size=1)
@@ -177,3 +182,21 @@ def _check_shared_memory(dataset: Dataset) -> None:
             config.workers,
             needed / 1e9,
         )
+
+
+def _start_worker(_index: int, _count: int) -> None:
+    """Ties a worker's life to its parent's: signals are for the parent to act upon, and it ends when that is gone.
+
+    Otherwise Ctrl-C or a scheduler's SIGTERM, which go to all processes, would end workers whose batches the last step
+    before the checkpoint still needs, and those of a killed run would stay for ever.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # this is a worker
+    parent.join()
+    os._exit(1)
