@@ -10,7 +10,7 @@ from fastfold_jax.data import layout
 from fastfold_jax.data.a3m import parse_a3m
 from fastfold_jax.data.a3m_complex import is_complex, parse_complex_a3m
 from fastfold_jax.data.alignment import Alignment
-from fastfold_jax.data.fasta import Record, parse_fasta
+from fastfold_jax.data.fasta import Record, parse_fasta, split_chains
 from fastfold_jax.data.names import safe_name, unique_names
 from fastfold_jax.data.stockholm import is_stockholm, parse_stockholm
 from fastfold_jax.data.textfile import InputError, read_bytes
@@ -44,19 +44,32 @@ class Job:
         name: from the file's or the directory's name, safe in file names.
         chains: in order; empty for a job of ready-made features.
         features: AlphaFold's own feature dictionary, when that was the input.
+        seeds: that the job itself asks for (AlphaFold 3's ``modelSeeds``); empty where it does not.
     """
 
     name: str
     chains: tuple[Chain, ...]
     features: Mapping[str, np.ndarray] | None = None
+    seeds: tuple[int, ...] = ()
 
 
-def read_records(path: Path, data: bytes | None = None) -> tuple[Record, ...]:
-    """The records of a FASTA file."""
+def read_joined_records(path: Path, data: bytes | None = None) -> tuple[Record, ...]:
+    """The records of a FASTA file, in whose sequences ``:`` joins the chains of a complex."""
     data = read_bytes(path) if data is None else data
     if is_stockholm(data) or is_complex(data):
         raise InputError(f"{path}: an alignment, not a FASTA file; its name must end in .a3m or .sto")
-    return parse_fasta(data, file=str(path))
+    return parse_fasta(data, file=str(path), joined=True)
+
+
+def read_records(path: Path, data: bytes | None = None) -> tuple[Record, ...]:
+    """The chains in a FASTA file: its records, and of those with a ``:`` in their sequence the parts."""
+    return tuple(part for record in read_joined_records(path, data) for part in chain_records(record, place=str(path)))
+
+
+def chain_records(record: Record, *, place: str) -> tuple[Record, ...]:
+    """The chains of a record, each with the record's header."""
+    parts = split_chains(record.sequence, place=place, name=record.description)
+    return tuple(Record(description=record.description, sequence=part) for part in parts)
 
 
 def read_alignment(path: Path, data: bytes | None = None) -> Alignment:
@@ -107,3 +120,22 @@ def chains_of(
         )
         for i, record in enumerate(records)
     )
+
+
+def with_copies(job: Job, copies: Sequence[int], *, place: str) -> Job:
+    """The job with each chain so many times, copies one after another; they share alignments.
+
+    Raises:
+        InputError: there is not a number for each chain, or the job is of ready-made features.
+    """
+    if job.features is not None:
+        raise InputError(f"{place}: AlphaFold's own features hold all copies already; a stoichiometry cannot be given")
+    if len(copies) != len(job.chains):
+        raise InputError(
+            f"{place}: a stoichiometry of {':'.join(map(str, copies))}, but {len(job.chains)} chains; accepted is one "
+            "number a chain"
+        )
+    repeated = [chain for chain, count in zip(job.chains, copies, strict=True) for _ in range(count)]
+    ids = unique_names(chain.id for chain in repeated)
+    chains = tuple(dataclasses.replace(chain, id=name) for chain, name in zip(repeated, ids, strict=True))
+    return dataclasses.replace(job, chains=chains)
