@@ -12,6 +12,7 @@ from fastfold_jax.data.a3m_complex import is_complex, parse_complex_a3m
 from fastfold_jax.data.alignment import Alignment
 from fastfold_jax.data.fasta import Record, parse_fasta, split_chains
 from fastfold_jax.data.names import safe_name, unique_names
+from fastfold_jax.data.raw import Templates
 from fastfold_jax.data.stockholm import is_stockholm, parse_stockholm
 from fastfold_jax.data.textfile import InputError, read_bytes
 
@@ -27,6 +28,7 @@ class Chain:
         alignments: in the order in which AlphaFold merges them: UniRef90, BFD, MGnify, others.
         paired: rows to be paired with those of the other chains: by species if its source is ``uniprot``, row by row if
             it is ``paired`` (then each chain of the job has as many).
+        templates: structures aligned to the sequence, best first; None where nobody has looked for any.
     """
 
     id: str
@@ -34,6 +36,7 @@ class Chain:
     sequence: str
     alignments: tuple[Alignment, ...] = ()
     paired: Alignment | None = None
+    templates: Templates | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
