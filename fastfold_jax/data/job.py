@@ -40,7 +40,7 @@ def read_job(path: str | Path) -> Job:
             where.
     """
     path = Path(path)
-    name = _job_name(path)
+    name = job_name(path)
     if path.is_dir():
         return read_directory(path, name=name)
     form = layout.format_of(path)
@@ -54,7 +54,7 @@ def read_job(path: str | Path) -> Job:
     raise InputError(f"{path}: the name does not say what it is; accepted are {layout.ACCEPTED}")
 
 
-def _job_name(path: Path) -> str:
-    """A job's name: the file's without its suffixes, or the directory's."""
+def job_name(path: Path) -> str:
+    """What to call the job in a file or directory: the file's without its suffixes, or the directory's."""
     path = path.resolve() if path.name in ("", "..") else path
     return safe_name(path.name if path.is_dir() else layout.stem(path), otherwise="job")
