@@ -15,7 +15,7 @@ from fastfold_jax.errors import UserError
 from fastfold_jax.inference.config import InferenceConfig
 
 PROGRAM = "fastfold-infer"
-OK, USER_ERROR, INTERRUPTED = 0, 2, 130
+OK, USER_ERROR, SOME_FAILED, INTERRUPTED = 0, 2, 3, 130
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from fastfold_jax.inference.run import run  # after the options are known to be good: it imports the whole model
 
     try:
-        run(config)
+        outcomes = run(config)
     except UserError as error:
         logger.debug("where it was raised:", exc_info=True)
         sys.stderr.write(f"{PROGRAM}: error: {error}\n")
@@ -40,6 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write(f"{PROGRAM}: interrupted; what was finished is in {config.out}\n")
         return _leave(INTERRUPTED)
+    failed = [outcome for outcome in outcomes if outcome.error is not None]
+    if failed:
+        sys.stderr.write(f"{PROGRAM}: error: {len(failed)} of {len(outcomes)} jobs failed; see {config.out}/summary.csv\n")
+        return SOME_FAILED
     return OK
 
 
