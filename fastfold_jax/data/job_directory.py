@@ -50,7 +50,7 @@ class _Group:
 
 def read_directory(directory: Path, *, name: str) -> Job:
     """The job in a directory; see `fastfold_jax.data.job.read_job`."""
-    top = files(directory)
+    top = files_of(directory)
     alignments = [path for path in top if layout.is_alignment(path)]
     fastas = [path for path in top if layout.format_of(path) == "fasta"]
     whole = [path for path in fastas if layout.chain_prefix(path) is None]
@@ -89,12 +89,12 @@ def read_directory(directory: Path, *, name: str) -> Job:
     return Job(name=name, chains=chains)
 
 
-def files(directory: Path) -> list[Path]:
+def files_of(directory: Path) -> list[Path]:
     """The files of a directory, without hidden ones, in natural order."""
-    return [path for path in entries(directory) if path.is_file()]
+    return [path for path in entries_of(directory) if path.is_file()]
 
 
-def entries(directory: Path) -> list[Path]:
+def entries_of(directory: Path) -> list[Path]:
     try:
         found = [path for path in directory.iterdir() if not path.name.startswith((".", "__"))]
     except OSError as error:
@@ -153,8 +153,8 @@ def _by_query(read: list[_Read]) -> list[list[_Read]]:
 def _sub_groups(directory: Path) -> list[_Group]:
     """Chains of sub-directories."""
     groups = []
-    for sub in (path for path in entries(directory) if path.is_dir()):
-        files = files(sub)
+    for sub in (path for path in entries_of(directory) if path.is_dir()):
+        files = files_of(sub)
         alignments = [path for path in files if layout.is_alignment(path)]
         fastas = [path for path in files if layout.format_of(path) == "fasta"]
         if len({layout.chain_prefix(path) for path in (*alignments, *fastas)}) > 1:

@@ -14,7 +14,7 @@ from fastfold_jax.data.a3m_complex import is_complex, read_header
 from fastfold_jax.data.fasta import Record
 from fastfold_jax.data.job import job_name, read_job
 from fastfold_jax.data.job_chains import Chain, Job, chain_records, chains_of, read_joined_records, with_copies
-from fastfold_jax.data.job_directory import entries, files
+from fastfold_jax.data.job_directory import entries_of, files_of
 from fastfold_jax.data.job_json import parse_json_jobs
 from fastfold_jax.data.job_table import parse_table
 from fastfold_jax.data.names import safe_name, unique_names
@@ -150,13 +150,13 @@ def _repeated(source: JobSource, copies: Sequence[int]) -> JobSource:
 
 
 def _in_directory(directory: Path, depth: int) -> list[JobSource]:
-    top = files(directory)
+    top = files_of(directory)
     alignments = [path for path in top if layout.is_alignment(path)]
     fastas = [path for path in top if layout.format_of(path) == "fasta"]
     prefixed = [path for path in (*alignments, *fastas) if layout.chain_prefix(path)]
     features = [path for path in top if layout.format_of(path) in ("npz", "pickle")]
     lists = [path for path in top if layout.format_of(path) in ("table", "json")]
-    below = [path for path in entries(directory) if path.is_dir()]
+    below = [path for path in entries_of(directory) if path.is_dir()]
     if alignments or fastas:
         together = prefixed or (len(fastas) == 1 and (alignments or _hold_input(below)))
         if together or (not fastas and _one_query(alignments)):
@@ -175,8 +175,8 @@ def _in_directory(directory: Path, depth: int) -> list[JobSource]:
 
 def _hold_input(directories: Iterable[Path]) -> bool:
     """Whether there is anything to read in the directories or below."""
-    return any(layout.format_of(path) for path in itertools.chain.from_iterable(map(files, directories))) or any(
-        _hold_input([path]) for directory in directories for path in entries(directory) if path.is_dir()
+    return any(layout.format_of(path) for path in itertools.chain.from_iterable(map(files_of, directories))) or any(
+        _hold_input([path]) for directory in directories for path in entries_of(directory) if path.is_dir()
     )
 
 

@@ -48,7 +48,8 @@ class Interface:
     def to_json(self) -> dict[str, Any]:
         """Rounded as they are read, without what does not exist."""
         fields = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
-        return {name: round(value, 4) if isinstance(value, float) else value for name, value in fields.items()}
+        rounded = {name: round(value, 4) if isinstance(value, float) else value for name, value in fields.items()}
+        return {**rounded, "chains": list(self.chains)}
 
 
 def score_interfaces(prediction: Prediction) -> tuple[Interface, ...]:
