@@ -55,7 +55,14 @@ def format_of(path: Path) -> Format | None:
 
 def is_alignment(path: Path) -> bool:
     """Whether a file is an alignment to read; lists of template hits (``pdb_hits.sto``) look like one and are not."""
-    return format_of(path) in ("a3m", "stockholm") and not _TEMPLATE_HITS.match(_CHAIN.sub("", path.name).lstrip("_.-"))
+    return format_of(path) in ("a3m", "stockholm") and not is_template_hits(path)
+
+
+def is_template_hits(path: Path) -> bool:
+    """Whether a file is a list of template hits: ``.hhr``, ``pdb_hits.sto`` and such, a ``.gz`` behind it aside."""
+    name = path.name.lower().removesuffix(".gz")
+    named = _TEMPLATE_HITS.match(_CHAIN.sub("", path.name).lstrip("_.-"))
+    return name.endswith(".hhr") or bool(named and format_of(path) in ("a3m", "stockholm"))
 
 
 def source_of(path: Path) -> Source:

@@ -1,6 +1,6 @@
 """Search for alignments and templates behind one interface."""
 
-from fastfold_jax.search.complete import complete
+from fastfold_jax.search.alignments import complete
 from fastfold_jax.search.config import SearchOptions, TemplateOptions
 from fastfold_jax.search.report import Report, bars, silent
 from fastfold_jax.search.templates import attach
