@@ -95,6 +95,7 @@ def files_of(directory: Path) -> list[Path]:
 
 
 def entries_of(directory: Path) -> list[Path]:
+    """All that is in a directory but hidden files, in natural order."""
     try:
         found = [path for path in directory.iterdir() if not path.name.startswith((".", "__"))]
     except OSError as error:

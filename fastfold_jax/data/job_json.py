@@ -155,5 +155,5 @@ def _seeds(entry: Mapping[str, Any], place: str) -> tuple[int, ...]:
 def _require(value: Any, kind: type, what: str, place: str) -> Any:
     if isinstance(value, kind):
         return value
-    names = {dict: "an object", list: "a list", str: "a text"}
+    names: dict[type, str] = {dict: "an object", list: "a list", str: "a text"}
     raise InputError(f"{place}: {what} must be {names[kind]}, not {shown(json.dumps(value))}")

@@ -126,7 +126,7 @@ def _alignment(path: Path) -> JobSource:
 
 
 def _whole(path: Path) -> JobSource:
-    """A job that shows its size only when all of it has been read; what is wrong with it is said when its turn comes."""
+    """A job whose size shows only when all of it has been read; what is wrong with it is said when its turn comes."""
     read = functools.partial(read_job, path)
     name = job_name(path)
     if not path.exists():
@@ -190,7 +190,8 @@ def _one_query(alignments: Sequence[Path]) -> bool:
     # Search tools write rare letters as X, which is no difference.
     queries = [_query(head) for head in heads]
     return all(
-        len(query) == len(queries[0]) and all(a == b or b"X"[0] in (a, b) for a, b in zip(query, queries[0], strict=True))
+        len(query) == len(queries[0])
+        and all(a == b or b"X"[0] in (a, b) for a, b in zip(query, queries[0], strict=True))
         for query in queries
     )
 

@@ -30,7 +30,7 @@ def parse_table(data: bytes, *, file: str) -> tuple[Job, ...]:
     # A field limit of the csv module's own would be the whole process's, so long sequences meet this error.
     reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
     columns: dict[str, int] | None = None
-    jobs = []
+    jobs: list[Job] = []
     try:
         for row in reader:
             if not any(field.strip() for field in row):
@@ -41,7 +41,9 @@ def parse_table(data: bytes, *, file: str) -> tuple[Job, ...]:
             else:
                 jobs.append(_job(row, columns, place, len(jobs) + 1))
     except csv.Error as error:
-        raise InputError(f"{at(file, reader.line_num)}: not a table of fields parted by {delimiter!r}: {error}") from None
+        raise InputError(
+            f"{at(file, reader.line_num)}: not a table of fields parted by {delimiter!r}: {error}"
+        ) from None
     if not jobs:
         raise InputError(f"{file}: a table without rows; each line below the first is a job")
     return tuple(jobs)

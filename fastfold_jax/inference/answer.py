@@ -108,7 +108,7 @@ def _relax(
 ) -> tuple[dict[str, tuple[Sequence[str], Mapping[str, Any]]], UserError | None]:
     """Files and figures of the relaxed structures, made or found finished, and what ended it early."""
     wanted = {"none": 0, "best": 1, "all": len(ranked)}[config.relaxation.relax]
-    relaxed = {}
+    relaxed: dict[str, tuple[Sequence[str], Mapping[str, Any]]] = {}
     for item in ranked[:wanted]:
         name = f"{item.name}_relaxed"
         how = {**dataclasses.asdict(config.relaxation), "relax": None}  # which ones is no matter

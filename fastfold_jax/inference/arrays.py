@@ -24,7 +24,7 @@ class ArraysError(UserError):
 
 
 def prediction_bytes(prediction: Prediction) -> bytes:
-    """The content of the file: arrays under their names in `Prediction`, `aatype`, `chain_starts`, and the rest as JSON.
+    """The content of the file: arrays under their names in `Prediction`, types and starts, the rest as JSON.
 
     Equal predictions give equal bytes; seconds, which two runs never share, are left out.
     """
@@ -71,12 +71,13 @@ def load_prediction(path: str | Path) -> Prediction:
             )
             for chain, start, stop in zip(described["chains"], starts[:-1], starts[1:], strict=True)
         )
+        read: dict[str, Any] = {name: described[name] for name in _SCALARS}
+        read |= {name: arrays[name].astype(np.float32) if name in arrays else None for name in _ARRAYS}
         return Prediction(
             provenance=Provenance(**described["provenance"]),
             chains=chains,
             passes=tuple(PassRecord(**record) for record in described["passes"]),
-            **{name: arrays[name].astype(np.float32) if name in arrays else None for name in _ARRAYS},
-            **{name: described[name] for name in _SCALARS},
+            **read,
         )
     except OSError as error:
         raise ArraysError(f"{path}: cannot be read ({error.strerror or error})") from None

@@ -4,14 +4,13 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-import jax
 import tyro
 from rich.console import Console
 from rich.logging import RichHandler
 
 from fastfold_jax.errors import UserError
+from fastfold_jax.inference.compile_cache import use_compile_cache
 from fastfold_jax.inference.config import InferenceConfig
 
 PROGRAM = "fastfold-infer"
@@ -29,9 +28,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = tyro.cli(InferenceConfig, prog=PROGRAM, args=None if argv is None else list(argv))
     _set_up_logging(config.verbose)
     use_compile_cache(config.execution.cache_directory)
-    from fastfold_jax.inference.run import run  # after the options are known to be good: it imports the whole model
+    # After the options are known to be good: these import the whole model.
+    from fastfold_jax.inference import dry_run
+    from fastfold_jax.inference.run import run
 
     try:
+        if config.jobs.dry_run:
+            dry_run.show(dry_run.plan(config), config.out, Console())
+            return OK
         outcomes = run(config)
     except UserError as error:
         logger.debug("where it was raised:", exc_info=True)
@@ -42,7 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _leave(INTERRUPTED)
     failed = [outcome for outcome in outcomes if outcome.error is not None]
     if failed:
-        sys.stderr.write(f"{PROGRAM}: error: {len(failed)} of {len(outcomes)} jobs failed; see {config.out}/summary.csv\n")
+        sys.stderr.write(
+            f"{PROGRAM}: error: {len(failed)} of {len(outcomes)} jobs failed; see {config.out}/summary.csv\n"
+        )
         return SOME_FAILED
     return OK
 
@@ -52,21 +58,6 @@ def _leave(code: int) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
-
-
-def use_compile_cache(directory: Path | None) -> None:
-    """Keeps every compiled program in the directory; None keeps none."""
-    if directory is not None:
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            logger.warning("no compile cache: %s cannot be made (%s)", directory, error.strerror)
-            directory = None
-    if directory is not None and not os.access(directory, os.W_OK):
-        logger.warning("no compiled program is kept: %s cannot be written to", directory)
-    jax.config.update("jax_compilation_cache_dir", None if directory is None else str(directory))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 
 def _set_up_logging(verbose: bool) -> None:

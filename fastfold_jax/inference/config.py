@@ -156,13 +156,15 @@ class JobOptions:
         bool,
         tyro.conf.FlagCreatePairsOff,
         option(
-            "Take every INPUT as one job: all records of a FASTA file, and all sub-directories, are chains of one complex."
+            "Take every INPUT as one job: all records of a FASTA file, and all sub-directories, are chains of one "
+            "complex."
         ),
     ] = False
     stoichiometry: Annotated[
         str | None,
         option(
-            "Copies of each chain, in order, joined by colons: 2 makes a dimer of a chain, 2:1 has the first chain twice.",
+            "Copies of each chain, in order, joined by colons: 2 makes a dimer of a chain, 2:1 has the first of two "
+            "chains twice.",
             metavar="N[:N...]",
             default="the input's",
         ),
@@ -201,9 +203,7 @@ class AnswerOptions:
         option("Draw coverage, pLDDT, aligned errors and contacts as PNG files (needs the extra `plots`)."),
     ] = True
     report: Annotated[bool, option("Write report.html, which opens in any browser without a network.")] = True
-    report_models: Annotated[
-        int, option("How many of the best predictions the report shows in 3D.", metavar="N")
-    ] = 5
+    report_models: Annotated[int, option("How many of the best predictions the report shows in 3D.", metavar="N")] = 5
 
     def __post_init__(self):
         at_least(1, report_models=self.report_models)
@@ -221,8 +221,8 @@ class InferenceConfig:
     input: Annotated[
         tyro.conf.Positional[tuple[Path, ...]],
         option(
-            "What to predict: FASTA (each record a job, ':' between the chains of a complex), CSV or TSV (id,sequence), "
-            "an alignment (A3M, Stockholm), AlphaFold 3's JSON, AlphaFold's own features (.npz, features.pkl), or "
+            "What to predict: FASTA (each record a job, ':' between the chains of a complex), CSV or TSV (columns id and "
+            "sequence), an alignment (A3M, Stockholm), AlphaFold 3's JSON, AlphaFold's own features (.npz, features.pkl), or "
             "directories of these.",
             metavar="INPUT [INPUT ...]",
         ),

@@ -54,8 +54,6 @@ def coverage_of(raw: RawFeatures) -> Coverage:
     return Coverage(rows=raw.num_rows, depth=depth)
 
 
-def _identity(
-    rows: Int[np.ndarray, "r n"], query: Int[np.ndarray, " n"], there: np.ndarray
-) -> Float[np.ndarray, " r"]:
+def _identity(rows: Int[np.ndarray, "r n"], query: Int[np.ndarray, " n"], there: np.ndarray) -> Float[np.ndarray, " r"]:
     """Share of equal letters among the columns that each row covers; 0 for a row that covers none."""
     return ((rows == query) & there).sum(axis=1) / np.maximum(there.sum(axis=1), 1)

@@ -205,9 +205,7 @@ class Engine:
         )
 
 
-def _prediction(
-    result: Result, raw: RawFeatures, job: Job, provenance: Provenance, config: ModelConfig
-) -> Prediction:
+def _prediction(result: Result, raw: RawFeatures, job: Job, provenance: Provenance, config: ModelConfig) -> Prediction:
     """Without the padding."""
     outputs, n = result.outputs, raw.num_res
     last = result.passes[-1]

@@ -67,9 +67,7 @@ def _beta_positions(prediction: Prediction) -> Float[np.ndarray, "n 3"]:
     return np.where(known[:, None], positions, np.nan).astype(np.float64)
 
 
-def _score(
-    prediction: Prediction, beta: Float[np.ndarray, "n 3"], one: ResidueRange, other: ResidueRange
-) -> Interface:
+def _score(prediction: Prediction, beta: Float[np.ndarray, "n 3"], one: ResidueRange, other: ResidueRange) -> Interface:
     a, b = slice(one.start, one.stop), slice(other.start, other.stop)
     distance = np.linalg.norm(beta[a, None] - beta[None, b], axis=-1)
     contact = distance <= CONTACT_DISTANCE  # False where unknown
@@ -98,9 +96,7 @@ def _logistic(curve: tuple[float, float, float, float], x: float) -> float:
     return height / (1 + math.exp(-slope * (x - midpoint))) + floor
 
 
-def _pdockq2(
-    plddt: Float[np.ndarray, " a"], pae: Float[np.ndarray, "a b"], contact: Bool[np.ndarray, "a b"]
-) -> float:
+def _pdockq2(plddt: Float[np.ndarray, " a"], pae: Float[np.ndarray, "a b"], contact: Bool[np.ndarray, "a b"]) -> float:
     """Zhu, Shenoy, Kundrotas & Elofsson 2023, equation 1, for the chain whose residues are the rows."""
     if not contact.any():
         return 0.0
@@ -115,7 +111,7 @@ def _lis(pae: Float[np.ndarray, "a b"]) -> float:
 
 
 def _ipsae(pae: Float[np.ndarray, "a b"]) -> float:
-    """Dunbrack 2025: pTM over the pairs with low aligned errors only, aligned on the best residue of the rows' chain."""
+    """Dunbrack 2025: pTM over pairs with low aligned errors, when aligned on the best residue of the rows' chain."""
     low = pae < IPSAE_CUTOFF
     count = low.sum(axis=1)
     length = np.maximum(count, 27)  # below it d0 is 1 Å

@@ -46,33 +46,71 @@ class Context:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Prepared:
-    """A job that has been read and, if anything of it is left to do, searched.
+class Survey:
+    """A job that has been read, and what of it is done.
 
     Attributes:
       job: As given.
-      tasks: All its predictions, and what decides each.
+      networks: That predict it.
+      basis: Digest of what decides all its predictions alike.
+      tasks: Its predictions, and the digest of what decides each.
       finished: Those that an earlier run has made.
       manifest: Of its directory.
-      target: The job with its features; None if nothing is left to predict.
-      coverage: Of its alignment.
-      num_res: Residues.
-      timings: Seconds.
     """
 
     job: Job
+    networks: Sequence[Network]
+    basis: str
     tasks: Mapping[Task, str]
     finished: Mapping[str, Finished]
     manifest: Manifest
-    target: Target | None
-    coverage: Coverage
-    num_res: int
-    timings: Timings
 
     @property
     def left(self) -> list[Task]:
         """Predictions to make."""
         return [task for task in self.tasks if task.name not in self.finished]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """A job that has been searched too, if anything of it is left to do.
+
+    Attributes:
+      survey: What is known of it.
+      target: The job with its features; None if nothing is left to predict.
+      coverage: Of its alignment.
+      timings: Seconds.
+    """
+
+    survey: Survey
+    target: Target | None
+    coverage: Coverage
+    timings: Timings
+
+    @property
+    def num_res(self) -> int:
+        """Residues."""
+        return self.coverage.depth.shape[1]
+
+
+def survey(context: Context, source: JobSource, directory: Path) -> Survey:
+    """Reads a job and sees what of it is finished; writes nothing.
+
+    Raises:
+      UserError: if anything of it cannot be used.
+    """
+    config = context.config
+    job = dataclasses.replace(source.read(), name=source.name)
+    networks = context.table.networks(job)
+    basis = _basis(job, config)
+    tasks = {
+        Task(network=network, seed=seed): _task_fingerprint(basis, network, seed, config)
+        for network in networks
+        for seed in _seeds(job, config.sampling)
+    }
+    manifest = Manifest(directory)
+    finished = {} if config.jobs.redo else _finished(manifest, tasks)
+    return Survey(job=job, networks=networks, basis=basis, tasks=tasks, finished=finished, manifest=manifest)
 
 
 def prepare(context: Context, source: JobSource, directory: Path) -> Prepared:
@@ -84,43 +122,38 @@ def prepare(context: Context, source: JobSource, directory: Path) -> Prepared:
     timings = Timings(directory)
     config = context.config
     with timings.measure("read_input"):
-        job = dataclasses.replace(source.read(), name=source.name)
-    networks = context.table.networks(job)
+        known = survey(context, source, directory)
     prepare_directory(directory)
     remove_partial_files(directory)
-    manifest = Manifest(directory)
-    basis = _basis(job, config)
-    tasks = {
-        Task(network=network, seed=seed): _task_fingerprint(basis, network, seed, config)
-        for network in networks
-        for seed in _seeds(job, config.sampling)
-    }
-    finished = {} if config.jobs.redo else _finished(manifest, tasks)
-    coverage_made_from = fingerprint.of_options(basis=basis, kind=type(networks[0].config).__name__)
-    coverage = None if config.jobs.redo else _known_coverage(manifest, coverage_made_from)
+    first = known.networks[0].config
+    made_from = fingerprint.of_options(basis=known.basis, kind=type(first).__name__)
+    coverage = None if config.jobs.redo else _known_coverage(known.manifest, made_from)
     target = None
-    if coverage is None or len(finished) < len(tasks):
+    if coverage is None or known.left:
         with timings.measure("search"):
-            completed = search.complete(job, config.search, context.report)
-            if any(network.config.num_templates for network in networks):
-                completed = search.attach(completed, config.templates, config.search, context.report)
+            completed = complete(known.job, known.networks, config, context.report)
         target = Target(completed)
         with timings.measure("features"):
-            target.features(networks[0].config)
+            target.features(first)
             if coverage is None:
-                coverage = target.coverage(networks[0].config)
+                coverage = target.coverage(first)
                 write_json(directory / COVERAGE_FILE, coverage.to_json())
-                manifest.add(_COVERAGE, coverage_made_from, [COVERAGE_FILE], coverage.to_json())
-    return Prepared(
-        job=job,
-        tasks=tasks,
-        finished=finished,
-        manifest=manifest,
-        target=target,
-        coverage=coverage,
-        num_res=coverage.depth.shape[1],
-        timings=timings,
-    )
+                known.manifest.add(_COVERAGE, made_from, [COVERAGE_FILE], coverage.to_json())
+    return Prepared(survey=known, target=target, coverage=coverage, timings=timings)
+
+
+def complete(job: Job, networks: Sequence[Network], config: InferenceConfig, report: search.Report) -> Job:
+    """The job with the alignments and, where a network reads any, the templates that it lacks.
+
+    Raises:
+      UserError: if a search fails.
+    """
+    if job.features is not None:
+        return job
+    completed = search.complete(job, config.search, report)
+    if any(network.config.num_templates for network in networks):
+        completed = search.attach(completed, config.templates, config.search, report)
+    return completed
 
 
 def _seeds(job: Job, options: SamplingOptions) -> Sequence[int]:
@@ -193,7 +226,7 @@ class JobRun:
         """Makes the predictions that are left; what goes wrong is kept for the outcome."""
         try:
             job = self._prepared = prepared.result()
-            for task in job.left:
+            for task in job.survey.left:
                 if stopped.is_set():
                     return
                 assert job.target is not None, "a job with predictions to make has features"
@@ -225,8 +258,8 @@ class JobRun:
         with timings.measure("write"):
             files = write_prediction(prediction, self._directory, self._source.name)
             finished = Finished.of(prediction, files)
-            made_from = self._prepared.tasks[task]
-            self._prepared.manifest.add(task.name, made_from, files, finished.to_json())
+            made_from = self._prepared.survey.tasks[task]
+            self._prepared.survey.manifest.add(task.name, made_from, files, finished.to_json())
         self._made.append(finished)
         timings.note(task.name, timing.to_json())
         timings.write()
@@ -236,9 +269,9 @@ class JobRun:
         failed = [future.exception() for future in self._pending]
         error = next((each for each in failed if isinstance(each, Exception)), self._error)
         if self._prepared is not None:
-            known = {**self._prepared.finished, **{item.name: item for item in self._made}}
+            known = {**self._prepared.survey.finished, **{item.name: item for item in self._made}}
             # In the order of the tasks, whatever was made when, so that ties are broken alike.
-            finished = [known[task.name] for task in self._prepared.tasks if task.name in known]
+            finished = [known[task.name] for task in self._prepared.survey.tasks if task.name in known]
             try:
                 if finished:
                     ranked = publish(self._answer(finished), self._context.config)
@@ -255,13 +288,13 @@ class JobRun:
 
     def _answer(self, finished: Sequence[Finished]) -> Answer:
         assert self._prepared is not None
-        made_from: dict[str, str] = {task.name: digest for task, digest in self._prepared.tasks.items()}
+        known = self._prepared.survey
         return Answer(
             job=self._source.name,
             directory=self._directory,
             finished=tuple(finished),
-            made_from=made_from,
-            manifest=self._prepared.manifest,
+            made_from={task.name: digest for task, digest in known.tasks.items()},
+            manifest=known.manifest,
             coverage=self._prepared.coverage,
             timings=self._prepared.timings,
         )

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,12 @@ from fastfold_jax.inference.coverage import IDENTITY_EDGES, Coverage
 from fastfold_jax.inference.files import write_atomically
 from fastfold_jax.inference.result import MAX_ALIGNED_ERROR, Prediction
 
-PLDDT_CLASSES = ((90.0, "#0053d6", "very high"), (70.0, "#65cbf3", "high"), (50.0, "#ffdb13", "low"), (0.0, "#ff7d45", "very low"))
+PLDDT_CLASSES = (
+    (90.0, "#0053d6", "very high"),
+    (70.0, "#65cbf3", "high"),
+    (50.0, "#ffdb13", "low"),
+    (0.0, "#ff7d45", "very low"),
+)
 """Lower bound, colour and name of each class of pLDDT, as the AlphaFold Protein Structure Database draws them."""
 
 _DPI = 150
@@ -49,7 +55,7 @@ def draw_coverage(figure: Any, coverage: Coverage, prediction: Prediction) -> No
     axes = figure.subplots()
     x = np.arange(1, coverage.depth.shape[1] + 1)
     percent = [f"{round(100 * edge)}" for edge in IDENTITY_EDGES]
-    labels = [f"{low}-{high} % identical" for low, high in zip(percent[:-1], percent[1:], strict=True)]
+    labels = [f"{low}-{high} % identical" for low, high in pairwise(percent)]
     edges = np.concatenate([x - 0.5, [x[-1] + 0.5]])
     base = np.zeros(len(x))
     for depth, colour, label in reversed(list(zip(coverage.depth, _IDENTITY_COLOURS, labels, strict=True))):

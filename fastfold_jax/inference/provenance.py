@@ -21,7 +21,6 @@ LICENCE_URL = "https://creativecommons.org/licenses/by/4.0/"
 LICENCE = f"{ATTRIBUTION}. Whoever uses this structure names DeepMind and cites the papers listed here."
 
 
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Paper:
     """What a citation says."""

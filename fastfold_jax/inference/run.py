@@ -38,9 +38,7 @@ def run(config: InferenceConfig, networks: Sequence[ModelConfig] | None = None) 
         anything is computed.
     """
     prepare_directory(config.out)
-    sources = find_jobs(
-        config.input, joined=config.jobs.complex, copies=config.jobs.copies(), reserved=(SUMMARY_FILE,)
-    )
+    sources = find_jobs(config.input, joined=config.jobs.complex, copies=config.jobs.copies(), reserved=(SUMMARY_FILE,))
     if not sources:
         raise UserError("no INPUT: accepted are one or more files or directories")
     table = NetworkTable(config, networks)

@@ -66,7 +66,15 @@ def test_bad_recycling(options):
 
 @pytest.mark.parametrize(
     "args",
-    ["in", "in --out o --stoichiometry 2:", "in --out o --report-models 0", "in --out o --precision fp8", "in --out o --max-msa 5", "in --out o --kernels cuda", "in --out o --x"],
+    [
+        "in",
+        "in --out o --stoichiometry 2:",
+        "in --out o --report-models 0",
+        "in --out o --precision fp8",
+        "in --out o --max-msa 5",
+        "in --out o --kernels cuda",
+        "in --out o --x",
+    ],
 )
 def test_bad_options_exit_with_2(args, capsys):
     with pytest.raises(SystemExit) as exit_:

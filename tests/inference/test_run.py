@@ -68,7 +68,8 @@ def finished_run(tmp_path_factory, small_network):
 
 def test_all_files_are_there(finished_run):
     out, results, _ = finished_run
-    expected = {"ranking.json", "timings.json", "manifest.json", "coverage.json", "report.html"} | {f"ranked_{i}.{end}" for i in range(2) for end in ("pdb", "cif")}
+    expected = {"ranking.json", "timings.json", "manifest.json", "coverage.json", "report.html"}
+    expected |= {f"ranked_{i}.{end}" for i in range(2) for end in ("pdb", "cif")}
     for seed in range(2):
         ends = (".pdb", ".cif", "_confidence.json", "_pae.json", "_arrays.npz")
         expected |= {f"seven_model_1_ptm_seed{seed}{end}" for end in ends}
