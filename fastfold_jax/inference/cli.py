@@ -12,6 +12,7 @@ from rich.logging import RichHandler
 from fastfold_jax.errors import UserError
 from fastfold_jax.inference.compile_cache import use_compile_cache
 from fastfold_jax.inference.config import InferenceConfig
+from fastfold_jax.search.report import bars
 
 PROGRAM = "fastfold-infer"
 OK, USER_ERROR, SOME_FAILED, INTERRUPTED = 0, 2, 3, 130
@@ -26,7 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
       SystemExit: from the parser, 0 after --help and 2 for options that do not exist.
     """
     config = tyro.cli(InferenceConfig, prog=PROGRAM, args=None if argv is None else list(argv))
-    _set_up_logging(config.verbose)
+    console = Console(stderr=True)
+    _set_up_logging(console, verbose=config.verbose, quiet=config.jobs.dry_run)
     use_compile_cache(config.execution.cache_directory)
     # After the options are known to be good: these import the whole model.
     from fastfold_jax.inference import dry_run
@@ -36,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if config.jobs.dry_run:
             dry_run.show(dry_run.plan(config), config.out, Console())
             return OK
-        outcomes = run(config)
+        with bars(console) as report:
+            outcomes = run(config, report=report)
     except UserError as error:
         logger.debug("where it was raised:", exc_info=True)
         sys.stderr.write(f"{PROGRAM}: error: {error}\n")
@@ -60,16 +63,18 @@ def _leave(code: int) -> int:
     os._exit(code)
 
 
-def _set_up_logging(verbose: bool) -> None:
-    """Our own messages on stderr, in colour on a terminal; warnings only from others."""
-    if sys.stderr.isatty():
-        handler: logging.Handler = RichHandler(console=Console(stderr=True), show_path=False, markup=False)
+def _set_up_logging(console: Console, *, verbose: bool, quiet: bool) -> None:
+    """Our own messages on stderr, in colour on a terminal; warnings only from others, and from all if `quiet`."""
+    if console.is_terminal:
+        handler: logging.Handler = RichHandler(console=console, show_path=False, markup=False)
         handler.setFormatter(logging.Formatter("%(message)s", datefmt="%H:%M:%S"))
     else:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    logging.getLogger("fastfold_jax").setLevel(logging.DEBUG if verbose else logging.INFO)
+    logging.getLogger("fastfold_jax").setLevel(
+        logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
+    )
 
 
 if __name__ == "__main__":

@@ -221,9 +221,9 @@ class InferenceConfig:
     input: Annotated[
         tyro.conf.Positional[tuple[Path, ...]],
         option(
-            "What to predict: FASTA (each record a job, ':' between the chains of a complex), CSV or TSV (columns id and "
-            "sequence), an alignment (A3M, Stockholm), AlphaFold 3's JSON, AlphaFold's own features (.npz, features.pkl), or "
-            "directories of these.",
+            "What to predict: FASTA (each record a job, ':' between the chains of a complex), CSV or TSV (columns id "
+            "and sequence), an alignment (A3M, Stockholm), AlphaFold 3's JSON, AlphaFold's own features (.npz, "
+            "features.pkl), or directories of these.",
             metavar="INPUT [INPUT ...]",
         ),
     ]

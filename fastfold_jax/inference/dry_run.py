@@ -107,9 +107,9 @@ def _shape(job: Job, network: ModelConfig, searched: bool) -> buckets.Shape:
 
 def show(planned: Sequence[Planned], out: Path, console: Console) -> None:
     """A table of the plan, and its sums."""
-    table = Table("job", "residues", "chains", "to search", "predictions", "finished", "padded to", "memory", "time")
+    table = Table("job", "residues", "chains", "search", "predict", "done", "padded", "GiB", "time")
     for column in table.columns[1:]:
-        column.justify = "right"
+        column.justify, column.no_wrap = "right", True
     for item in planned:
         if item.error is not None:
             table.add_row(item.name, *["–"] * 8)
@@ -122,7 +122,7 @@ def show(planned: Sequence[Planned], out: Path, console: Console) -> None:
             str(item.predictions),
             str(item.finished),
             str(item.padded),
-            f"{item.bytes / _GIB:.1f} GiB",
+            f"{item.bytes / _GIB:.1f}",
             _time(item.seconds),
         )
     console.print(table)

@@ -106,7 +106,7 @@ def survey(context: Context, source: JobSource, directory: Path) -> Survey:
     tasks = {
         Task(network=network, seed=seed): _task_fingerprint(basis, network, seed, config)
         for network in networks
-        for seed in _seeds(job, config.sampling)
+        for seed in seeds_of(job, config.sampling)
     }
     manifest = Manifest(directory)
     finished = {} if config.jobs.redo else _finished(manifest, tasks)
@@ -156,7 +156,7 @@ def complete(job: Job, networks: Sequence[Network], config: InferenceConfig, rep
     return completed
 
 
-def _seeds(job: Job, options: SamplingOptions) -> Sequence[int]:
+def seeds_of(job: Job, options: SamplingOptions) -> Sequence[int]:
     """The run's seeds; the job's own if it has any and the run's are left as they are."""
     return job.seeds if job.seeds and options.seeds == SamplingOptions().seeds else options.seeds
 

@@ -18,13 +18,16 @@ from fastfold_jax.inference.job_run import Context, JobRun, Prepared, prepare
 from fastfold_jax.inference.models import NetworkTable
 from fastfold_jax.inference.outcome import SUMMARY_FILE, JobOutcome, write_summary
 from fastfold_jax.inference.provenance import RANDOM_WARNING
+from fastfold_jax.search.report import Report, silent
 
 logger = logging.getLogger(__name__)
 
 _LOOK_AHEAD = 1  # jobs a device that are read, searched and featurised while others are predicted
 
 
-def run(config: InferenceConfig, networks: Sequence[ModelConfig] | None = None) -> tuple[JobOutcome, ...]:
+def run(
+    config: InferenceConfig, networks: Sequence[ModelConfig] | None = None, report: Report = silent
+) -> tuple[JobOutcome, ...]:
     """Predicts and writes everything that is not finished already; the outcome of each job in the input's order.
 
     A job that fails is reported, and the others go on. What is finished when an interrupt ends the run stays, ranked.
@@ -32,6 +35,7 @@ def run(config: InferenceConfig, networks: Sequence[ModelConfig] | None = None) 
     Args:
       config: The run.
       networks: In place of those that `config.model` names; for networks that are no preset.
+      report: Told how searches get on.
 
     Raises:
       UserError: if something given cannot be used, or the only job fails. What can be checked is checked before
@@ -44,7 +48,7 @@ def run(config: InferenceConfig, networks: Sequence[ModelConfig] | None = None) 
     table = NetworkTable(config, networks)
     if config.params == RANDOM:
         _warn_of_random()
-    runner = _Runner(config, table, sources)
+    runner = _Runner(config, table, sources, report)
     try:
         outcomes = runner.run()
     finally:
@@ -60,7 +64,7 @@ def run(config: InferenceConfig, networks: Sequence[ModelConfig] | None = None) 
 class _Runner:
     """The jobs of a run over the devices: a thread prepares the next ones, another writes what is done."""
 
-    def __init__(self, config: InferenceConfig, table: NetworkTable, sources: Sequence[JobSource]):
+    def __init__(self, config: InferenceConfig, table: NetworkTable, sources: Sequence[JobSource], report: Report):
         self._config = config
         self._sources = sources
         self._devices = jax.local_devices()[: len(sources)]
@@ -68,7 +72,7 @@ class _Runner:
         self._order = sorted(range(len(sources)), key=lambda i: sources[i].num_res, reverse=len(self._devices) > 1)
         self._outcomes: dict[int, Future[JobOutcome]] = {}
         self._parameters = Parameters()
-        self._context = Context(config=config, table=table, parameters=self._parameters)
+        self._context = Context(config=config, table=table, parameters=self._parameters, report=report)
         self._preparation = ThreadPoolExecutor(len(self._devices), thread_name_prefix="prepare")
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="write")
         self._prepared: dict[int, Future[Prepared]] = {}

@@ -50,6 +50,11 @@ def _warned(prediction: Prediction, content: Mapping[str, Any]) -> dict[str, Any
     return {**content, **({"warning": warning} if warning else {})}
 
 
+def mmcif_string(prediction: Prediction, name: str) -> str:
+    """The structure in mmCIF format."""
+    return mmcif_text(build_structure(prediction, name), prediction)
+
+
 def write_prediction(prediction: Prediction, directory: Path, job: str) -> Sequence[str]:
     """Writes all files of one prediction and returns their names, structures first.
 

@@ -26,7 +26,7 @@ def command(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(cli, "use_compile_cache", lambda directory: None)  # the other tests want none
-    monkeypatch.setattr(cli, "_set_up_logging", lambda verbose: None)
+    monkeypatch.setattr(cli, "_set_up_logging", lambda *_, **__: None)
 
     def run(*args: str) -> tuple[int, str]:
         try:
@@ -154,7 +154,7 @@ def test_unwritable_output_directory_is_told_before_reading(command, tmp_path):
 def test_interrupt(command, fasta, monkeypatch):
     import fastfold_jax.inference.run as run_module
 
-    def interrupted(config):
+    def interrupted(config, report):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(run_module, "run", interrupted)
@@ -166,7 +166,7 @@ def test_interrupt(command, fasta, monkeypatch):
 def test_defects_are_not_hidden(command, fasta, monkeypatch):
     import fastfold_jax.inference.run as run_module
 
-    def defective(config):
+    def defective(config, report):
         raise RuntimeError("a defect")
 
     monkeypatch.setattr(run_module, "run", defective)
