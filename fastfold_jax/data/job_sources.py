@@ -2,10 +2,8 @@
 
 import dataclasses
 import functools
-import gzip
 import itertools
 import re
-import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -13,13 +11,13 @@ from fastfold_jax.data import layout
 from fastfold_jax.data.a3m_complex import is_complex, read_header
 from fastfold_jax.data.fasta import Record
 from fastfold_jax.data.job import job_name, read_job
-from fastfold_jax.data.job_chains import Chain, Job, chain_records, chains_of, read_joined_records, with_copies
+from fastfold_jax.data.job_chains import HEAD, Chain, Job, chain_records, chains_of, read_joined_records, with_copies
 from fastfold_jax.data.job_directory import entries_of, files_of
 from fastfold_jax.data.job_json import parse_json_jobs
 from fastfold_jax.data.job_table import parse_table
 from fastfold_jax.data.names import safe_name, unique_names
 from fastfold_jax.data.stockholm import is_stockholm
-from fastfold_jax.data.textfile import InputError, read_bytes
+from fastfold_jax.data.textfile import InputError, read_bytes, read_head
 from fastfold_jax.errors import UserError
 
 _HEAD = 1 << 20  # bytes in which the query of an alignment is looked for
@@ -90,7 +88,7 @@ def _find(path: Path, joined: bool, depth: int) -> list[JobSource]:
         return [_alignment(path)]
     if form in ("npz", "pickle") or joined:
         return [_whole(path)]
-    if form == "fasta" or read_bytes(path).lstrip().startswith(b">"):
+    if form == "fasta" or read_head(path, HEAD).lstrip().startswith(b">"):
         return _in_fasta(path)
     return [_whole(path)]
 
@@ -198,16 +196,12 @@ def _one_query(alignments: Sequence[Path]) -> bool:
 
 def _head(path: Path) -> bytes:
     """The beginning of a file, unpacked if need be; all of a Stockholm file, whose first row may be scattered."""
+    if not path.exists():
+        raise InputError(f"{path}: no such file")
     try:
-        with path.open("rb") as file:
-            packed = file.read(2) == b"\x1f\x8b"
-            file.seek(0)
-            with gzip.open(file) if packed else file as text:
-                head = text.read(_HEAD)
-                return head + text.read() if is_stockholm(head) else head
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (OSError, EOFError, zlib.error):
+        head = read_head(path, _HEAD)
+        return read_bytes(path) if is_stockholm(head) else head
+    except InputError:
         return b""  # said when it is read
 
 
