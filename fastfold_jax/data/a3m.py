@@ -207,10 +207,11 @@ def _file_blocks(path: Path) -> Iterator[bytes]:
     Raises:
         InputError: the file cannot be read, or is binary.
     """
-    rest, lines = b"", 0
+    lines = 0
     with opened(path) as file:
+        rest = file.read(len(BYTE_ORDER_MARK)).removeprefix(BYTE_ORDER_MARK)
         while chunk := file.read(_BLOCK):
-            text = rest + chunk if rest or lines else chunk.removeprefix(BYTE_ORDER_MARK)
+            text = rest + chunk
             # What precedes the first record goes with it, so the first block ends at the second header.
             first = 0 if lines or text.startswith(b">") else text.find(b"\n>") + 1
             end = text.rfind(b"\n>", first) + 1
