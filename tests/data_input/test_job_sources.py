@@ -138,7 +138,11 @@ def test_a_broken_job_is_told_when_it_is_read(tmp_path):
         ("x.json", "[" * 100_000, "cannot be read"),
         ("x.json", '{"name": "x"}', "'sequences' must be a list"),
         ("x.json", '{"name": "x", "sequences": []}', "at least one protein"),
-        ("x.json", '{"sequences": [{"dna": {"id": "A", "sequence": "ACGT"}}]}', "sequence 1: 'dna'; accepted are proteins"),
+        (
+            "x.json",
+            '{"sequences": [{"dna": {"id": "A", "sequence": "ACGT"}}]}',
+            "sequence 1: 'dna'; accepted are proteins",
+        ),
         ("x.json", '{"sequences": [{"protein": {"id": "A"}}]}', "'sequence' must be a text"),
         ("x.json", '{"sequences": [{"protein": {"id": [], "sequence": "AC"}}]}', "'id'"),
         ("x.json", '{"sequences": [{"proteinChain": {"count": 1e9, "sequence": "AC"}}]}', "'count'"),
