@@ -104,9 +104,7 @@ def test_without_uniprot_species_are_those_of_uniref90(options, databases, prote
         name = record.description.split("|")[1]
         text += f">UniRef90_{name} A protein n=1 Tax=Some species TaxID=4711 RepID={name}_X\n{record.sequence[:-9]}\n"
     (few / "uniref90.fasta").write_text(text)
-    done = complete(
-        job_of(proteins[REGULATOR], proteins[TRANSPORTER]), dataclasses.replace(options, databases=(few,))
-    )
+    done = complete(job_of(proteins[REGULATOR], proteins[TRANSPORTER]), dataclasses.replace(options, databases=(few,)))
     assert [chain.paired.source for chain in done.chains] == ["uniprot", "uniprot"]
     raw = assemble(done, preset("model_1_multimer_v3"))
     width = len(done.chains[0].sequence)

@@ -19,9 +19,7 @@ pyhmmer = pytest.importorskip("pyhmmer")
 def search(sequences, database, *, threads=2, report=lambda *_: None):
     with ThreadPoolExecutor(threads) as pool:
         workers = Workers(pool=pool, threads=threads)
-        return search_alignments(
-            sequences, database, options=jackhmmer_options(1e-4), workers=workers, report=report
-        )
+        return search_alignments(sequences, database, options=jackhmmer_options(1e-4), workers=workers, report=report)
 
 
 def whole_iteration(sequence, database, tmp_path):
