@@ -4,6 +4,7 @@ import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import jax
 
@@ -17,6 +18,8 @@ from fastfold_jax.inference import fingerprint
 from fastfold_jax.inference.answer import Answer, publish
 from fastfold_jax.inference.compile_cache import use_compile_cache
 from fastfold_jax.inference.config import (
+    RANDOM,
+    AnswerOptions,
     ExecutionOptions,
     InferenceConfig,
     RecyclingOptions,
@@ -24,12 +27,13 @@ from fastfold_jax.inference.config import (
 )
 from fastfold_jax.inference.coverage import Coverage
 from fastfold_jax.inference.engine import Engine, OnPass, Parameters, Target, Task
-from fastfold_jax.inference.files import prepare_directory
+from fastfold_jax.inference.files import prepare_directory, write_json
 from fastfold_jax.inference.interfaces import Interface, score_interfaces
-from fastfold_jax.inference.job_run import complete, seeds_of
+from fastfold_jax.inference.job_run import COVERAGE_FILE, complete, seeds_of
 from fastfold_jax.inference.manifest import Manifest
 from fastfold_jax.inference.models import NetworkTable
 from fastfold_jax.inference.outcome import JobOutcome
+from fastfold_jax.inference.provenance import RANDOM_WARNING
 from fastfold_jax.inference.ranking import Finished, rank
 from fastfold_jax.inference.relax import RelaxOptions
 from fastfold_jax.inference.report import Ranked, report_html
@@ -101,6 +105,7 @@ class JobResult:
         """
         directory = Path(directory)
         prepare_directory(directory)
+        write_json(directory / COVERAGE_FILE, self.coverage.to_json())
         manifest = Manifest(directory)
         made_from, finished = {}, []
         for prediction in self.predictions:
@@ -120,12 +125,22 @@ class JobResult:
         )
         ranked = tuple(publish(answer, self.config))
         number = len(self.best.plddt)
-        return JobOutcome(
-            name=self.job.name, directory=directory, num_res=number, ranked=ranked, made=len(finished)
-        )
+        return JobOutcome(name=self.job.name, directory=directory, num_res=number, ranked=ranked, made=len(finished))
 
     def _stem(self, place: int) -> str:
         return f"{self.job.name}_{self.predictions[place].name}"
+
+
+class Options(TypedDict, total=False):
+    """The option groups of the command line that a `Predictor` takes."""
+
+    search: SearchOptions
+    templates: TemplateOptions
+    sampling: SamplingOptions
+    recycling: RecyclingOptions
+    relaxation: RelaxOptions
+    answer: AnswerOptions
+    execution: ExecutionOptions
 
 
 class Predictor:
@@ -139,46 +154,39 @@ class Predictor:
       params: As `--params`: a directory, a file, or "random".
       model: Names of networks; by default one for a chain, another for a complex; "all" for five.
       networks: In place of `model`: networks that are no preset.
-      search, templates, sampling, recycling, relaxation, execution: As on the command line.
       device: By default JAX's first.
       on_pass: Called after each pass with the prediction's name, the most passes, and the figures of those so far.
       report: Told how searches get on.
+      options: The groups of options that the command line has.
 
     Raises:
       UserError: if what is named cannot be used.
     """
 
-    def __init__(  # noqa: PLR0913 (the option groups of the command line, each with a default)
+    def __init__(
         self,
         params: str | Path | None = None,
         *,
         model: str | Sequence[str] = (),
         networks: Sequence[ModelConfig] | None = None,
-        search: SearchOptions = SearchOptions(),
-        templates: TemplateOptions = TemplateOptions(),
-        sampling: SamplingOptions = SamplingOptions(),
-        recycling: RecyclingOptions = RecyclingOptions(),
-        relaxation: RelaxOptions = RelaxOptions(),
-        execution: ExecutionOptions = ExecutionOptions(),
         device: jax.Device | None = None,
         on_pass: OnPass | None = None,
         report: Report = silent,
+        **options: Unpack[Options],
     ):
         self.config = InferenceConfig(
             input=(),
             out=Path("."),
             model=(model,) if isinstance(model, str) else tuple(model),
             params=None if params is None else str(params),
-            search=search,
-            templates=templates,
-            sampling=sampling,
-            recycling=recycling,
-            relaxation=relaxation,
-            execution=execution,
+            **options,
         )
+        execution = self.config.execution
         use_compile_cache(execution.cache_directory)
         self._table = NetworkTable(self.config, networks)
-        self._engine = Engine(execution, recycling, Parameters(), device)
+        if self.config.params == RANDOM:
+            logger.warning(RANDOM_WARNING)
+        self._engine = Engine(execution, self.config.recycling, Parameters(), device)
         self._on_pass = on_pass or _log_nothing
         self._report = report
 

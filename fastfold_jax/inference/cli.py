@@ -72,9 +72,7 @@ def _set_up_logging(console: Console, *, verbose: bool, quiet: bool) -> None:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    logging.getLogger("fastfold_jax").setLevel(
-        logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
-    )
+    logging.getLogger("fastfold_jax").setLevel(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
 
 
 if __name__ == "__main__":

@@ -143,7 +143,7 @@ def test_finished_work_is_kept(whole, copy, source, small_network, monkeypatch):
     [
         (lambda out: (out / "one" / "one_model_1_ptm_seed1.cif").write_text("data_"), {"one model_1_ptm_seed1"}),
         (lambda out: (out / "two" / "two_model_1_ptm_seed0_arrays.npz").unlink(), {"two model_1_ptm_seed0"}),
-        (lambda out: (out / "three" / "manifest.json").write_text("{"), {"three model_1_ptm_seed0", "three model_1_ptm_seed1"}),
+        (lambda out: (out / "three" / "manifest.json").write_text("{"), {f"three model_1_ptm_seed{i}" for i in (0, 1)}),
         (lambda out: (out / "one" / "report.html").write_text("half"), set()),
         (lambda out: (out / "one" / "ranked_0.pdb").unlink(), set()),
         (lambda out: (out / "one" / ".x.json.999999999.partial").write_text("half"), set()),
@@ -293,7 +293,8 @@ from fastfold_jax.inference.compile_cache import use_compile_cache
 use_compile_cache(Path(cache))
 config = InferenceConfig(
     input=(Path(source),), out=Path(out), params="random", sampling=SamplingOptions(num_seeds=2),
-    recycling=RecyclingOptions(recycles=0), answer=AnswerOptions(plots=False), execution=ExecutionOptions(precision="float32"),
+    recycling=RecyclingOptions(recycles=0), answer=AnswerOptions(plots=False),
+    execution=ExecutionOptions(precision="float32"),
 )
 run(config, networks=[preset("model_1_ptm", **eval(network))])
 """
