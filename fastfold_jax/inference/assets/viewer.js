@@ -329,7 +329,7 @@ const Viewer = (() => {
         const known = residues.map((residue) => residue.atoms.CA).filter(Boolean);
         centre = scale(known.reduce(add, [0, 0, 0]), 1 / Math.max(known.length, 1));
         radius = Math.max(...known.map((point) => length(sub(point, centre))), 8) + 3;
-        if (!keep) { distance = radius * 3.1; pan = [0, 0]; }
+        if (!keep) { distance = radius * 2.8; pan = [0, 0]; }
         this.colour(colours);
       },
       colour(colours) { discard("cartoon"); meshes.cartoon = upload(cartoon(residues, colours)); redraw(); },
@@ -340,7 +340,7 @@ const Viewer = (() => {
         if (chosen.length) meshes.sticks = upload(sticks(residues, chosen));
         redraw();
       },
-      reset() { rotation = [1, 0, 0, 0, 1, 0, 0, 0, 1]; distance = radius * 3.1; pan = [0, 0]; redraw(); },
+      reset() { rotation = [1, 0, 0, 0, 1, 0, 0, 0, 1]; distance = radius * 2.8; pan = [0, 0]; redraw(); },
       image() { draw(); return canvas.toDataURL("image/png"); },
     };
   };
