@@ -9,6 +9,7 @@ from typing import Any
 from fastfold_jax.errors import UserError
 from fastfold_jax.inference import fingerprint
 from fastfold_jax.inference.arrays import ARRAYS_SUFFIX, load_prediction
+from fastfold_jax.inference.citations import BIBLIOGRAPHY_FILE, Served, bibtex, papers
 from fastfold_jax.inference.config import InferenceConfig
 from fastfold_jax.inference.coverage import Coverage
 from fastfold_jax.inference.files import write_atomically
@@ -81,6 +82,10 @@ def publish(answer: Answer, config: InferenceConfig) -> list[Finished]:
             text = report_html(answer.job, ranked, shown, answer.coverage, config)
             write_atomically(answer.directory / REPORT_FILE, text)
         files.append(REPORT_FILE)
+    if ranked[0].provenance.warning is None:
+        served = Served(multimer=ranked[0].scale == "iptm+ptm", complex=bool(ranked[0].interfaces))
+        write_atomically(answer.directory / BIBLIOGRAPHY_FILE, bibtex(papers(served, config)))
+        files.append(BIBLIOGRAPHY_FILE)
     for name in stale.difference(files):
         (answer.directory / name).unlink(missing_ok=True)
     answer.timings.write()
