@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +17,7 @@ from fastfold_jax.config.execution import Execution
 from fastfold_jax.config.model import ModelConfig, MultimerConfig
 from fastfold_jax.data import buckets
 from fastfold_jax.data.assemble import assemble
+from fastfold_jax.data.batch import Features
 from fastfold_jax.data.job import Job
 from fastfold_jax.data.raw import RawFeatures
 from fastfold_jax.data.sampling import sample
@@ -58,17 +60,32 @@ class Target:
 
     def __init__(self, job: Job):
         self.job = job
-        self.seconds = 0.0
         self._raw: dict[tuple[type, bool], RawFeatures] = {}
+        self._begun: dict[Task, Callable[[], Features]] = {}
 
     def features(self, config: ModelConfig) -> RawFeatures:
         """Monomers and multimers merge alignments differently."""
         kind = (type(config), config.num_templates > 0)
         if kind not in self._raw:
-            begun = time.perf_counter()
             self._raw[kind] = assemble(self.job, config)
-            self.seconds += time.perf_counter() - begun
         return self._raw[kind]
+
+    def sampled(self, task: Task, index: int) -> Features:
+        """The features of one pass, without padding."""
+        begun = self._begun.pop(task, None) if index == 0 else None
+        return begun() if begun else self._sample(task, index)
+
+    def begin(self, task: Task, executor: Executor | None = None) -> None:
+        """Has the first pass's features made before they are asked for: here and now, or by an executor."""
+        if executor is not None:
+            self._begun[task] = executor.submit(self._sample, task, 0).result
+            return
+        made = self._sample(task, 0)
+        self._begun[task] = lambda: made
+
+    def _sample(self, task: Task, index: int) -> Features:
+        config = task.network.config
+        return sample(self.features(config), config, seed=task.seed, pass_index=index)
 
     def coverage(self, config: ModelConfig) -> Coverage:
         """Of the alignment that a network starts from."""
@@ -155,7 +172,7 @@ class Engine:
         config = task.network.config
         raw = target.features(config)
         recycling = Recycling.of(self._recycling, config)
-        with self._on_device(), self._stream(raw, config, task.seed, recycling.num_passes) as stream:
+        with self._on_device(), self._stream(target, task, recycling.num_passes) as stream:
             state = self._state(task.network)
             compiled = self._compiler.program(config, stream.peek())
             waited = time.perf_counter() - begun - compiled.seconds
@@ -184,11 +201,10 @@ class Engine:
             self._loaded = network, jax.device_put(self._parameters.of(network), self.device)
         return self._loaded[1]
 
-    def _stream(self, raw: RawFeatures, config: ModelConfig, seed: int, num_passes: int) -> FeatureStream:
-        shape = buckets.choose(raw, config)
-        return FeatureStream(
-            lambda index: buckets.pad(sample(raw, config, seed=seed, pass_index=index), shape), num_passes
-        )
+    def _stream(self, target: Target, task: Task, num_passes: int) -> FeatureStream:
+        config = task.network.config
+        shape = buckets.choose(target.features(config), config)
+        return FeatureStream(lambda index: buckets.pad(target.sampled(task, index), shape), num_passes)
 
     def _provenance(self, task: Task) -> Provenance:
         network = task.network
