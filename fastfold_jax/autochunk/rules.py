@@ -24,8 +24,9 @@ Apply = Callable[[Equation, Sequence[Any], Places], list[Any]]
 def bind(equation: Equation, arguments: Sequence[Any], **changes: Any) -> list[Any]:
     """Runs the equation's primitive with some parameters changed."""
     primitive = equation.primitive
-    subfuns, params = primitive.get_bind_params(equation.params | changes)
-    out = primitive.bind(*subfuns, *arguments, **params)
+    params = primitive.get_bind_params(equation.params | changes)
+    functions, params = ((), params) if isinstance(params, dict) else params  # functions apart in some versions of JAX
+    out = primitive.bind(*functions, *arguments, **params)
     return list(out) if primitive.multiple_results else [out]
 
 
