@@ -22,6 +22,9 @@ from fastfold_jax.autochunk.target import Target
 
 logger = logging.getLogger(__name__)
 
+# Of the budget: arrays smaller than this are left alone. A finer look takes longer and is taken where need be.
+_SMALL_SHARES = (256, 4096, 65536)
+
 
 @dataclasses.dataclass(frozen=True)
 class _Planned:
@@ -114,13 +117,23 @@ class Program:
     def __init__(self, level: Level, target: Target, donated: Sequence[bool]):
         self.level = level
         self.scheduler = Scheduler(target)
+        self._found: list[LevelPlan] = []
         self.overwritable = {value for value, given in zip(level.inputs, donated, strict=True) if given}
         constants = sum(num_bytes(jnp.shape(c), jnp.result_type(c)) for _, c in level.constants)
         self.arguments = sum(value.bytes for value in level.inputs) + constants
 
     def plan(self, budget: int) -> LevelPlan:
-        """The best plan found, whether or not it meets the budget (bytes, arguments included)."""
-        return self.scheduler.plan(self.level, budget - self.arguments, self.overwritable, max(budget, 1))
+        """The fastest plan found for a budget (bytes, arguments included), or else the smallest."""
+        for share in _SMALL_SHARES:
+            small = max(1, budget // share)
+            self._found.append(self.scheduler.plan(self.level, budget - self.arguments, self.overwritable, small))
+            if self.arguments + self._found[-1].peak <= budget:
+                break
+        return self._best(budget)
+
+    def _best(self, budget: int) -> LevelPlan:
+        within = [plan for plan in self._found if self.arguments + plan.peak <= budget]
+        return min(within, key=lambda p: p.seconds) if within else min(self._found, key=lambda p: p.peak)
 
     def planned(self, budget: Budget) -> _Planned:
         """The plan for a budget.
@@ -134,17 +147,18 @@ class Program:
             size = budgets.of_device(self.scheduler.target) if budget == "device" else int(budget)
         plan = self.plan(size)
         if self.arguments + plan.peak > size:
-            raise BudgetError(size, self.smallest())
+            smallest, plan = self.smallest(), self._best(size)
+            if smallest > size:
+                raise BudgetError(size, smallest)
         return _Planned(plan, explain(plan, self.arguments, size, self.scheduler))
 
     def smallest(self) -> int:
         """Bytes of the smallest plan found, however slow."""
         room = self.scheduler.whole(self.level).bytes
-        found = [room]
         while room > 0:  # what counts as small, and so what is cut, depends on the budget
             room //= 2
-            found.append(self.plan(self.arguments + room).peak)
-        return self.arguments + min(found)
+            self.plan(self.arguments + room)
+        return self.arguments + min(plan.peak for plan in self._found)
 
     def curve(self) -> list[tuple[int, float]]:
         """(peak in bytes, seconds) of plans from the whole program down to the smallest."""

@@ -55,6 +55,7 @@ class Partition:
         self._frontier: set[Value] = set()
         self._weigh()
         self._known: set[Value] = set()
+        self._joined: list[list[Value]] = []
         self._pending: dict[int, list[Value]] = {}
         queue: list[int] = []
 
@@ -166,13 +167,31 @@ class Partition:
             for value in list(self._pending[index]):
                 if value.bytes <= self.small and value not in self._frontier:
                     continue
-                if any(self._ancestors[root.value.source] >> index & 1 for root in region.roots):
+                if not self._independent(region, value):
                     continue
                 joint = self._joint(region, value)
                 if joint is not None:
                     region = joint
                     self._pending[index].remove(value)
+        if len(region.roots) > 1:
+            self._joined.append([root.value for root in region.roots])
         return region
+
+    def _independent(self, region: Region, value: Value) -> bool:
+        """Whether they can run together: neither needs the other, nor anything joined before that needs one of them."""
+
+        def needs(one: Value, other: Value) -> bool:
+            return bool(self._ancestors[one.source] >> other.source & 1)  # type: ignore[index,operator]
+
+        roots = [root.value for root in region.roots]
+        if any(needs(root, value) for root in roots):
+            return False
+        roots.append(value)
+        return not any(
+            any(needs(one, root) for one in joined for root in roots)
+            and any(needs(root, one) for one in joined for root in roots)
+            for joined in self._joined
+        )
 
     def _joint(self, region: Region, value: Value) -> Region | None:
         assert value.source is not None

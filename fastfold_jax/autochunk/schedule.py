@@ -11,7 +11,6 @@ from fastfold_jax.autochunk.program import Equation, Level, Value
 from fastfold_jax.autochunk.region import Region, Step
 from fastfold_jax.autochunk.target import Target
 
-_SMALL_FRACTION = 256
 _SCORED_SHARE = 32
 
 
@@ -70,28 +69,27 @@ class Scheduler:
     def __init__(self, target: Target):
         self.target = target
         self._measured: dict[tuple[int, int], Estimate] = {}
-        self._plans: dict[tuple[int, int], LevelPlan] = {}
+        self._plans: dict[tuple[int, int, int], LevelPlan] = {}
         self._whole: dict[int, Estimate] = {}
         self._keep: list[Region] = []
 
-    def plan(self, level: Level, budget: int, overwritable: set[Value], total: int) -> LevelPlan:
+    def plan(self, level: Level, budget: int, overwritable: set[Value], small: int) -> LevelPlan:
         """The best plan found for a level.
 
         Args:
           budget: Bytes beside the level's inputs.
           overwritable: Inputs whose memory may be used again.
-          total: The whole program's budget, against which sizes are small or not.
+          small: Bytes of a value up to which it is of no concern. Budgets are rounded down to multiples of it.
         """
-        step = max(1, total // 128)
-        key = (id(level), max(budget, 0) // step)
+        budget = max(budget, 0) // small * small
+        key = (id(level), budget, small)
         if key not in self._plans:
             whole = self.whole(level)
             if whole.bytes <= budget and not any(_bodies(e) for e in level.equations):
                 self._plans[key] = LevelPlan(level, [], whole.bytes, whole.seconds, whole)
             else:
-                small = max(1, total // _SMALL_FRACTION)
                 partition = Partition(level, small, self._score)
-                self._plans[key] = self._place(level, partition.items(), budget, overwritable, total)
+                self._plans[key] = self._place(level, partition, budget, overwritable)
         return self._plans[key]
 
     def whole(self, level: Level) -> Estimate:
@@ -126,10 +124,8 @@ class Scheduler:
         strided = sum((root.dim or 0) for root in region.roots)
         return (needed + made + self.measure(region, 1).bytes) * slowdown, strided
 
-    def _place(
-        self, level: Level, items: list[Item], budget: int, overwritable: set[Value], total: int
-    ) -> LevelPlan:
-        order = arrange(items)
+    def _place(self, level: Level, partition: Partition, budget: int, overwritable: set[Value]) -> LevelPlan:
+        order = arrange(partition.items())
         last: dict[Value, int] = {}
         for position, item in enumerate(order):
             for value in item.reads:
@@ -144,7 +140,7 @@ class Scheduler:
             free = {v for v in item.reads if last[v] == position and (v in alive or v in overwritable)}
             self._allocate(level, entry, free, alive)
             entry.alive = sum(alive.values())
-            self._fill(level, entry, budget - entry.alive, total, free)
+            self._fill(level, entry, budget - entry.alive, partition.small)
             peak, seconds = max(peak, entry.alive + entry.bytes), seconds + entry.seconds
             placed.append(entry)
             for value in [v for v in alive if last.get(v, position) <= position]:
@@ -171,7 +167,7 @@ class Scheduler:
             source = entry.in_place.get(value)
             alive[value] = value.bytes if source is None else alive.pop(source, 0)
 
-    def _fill(self, level: Level, entry: Placed, room: int, total: int, free: set[Value]) -> None:
+    def _fill(self, level: Level, entry: Placed, room: int, small: int) -> None:
         """The largest chunks that fit into `room` bytes, or the plans of what is inside."""
         region = entry.item.region
         if region is not None:
@@ -186,7 +182,7 @@ class Scheduler:
             return
         for name, body in equation.bodies.items():
             bodies = body if isinstance(body, tuple) else (body,)
-            plans = tuple(self.plan(b, room, _overwritable(equation, b), total) for b in bodies)
+            plans = tuple(self.plan(b, room, _overwritable(equation, b), small) for b in bodies)
             entry.inner[name] = plans
             entry.bytes = max([entry.bytes, *(p.peak for p in plans)])
             times = equation.params["length"] if equation.name == "scan" else 1
