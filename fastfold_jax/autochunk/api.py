@@ -68,6 +68,12 @@ class Chunked:
         out = _differentiable(traced, planned.plan, self._again)(*traced.captured, *leaves)
         return jax.tree.unflatten(traced.out_tree, out)
 
+    def with_budget(self, memory_budget: Budget) -> "Chunked":
+        """The same function for another budget."""
+        return Chunked(
+            self._function, budgets.checked(memory_budget), self._max_slowdown, self._target, self._donated
+        )
+
     def explain(self, *args: Any, **kwargs: Any) -> Explanation:
         """The plan for arguments of these shapes, which may be `jax.ShapeDtypeStruct`s.
 
@@ -124,6 +130,9 @@ class Program:
 
     def plan(self, budget: int) -> LevelPlan:
         """The fastest plan found for a budget (bytes, arguments included), or else the smallest."""
+        unchanged = self.scheduler.unchanged(self.level)
+        if self.arguments + unchanged.peak <= budget:
+            return unchanged
         for share in _SMALL_SHARES:
             small = max(1, budget // share)
             self._found.append(self.scheduler.plan(self.level, budget - self.arguments, self.overwritable, small))

@@ -141,6 +141,7 @@ def _merge(root: Root, whole: Any, part: Any, start: Any, size: int) -> Any:
 def _chunk(region: Region, sources: dict[Value, Any], start: Any, size: int) -> list[Any]:
     """The roots' parts for one chunk."""
     made: dict[tuple[Value, Window], Any] = {}
+    kept_apart = _products_to_add_to(region)
 
     def read(value: Value, w: Window) -> Any:
         if value.literal is not None:
@@ -159,8 +160,27 @@ def _chunk(region: Region, sources: dict[Value, Any], start: Any, size: int) -> 
         rule = rule_of(step.equation)
         assert rule is not None
         results = rule.apply(step.equation, arguments, places)
+        if step.equation in kept_apart:
+            results = lax.optimization_barrier(results)
         made.update(((out, step.window), x) for out, x in zip(step.equation.outputs, results, strict=True))
     return [read(root.value, root.window) for root in region.roots]
+
+
+def _products_to_add_to(region: Region) -> set[Equation]:
+    """Matrix products to which a matrix is added that is the same for several of them, such as a bias of attention.
+
+    XLA would hand the matrix to the product's kernel, and for that write it out once for each product.
+    """
+    products = {out: s.equation for s in region.steps if s.equation.name == "dot_general" for out in s.equation.outputs}
+    found = set()
+    for step in region.steps:
+        if step.equation.name != "add":
+            continue
+        for product, other in (step.equation.inputs, step.equation.inputs[::-1]):
+            repeated = [n for n, m in zip(other.shape, product.shape, strict=False) if n == 1 < m]
+            if product in products and repeated and sum(n > 1 for n in other.shape) > 1:
+                found.add(products[product])
+    return found
 
 
 def _function(plan: LevelPlan):

@@ -114,8 +114,10 @@ def _matmul_seconds(step: Step, target: Target, size: int) -> float:
     lengths, rights = extent(left.shape, left_window, size), extent(right.shape, right_window, size)
     contracted = math.prod(lengths[d] for d in left_contract)
     batch = math.prod(lengths[d] for d in left_batch)
-    rows, columns = math.prod(lengths) // max(1, contracted * batch), math.prod(rights) // max(1, contracted * batch)
+    rows, columns = (math.prod(x) // max(1, contracted * batch) for x in (lengths, rights))
     tiles = batch * math.ceil(rows / target.tile) * math.ceil(columns / target.tile)
+    if tiles == 0:
+        return 0.0
     padded = 2.0 * tiles * target.tile**2 * contracted
     if batch * min(rows, columns) < target.tile or min(rows, columns) == 1:
         padded = 2.0 * batch * rows * columns * contracted

@@ -12,6 +12,8 @@ from fastfold_jax.autochunk.region import Region, Step
 from fastfold_jax.autochunk.target import Target
 
 _SCORED_SHARE = 32
+_HARDLY_LONGER = 1.02
+_SPARING_FROM = 0.25
 
 
 @dataclasses.dataclass(eq=False)
@@ -85,12 +87,17 @@ class Scheduler:
         key = (id(level), budget, small)
         if key not in self._plans:
             whole = self.whole(level)
-            if whole.bytes <= budget and not any(_bodies(e) for e in level.equations):
-                self._plans[key] = LevelPlan(level, [], whole.bytes, whole.seconds, whole)
+            if whole.bytes <= budget * _SPARING_FROM:
+                self._plans[key] = self.unchanged(level)
             else:
                 partition = Partition(level, small, self._score)
                 self._plans[key] = self._place(level, partition, budget, overwritable)
         return self._plans[key]
+
+    def unchanged(self, level: Level) -> LevelPlan:
+        """The level as it is."""
+        whole = self.whole(level)
+        return LevelPlan(level, [], whole.bytes, whole.seconds, whole)
 
     def whole(self, level: Level) -> Estimate:
         """Memory and time of a level as it is."""
@@ -98,13 +105,13 @@ class Scheduler:
             steps = [Step(e, i, (), [(v, ()) for v in e.inputs]) for i, e in enumerate(level.equations)]
             sources = {v: {()} for v in level.inputs}
             estimate = measure(Region((), steps, sources, 1), 1, self.target)
-            peak, seconds = estimate.bytes, estimate.seconds
+            peak, seconds, inside = estimate.bytes, estimate.seconds, 0
             for equation in level.equations:
                 inner = [self.whole(body) for body in _bodies(equation)]
                 times = equation.params.get("length", 1) if equation.name == "scan" else 1
                 seconds += times * max((i.seconds for i in inner), default=0.0)
-                peak = max([peak, *(i.bytes for i in inner)])
-            self._whole[id(level)] = Estimate(peak, seconds)
+                inside = max([inside, *(i.bytes for i in inner)])
+            self._whole[id(level)] = Estimate(peak + inside, seconds)
         return self._whole[id(level)]
 
     def measure(self, region: Region, size: int) -> Estimate:
@@ -118,7 +125,7 @@ class Scheduler:
     def _score(self, region: Region, partition: Partition) -> tuple:
         """What a way to cut costs, less is better: the least memory, values it needs whole included, times slowdown."""
         size = largest(region.length, lambda size: self.measure(region, size).bytes <= partition.small * _SCORED_SHARE)
-        slowdown = self.measure(region, size).seconds / self.measure(region, region.length).seconds
+        slowdown = self.measure(region, size).seconds / max(self.measure(region, region.length).seconds, 1e-9)
         needed = sum(v.bytes for v in region.sources if not partition.stop(v))
         made = sum(root.value.bytes for root in region.roots if not region.in_place(root))
         strided = sum((root.dim or 0) for root in region.roots)
@@ -171,7 +178,7 @@ class Scheduler:
         """The largest chunks that fit into `room` bytes, or the plans of what is inside."""
         region = entry.item.region
         if region is not None:
-            entry.size = largest(region.length, lambda size: self.measure(region, size).bytes <= room)
+            entry.size = self._size(region, room)
             estimate = self.measure(region, entry.size)
             entry.bytes, entry.seconds = estimate.bytes, estimate.seconds
             return
@@ -187,6 +194,21 @@ class Scheduler:
             entry.bytes = max([entry.bytes, *(p.peak for p in plans)])
             times = equation.params["length"] if equation.name == "scan" else 1
             entry.seconds += times * max(p.seconds for p in plans)
+
+
+    def _size(self, region: Region, room: int) -> int:
+        """The largest chunk that fits, or a smaller one that takes hardly longer.
+
+        XLA packs the buffers of all steps into one block: what one step takes without need may not fit beside another's.
+        """
+        size = largest(region.length, lambda size: self.measure(region, size).bytes <= room)
+        most = self.measure(region, size).seconds * _HARDLY_LONGER
+        while size > 1 and self.measure(region, size).bytes > room * _SPARING_FROM:
+            smaller = largest(region.length, lambda other, size=size: other <= size // 2)  # type: ignore[misc]
+            if self.measure(region, smaller).seconds > most:
+                break
+            size = smaller
+        return size
 
 
 def largest(length: int, fits: Callable[[int], bool]) -> int:

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import os
+
 import jax
 
 
@@ -69,7 +71,7 @@ def current(platform: str | None = None) -> Target:
     """The device that this process computes on."""
     device = jax.devices(platform)[0] if platform else jax.devices()[0]
     if device.platform == "cpu":
-        return CPU
+        return dataclasses.replace(CPU, memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     known = next((t for t in _KNOWN if t.name.split()[-1] in device.device_kind), H100)
     limit = (device.memory_stats() or {}).get("bytes_limit", known.memory)
     return dataclasses.replace(known, name=device.device_kind, memory=limit)

@@ -110,7 +110,7 @@ class _Worker:
         self._job = job
         self._clock = clock
         self._execution = default_execution(config.execution)
-        self._compiler = Compiler(self._execution)
+        self._compiler = Compiler(self._execution, config.execution.budget())
         self._raw: dict[tuple[type, bool], RawFeatures] = {}
 
     def predictions(self, network: Network) -> Iterator[Prediction]:
