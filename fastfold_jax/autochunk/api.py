@@ -70,9 +70,7 @@ class Chunked:
 
     def with_budget(self, memory_budget: Budget) -> "Chunked":
         """The same function for another budget."""
-        return Chunked(
-            self._function, budgets.checked(memory_budget), self._max_slowdown, self._target, self._donated
-        )
+        return Chunked(self._function, budgets.checked(memory_budget), self._max_slowdown, self._target, self._donated)
 
     def explain(self, *args: Any, **kwargs: Any) -> Explanation:
         """The plan for arguments of these shapes, which may be `jax.ShapeDtypeStruct`s.

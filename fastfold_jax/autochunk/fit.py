@@ -18,10 +18,7 @@ def peak_bytes(compiled: Any) -> int:
     """What a compiled program needs at once on a device, by XLA's buffer assignment: arguments and results included."""
     stats = compiled.memory_analysis()
     return (
-        stats.argument_size_in_bytes
-        + stats.output_size_in_bytes
-        + stats.temp_size_in_bytes
-        - stats.alias_size_in_bytes
+        stats.argument_size_in_bytes + stats.output_size_in_bytes + stats.temp_size_in_bytes - stats.alias_size_in_bytes
     )
 
 

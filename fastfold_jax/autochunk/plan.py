@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from fastfold_jax.autochunk.operation_rules import rule_of
 from fastfold_jax.autochunk.operations import OPERATIONS
 from fastfold_jax.autochunk.program import Level, Value
-from fastfold_jax.autochunk.region import Region, Root, Step, joined, options, overlap, walk
+from fastfold_jax.autochunk.region import Region, Root, Step, options, overlap, walk
 
 # Equations worth more than the memory traffic of reading their inputs again.
 COSTLY = frozenset(("dot_general", "conv_general_dilated", "sort", "top_k", "cumsum", "fft"))
@@ -220,10 +220,11 @@ def residual_streams(level: Level, small: int) -> list[Value]:
         out = equation.outputs[0]
         if equation.bodies:
             known.update(equation.outputs)
-        elif equation.name in ("add", "add_any") and out.bytes > small:
-            if any(v in known and v.shape == out.shape and v.aval.dtype == out.aval.dtype for v in equation.inputs):
-                known.add(out)
-                found.append(out)
+            continue
+        like = [v for v in equation.inputs if v.shape == out.shape and v.aval.dtype == out.aval.dtype]
+        if equation.name in ("add", "add_any") and out.bytes > small and known.intersection(like):
+            known.add(out)
+            found.append(out)
     return found
 
 
@@ -237,6 +238,3 @@ def _ancestors(level: Level) -> list[int]:
                 mask |= bits[value.source]
         bits.append(mask)
     return bits
-
-
-__all__ = ["Item", "Partition", "joined", "residual_streams"]

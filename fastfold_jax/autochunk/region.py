@@ -107,7 +107,7 @@ def walk(level: Level, roots: Sequence[Root], stop: Callable[[Value], bool], *, 
     def demand(value: Value, w: Window) -> None:
         if value.literal is not None:
             return
-        if value.source is None or stop(value) and value not in tops or not (moving(w) or through_whole):
+        if value.source is None or (stop(value) and value not in tops) or not (moving(w) or through_whole):
             sources.setdefault(value, set()).add(w)
             return
         demands.setdefault(value, set()).add(w)
@@ -164,11 +164,12 @@ def joined(windows: set[Window]) -> list[Window]:
 def overlap(one: Window, other: Window) -> bool:
     """Whether two windows may have elements in common, judged by their fixed parts."""
     spans = dict(other)
-    for dim, span in one:
-        match = spans.get(dim)
-        if isinstance(span, Fixed) and isinstance(match, Fixed):
-            if span.start + span.length <= match.start or match.start + match.length <= span.start:
-                return False
+    for dim, mine in one:
+        theirs = spans.get(dim)
+        if not (isinstance(mine, Fixed) and isinstance(theirs, Fixed)):
+            continue
+        if mine.start + mine.length <= theirs.start or theirs.start + theirs.length <= mine.start:
+            return False
     return True
 
 

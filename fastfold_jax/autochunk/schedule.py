@@ -2,14 +2,14 @@
 
 import dataclasses
 import heapq
-import math
 from collections.abc import Callable
 
 from fastfold_jax.autochunk.estimate import Estimate, measure
-from fastfold_jax.autochunk.plan import Item, Partition, is_costly
+from fastfold_jax.autochunk.plan import Item, Partition
 from fastfold_jax.autochunk.program import Equation, Level, Value
 from fastfold_jax.autochunk.region import Region, Step
 from fastfold_jax.autochunk.target import Target
+from fastfold_jax.autochunk.windows import Window
 
 _SCORED_SHARE = 32
 _HARDLY_LONGER = 1.02
@@ -103,7 +103,7 @@ class Scheduler:
         """Memory and time of a level as it is."""
         if id(level) not in self._whole:
             steps = [Step(e, i, (), [(v, ()) for v in e.inputs]) for i, e in enumerate(level.equations)]
-            sources = {v: {()} for v in level.inputs}
+            sources: dict[Value, set[Window]] = {v: {()} for v in level.inputs}
             estimate = measure(Region((), steps, sources, 1), 1, self.target)
             peak, seconds, inside = estimate.bytes, estimate.seconds, 0
             for equation in level.equations:
@@ -171,8 +171,8 @@ class Scheduler:
                         taken.add(source)
                         break
         for value in item.makes:
-            source = entry.in_place.get(value)
-            alive[value] = value.bytes if source is None else alive.pop(source, 0)
+            taken_from = entry.in_place.get(value)
+            alive[value] = value.bytes if taken_from is None else alive.pop(taken_from, 0)
 
     def _fill(self, level: Level, entry: Placed, room: int, small: int) -> None:
         """The largest chunks that fit into `room` bytes, or the plans of what is inside."""
@@ -195,11 +195,10 @@ class Scheduler:
             times = equation.params["length"] if equation.name == "scan" else 1
             entry.seconds += times * max(p.seconds for p in plans)
 
-
     def _size(self, region: Region, room: int) -> int:
         """The largest chunk that fits, or a smaller one that takes hardly longer.
 
-        XLA packs the buffers of all steps into one block: what one step takes without need may not fit beside another's.
+        XLA packs the buffers of all steps into one block, where what a step takes without need is in another's way.
         """
         size = largest(region.length, lambda size: self.measure(region, size).bytes <= room)
         most = self.measure(region, size).seconds * _HARDLY_LONGER
@@ -212,7 +211,7 @@ class Scheduler:
 
 
 def largest(length: int, fits: Callable[[int], bool]) -> int:
-    """The size of chunk to use: the largest that fits, or somewhat less if that divides the length or suits hardware."""
+    """The largest size of chunk that fits, or somewhat less if that divides the length or suits hardware."""
     if fits(length):
         return length
     low, high = 1, length
@@ -306,6 +305,3 @@ def _overwritable(equation: Equation, body: Level) -> set[Value]:
     if equation.name == "while":
         return set(body.inputs[equation.params["body_nconsts"] :])
     return set()
-
-
-__all__ = ["LevelPlan", "Placed", "Scheduler", "arrange", "is_costly", "largest", "math"]

@@ -1,7 +1,6 @@
 """What the program will run on: how much memory it has and, roughly, how fast it is."""
 
 import dataclasses
-
 import os
 
 import jax

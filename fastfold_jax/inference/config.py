@@ -141,8 +141,8 @@ class ExecutionOptions:
     memory_budget: Annotated[
         str,
         _option(
-            "Memory that a pass may take on each device, in GiB. Parts of it run piece by piece until it fits. `auto` is "
-            "what the device has; `min` as little as is worth its time.",
+            "Memory that a pass may take on each device, in GiB: parts of it run piece by piece until it fits. `auto` "
+            "is what the device has; `min` as little as is worth its time.",
             metavar="auto|min|GiB",
         ),
     ] = "auto"
@@ -174,7 +174,9 @@ class ExecutionOptions:
         except (ValueError, OverflowError):
             size = 0
         if size <= 0:
-            raise UserError(f"--memory-budget {self.memory_budget}: accepted are auto, min, and a number of GiB above 0")
+            raise UserError(
+                f"--memory-budget {self.memory_budget}: accepted are auto, min, and a number of GiB above 0"
+            )
         return size
 
     @property
