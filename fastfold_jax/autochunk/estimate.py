@@ -12,7 +12,7 @@ from fastfold_jax.autochunk.rules import ELEMENTWISE
 from fastfold_jax.autochunk.target import Target
 from fastfold_jax.autochunk.windows import Window, chunk_part, extent, moving
 
-_VIEWS = frozenset(("reshape", "squeeze", "stop_gradient", "copy"))
+_VIEWS = frozenset(("reshape", "squeeze", "stop_gradient", "copy", "optimization_barrier"))
 # XLA computes these inside of whatever reads them.
 _FUSED = _VIEWS | frozenset(ELEMENTWISE) | {
     "broadcast_in_dim", "transpose", "slice", "dynamic_slice", "iota", "gather", "concatenate", "stack", "pad", "rev"

@@ -121,6 +121,9 @@ class _Reader:
             return self.inline(lambda *leaves: rule.reference(*leaves, **params), operands, name)
         if name == "split":
             return self.split(eqn, operands, origin)
+        if name == "optimization_barrier" and len(operands) > 1:
+            # It keeps each value from being merged with its readers; the order among them is AutoChunk's to choose.
+            return [out for x in operands for out in self.inline(jax.lax.optimization_barrier, [x], origin)]
         outputs = [Value(var.aval, source=len(self.equations)) for var in eqn.outvars]
         bodies = self.bodies(name, params)
         self.equations.append(Equation(eqn.primitive, dict(params), operands, outputs, bodies, origin))

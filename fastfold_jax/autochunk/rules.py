@@ -163,7 +163,7 @@ def fitting(w: Window, shape: Sequence[int], out: Sequence[int]) -> Window:
     return tuple((dim, span) for dim, span in w if shape and shape[dim] == out[dim])
 
 
-register(ELEMENTWISE, Rule(_elementwise))
+register((*ELEMENTWISE, "optimization_barrier"), Rule(_elementwise))
 
 # Shapes ------------------------------------------------------------------------------------------------------------
 
