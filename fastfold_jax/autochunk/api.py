@@ -80,6 +80,10 @@ class Chunked:
         """
         return self._plan(self._trace(args, kwargs), self._donated_leaves(args, kwargs)).explanation
 
+    def curve(self, *args: Any, **kwargs: Any) -> list[tuple[int, float]]:
+        """(peak in bytes, predicted seconds) of plans from the whole program down to the smallest, fixed sizes apart."""
+        return self._program(self._trace(args, kwargs), self._donated_leaves(args, kwargs)).curve()
+
     def _trace(self, args: tuple, kwargs: dict) -> _Traced:
         closed, shape = jax.make_jaxpr(self._function, return_shape=True)(*args, **kwargs)
         jaxpr = closed.jaxpr
@@ -95,9 +99,7 @@ class Chunked:
     def _plan(self, traced: _Traced, donated: list[bool]) -> _Planned:
         key = (str(traced.jaxpr), tuple(donated))
         if key not in self._planned:
-            target = self._target or targets.current()
-            program = Program(read(traced.jaxpr, target.platform), target, [False] * len(traced.captured) + donated)
-            self._planned[key] = program.planned(self._budget)
+            self._planned[key] = self._program(traced, donated).planned(self._budget)
             explanation = self._planned[key].explanation
             if explanation.regions:
                 logger.info("%s", explanation.summary)
@@ -109,6 +111,10 @@ class Chunked:
                     self._max_slowdown,
                 )
         return self._planned[key]
+
+    def _program(self, traced: _Traced, donated: list[bool]) -> "Program":
+        target = self._target or targets.current()
+        return Program(read(traced.jaxpr, target.platform), target, [False] * len(traced.captured) + donated)
 
     def _again(self, function: Callable[..., Any]) -> "Chunked":
         """Another function with the same budget: the derivative."""

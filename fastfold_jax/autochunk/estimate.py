@@ -19,6 +19,9 @@ _FUSED = _VIEWS | frozenset(ELEMENTWISE) | {
 }  # fmt: skip
 _EXPONENTIALS = frozenset(("exp", "exp2", "expm1", "logistic", "tanh", "erf", "log", "log1p"))
 
+# What is read to make a value, over the value's own size, from where on XLA keeps it for several readers.
+_DEAR = 1.75
+
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
@@ -39,13 +42,24 @@ def is_reduction(equation: Equation) -> bool:
 
 
 class _Node:
-    __slots__ = ("bytes", "elements", "fused", "inputs", "readers", "step", "stored")
+    """A window of a value: made by a step, or read from a source.
+
+    Attributes:
+      bytes: What it adds to memory while it lives.
+      traffic: What is moved to read or to write it.
+      fused: Computed inside of what reads it, unless that is a kernel.
+      stored: In memory at some time.
+      moving: Another for each chunk.
+    """
+
+    __slots__ = ("bytes", "elements", "fused", "inputs", "moving", "readers", "step", "stored", "traffic")
 
     def __init__(self, step: Step | None, elements: int, size: int, fused: bool):
-        self.step, self.elements, self.bytes, self.fused = step, elements, size, fused
+        self.step, self.elements, self.fused = step, elements, fused
+        self.bytes = self.traffic = size
         self.inputs: list[_Node] = []
         self.readers: list[_Node] = []
-        self.stored = False
+        self.stored, self.moving = False, True
 
 
 def graph(region: Region, size: int) -> list[_Node]:
@@ -73,11 +87,16 @@ def graph(region: Region, size: int) -> list[_Node]:
         if any(value in tops for value in step.equation.outputs) and node.fused:
             node.bytes = 0  # written to its place at once
     for node in reversed(order):
-        needed = any(not reader.fused and not _folds(reader) for reader in node.readers)
-        if node.step is not None and node.step.equation.name in _VIEWS and node.inputs and needed:
+        needed = node.stored or any(not reader.fused and not _folds(reader) for reader in node.readers)
+        if node.step is None:
+            if not node.moving and not needed:
+                node.traffic = 0  # what is repeated along a dimension is read as often when nothing is cut
+            node.bytes = node.bytes if needed and node.moving else 0
+            node.stored = True
+        elif node.step.equation.name in _VIEWS and node.inputs and needed:
             node.inputs[0].stored, node.stored = True, False
         else:
-            node.stored = node.stored or needed or not node.fused or not node.readers
+            node.stored = needed or not node.fused or not node.readers
     return order
 
 
@@ -85,8 +104,7 @@ def _source(value: Value, w: Window, size: int) -> _Node:
     """A part of a value that lies in memory: it takes more only where a kernel needs the part by itself."""
     shape = extent(value.shape, w, size)
     node = _Node(None, math.prod(shape), num_bytes(shape, value.aval.dtype), True)
-    node.stored = not moving(w)
-    node.bytes = 0 if node.stored else node.bytes
+    node.moving = moving(w)
     return node
 
 
@@ -95,7 +113,10 @@ def _folds(node: _Node) -> bool:
 
 
 def _stored_inputs(order: Sequence[_Node]) -> dict[_Node, set[_Node]]:
-    """For each node, what it reads from memory, through what is fused."""
+    """For each node, what it reads from memory, through what is fused.
+
+    What several read and is dearer to make again than to read, such as a residual sum, is stored after all.
+    """
     reads: dict[_Node, set[_Node]] = {}
     for node in order:
         found: set[_Node] = set()
@@ -105,6 +126,8 @@ def _stored_inputs(order: Sequence[_Node]) -> dict[_Node, set[_Node]]:
             else:
                 found |= reads[source]
         reads[node] = found
+        if len(node.readers) > 1 and sum(source.traffic for source in found) > _DEAR * node.traffic:
+            node.stored = True
     return reads
 
 
@@ -132,7 +155,7 @@ def _seconds(node: _Node, reads: set[_Node], target: Target, size: int) -> float
     exponentials = node.elements / target.exponentials if name in _EXPONENTIALS else 0.0
     if not node.stored:
         return exponentials
-    moved = node.bytes + sum(source.bytes for source in reads)
+    moved = node.traffic + sum(source.traffic for source in reads)
     work = _matmul_seconds(node.step, target, size) if name == "dot_general" else 0.0
     if node.step.equation.primitive in OPERATIONS:
         work = (

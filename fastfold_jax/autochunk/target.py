@@ -43,7 +43,7 @@ H200 = Target(
     matmul32=4e13,
     bandwidth=3.8e12,
     exponentials=3.9e12,
-    launch=4e-6,
+    launch=2.5e-6,
     units=132,
     tile=128,
 )
