@@ -158,7 +158,7 @@ class Engine:
         self.device = device
         self._recycling = recycling
         self._parameters = parameters
-        self._compiler = Compiler(self.execution)
+        self._compiler = Compiler(self.execution, memory_budget=options.budget())
         self._loaded: tuple[Network, Any] | None = None
 
     def predict(self, target: Target, task: Task, on_pass: OnPass) -> tuple[Prediction, Timing]:
