@@ -137,6 +137,14 @@ class ExecutionOptions:
             "is an error."
         ),
     ] = "auto"
+    dap: Annotated[
+        str,
+        _option(
+            "How many devices share a protein. `auto` gives each job one, and more of one node to a job that is alone "
+            "and long, or does not fit.",
+            metavar="N|auto",
+        ),
+    ] = "auto"
     compile_cache: Annotated[
         Path | None,
         _option(
@@ -148,6 +156,21 @@ class ExecutionOptions:
     no_compile_cache: Annotated[
         bool, tyro.conf.FlagCreatePairsOff, _option("Neither keep compiled programs nor use kept ones.")
     ] = False
+
+    def __post_init__(self):
+        self.devices()
+
+    def devices(self) -> int | None:
+        """`dap` as a number, None for `auto`.
+
+        Raises:
+          UserError: if it is anything else.
+        """
+        if self.dap == "auto":
+            return None
+        if not self.dap.isdigit() or int(self.dap) < 1:
+            raise UserError(f"--dap {self.dap}: accepted are auto and numbers from 1")
+        return int(self.dap)
 
     @property
     def cache_directory(self) -> Path | None:

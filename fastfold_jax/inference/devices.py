@@ -22,9 +22,7 @@ _COPIES = 4.5  # pair representations that a pass holds at once where it is chun
 _FIXED = 1.5 * 2**30  # parameters, compiled code, libraries
 
 
-def mesh_for(
-    dap: int | None, shape: Shape, config: ModelConfig, devices: Sequence[jax.Device], *, alone: bool
-) -> Mesh:
+def mesh_for(dap: int | None, shape: Shape, config: ModelConfig, devices: Sequence[jax.Device], *, alone: bool) -> Mesh:
     """The devices for one job, the first of those that it may use; all are of this process.
 
     Args:
