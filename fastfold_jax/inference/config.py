@@ -133,10 +133,18 @@ class ExecutionOptions:
     ] = "auto"
     memory_budget: Annotated[
         str,
-        _option(
+        option(
             "Memory that a pass may take on each device, in GiB: parts of it run piece by piece until it fits. `auto` "
             "is what the device has; `min` as little as is worth its time.",
             metavar="auto|min|GiB",
+        ),
+    ] = "auto"
+    dap: Annotated[
+        str,
+        option(
+            "How many devices share a protein. `auto` gives each job one, and more of one node to a job that is alone "
+            "and long, or does not fit.",
+            metavar="N|auto",
         ),
     ] = "auto"
     compile_cache: Annotated[
@@ -153,6 +161,7 @@ class ExecutionOptions:
 
     def __post_init__(self):
         self.budget()
+        self.devices()
 
     def budget(self) -> Budget:
         """`memory_budget` as AutoChunk takes it.
@@ -171,6 +180,18 @@ class ExecutionOptions:
                 f"--memory-budget {self.memory_budget}: accepted are auto, min, and a number of GiB above 0"
             )
         return size
+
+    def devices(self) -> int | None:
+        """`dap` as a number, None for `auto`.
+
+        Raises:
+          UserError: if it is anything else.
+        """
+        if self.dap == "auto":
+            return None
+        if not self.dap.isdigit() or int(self.dap) < 1:
+            raise UserError(f"--dap {self.dap}: accepted are auto and numbers from 1")
+        return int(self.dap)
 
     @property
     def cache_directory(self) -> Path | None:
