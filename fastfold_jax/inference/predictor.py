@@ -10,7 +10,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
+from fastfold_jax.autochunk import fit
+from fastfold_jax.autochunk.api import autochunk
+from fastfold_jax.autochunk.budget import Budget, gib
 from fastfold_jax.config.execution import Execution
 from fastfold_jax.config.model import ModelConfig
 from fastfold_jax.data.batch import Features
@@ -18,16 +22,25 @@ from fastfold_jax.errors import UserError
 from fastfold_jax.inference.recycle import FeatureStream, Recycling
 from fastfold_jax.inference.result import PassRecord
 from fastfold_jax.model.alphafold import Outputs, abstract_state, make_apply
-from fastfold_jax.model.recycling import Prev, init_prev
+from fastfold_jax.model.distributed import argument_specs, distribute, for_mesh, named_shardings, start_prev
+from fastfold_jax.model.recycling import Prev
+from parallel import make_mesh
+from parallel.hosts import fetch
 
 logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.01
 _CACHE_HIT = "/jax/compilation_cache/cache_hits"
+# Of what a program took that turned out to be too large on the device: what the next may take.
+_SMALLER = 0.75
 
 
 class PredictionError(UserError):
     """The network could not be run on this input: too little memory, or it gave no numbers."""
+
+
+def _where_they_are(state: Any) -> Any:
+    return state
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,9 +50,11 @@ class Program:
     Attributes:
       run: `(state, features, prev) -> (outputs, prev)`; the memory of the old `prev` serves for the new one.
       start: Makes the `prev` of the first pass.
+      place: Puts parameters where the program reads them: on each of its devices.
       num_res: Residues, padding included.
       seconds: What tracing and compiling took; 0 for a program that this process has compiled already.
       from_cache: It was compiled before, by this process or another.
+      smaller: Compiles the same for less memory; None where that cannot be.
     """
 
     run: Callable[..., tuple[Outputs, Prev]]
@@ -47,6 +62,8 @@ class Program:
     num_res: int
     seconds: float
     from_cache: bool
+    place: Callable[[Any], Any] = _where_they_are
+    smaller: "Callable[[], Program] | None" = None
 
 
 def structural(config: ModelConfig) -> ModelConfig:
@@ -66,10 +83,17 @@ def structural(config: ModelConfig) -> ModelConfig:
 
 
 class Compiler:
-    """Compiles each program once a process; JAX's persistent cache, where set, makes it once a machine."""
+    """Compiles each program once a process; JAX's persistent cache, where set, makes it once a machine.
 
-    def __init__(self, execution: Execution):
-        self.execution = execution
+    Args:
+      mesh: The devices that share a protein; None for the first device alone.
+      memory_budget: What a pass may take on a device.
+    """
+
+    def __init__(self, execution: Execution, mesh: Mesh | None = None, memory_budget: Budget = "device"):
+        self.mesh = make_mesh(devices=jax.devices()[:1]) if mesh is None else mesh
+        self.execution = for_mesh(execution, self.mesh)
+        self.memory_budget = memory_budget
         self._programs: dict[Any, Program] = {}
 
     def program(self, config: ModelConfig, features: Features) -> Program:
@@ -84,22 +108,40 @@ class Compiler:
         key = (config, tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves))
         if key in self._programs:
             return dataclasses.replace(self._programs[key], seconds=0.0, from_cache=True)
-        self._programs[key] = self._compile(config, shapes)
+        self._programs[key] = self._compile(config, shapes, self.memory_budget)
         return self._programs[key]
 
-    def _compile(self, config: ModelConfig, features: Features) -> Program:
+    def _compile(self, config: ModelConfig, features: Features, memory_budget: Budget) -> Program:
         num_res = features.aatype.shape[0]
-        start_recycling = functools.partial(init_prev, num_res, config, self.execution)
+        start_recycling = functools.partial(start_prev, num_res, config, self.execution, self.mesh)
         start = time.perf_counter()
         with _memory_errors(num_res), _events(_CACHE_HIT) as hits:
-            apply = make_apply(config, self.execution)
-            jitted = jax.jit(apply, donate_argnums=2)
-            compiled = jitted.lower(abstract_state(config), features, jax.eval_shape(start_recycling)).compile()
+            chunked = autochunk(make_apply(config, self.execution), memory_budget, donate_argnums=(2,))
+            arguments = (abstract_state(config), features, jax.eval_shape(start_recycling))
+            shardings = named_shardings(self.mesh, argument_specs(config))
+
+            def build(budget: Budget) -> Any:
+                apply = distribute(chunked.with_budget(budget), self.mesh, config, self.execution)
+                return jax.jit(apply, in_shardings=shardings, donate_argnums=2).lower(*arguments).compile()
+
+            jax.eval_shape(distribute(chunked, self.mesh, config, self.execution), *arguments)
+            plan = chunked.explanations[-1]
+            compiled = fit.within(plan.budget, build)
         seconds = time.perf_counter() - start
         logger.info(
             "%s for %d residues in %.1f s", "program taken from the cache" if hits else "compiled", num_res, seconds
         )
-        return Program(run=compiled, start=start_recycling, num_res=num_res, seconds=seconds, from_cache=bool(hits))
+        peak = fit.peak_bytes(compiled)
+        logger.info("memory of a pass: %s; without chunks it would be about %s", gib(peak), gib(plan.before))
+        return Program(
+            run=compiled,
+            start=start_recycling,
+            num_res=num_res,
+            seconds=seconds,
+            from_cache=bool(hits),
+            place=lambda state: jax.device_put(state, shardings[0]),
+            smaller=lambda: self._compile(config, features, int(peak * _SMALLER)),
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -133,13 +175,24 @@ def predict(
       PredictionError: if memory does not suffice or a pass gives something else than numbers.
     """
     passes: list[PassRecord] = []
+    state = program.place(state)
     prev = program.start()
     while True:
         features = stream.take()
         begun = time.perf_counter()
-        with _memory_errors(program.num_res):
-            outputs, prev = program.run(state, features, prev)
-            record = _figures(outputs, begun)
+        try:
+            with _memory_errors(program.num_res):
+                outputs, prev = program.run(state, features, prev)
+                record = _figures(outputs, begun)
+        except PredictionError as error:
+            if passes or program.smaller is None:
+                raise
+            logger.warning("%s; trying once more with less memory", error)
+            program = dataclasses.replace(program.smaller(), smaller=None)
+            prev, begun = program.start(), time.perf_counter()
+            with _memory_errors(program.num_res):
+                outputs, prev = program.run(state, features, prev)
+                record = _figures(outputs, begun)
         passes.append(record if passes else dataclasses.replace(record, change=float("inf")))
         report(passes)
         if not np.isfinite([record.plddt, record.change]).all():
@@ -151,7 +204,7 @@ def predict(
             break
         del outputs  # its N x N arrays need not lie beside the next pass's
     del prev
-    return Result(outputs=jax.device_get(outputs), passes=tuple(passes))
+    return Result(outputs=fetch(outputs), passes=tuple(passes))
 
 
 def _figures(outputs: Outputs, begun: float) -> PassRecord:
@@ -189,7 +242,7 @@ def _memory_errors(num_res: int) -> Iterator[None]:
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
         if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
             raise PredictionError(
-                f"out of memory at {num_res} residues (padding included); --max-msa with smaller numbers and "
-                "--precision bf16 need less"
+                f"out of memory at {num_res} residues (padding included); --memory-budget with less than the device "
+                "has, --max-msa with smaller numbers and --precision bf16 need less"
             ) from error
         raise

@@ -24,7 +24,7 @@ PRODUCER = Operation(
 CONTRACTION = Operation(
     "triangle_contraction",
     reference.contraction,
-    dimensions=((". c . .",), "c . ."),
+    dimensions=((("c . .", "c . ."),), "c . ."),
     triton=Kernel(function=triton.contraction, unfit=triton.unfit_contraction),
 )
 CONSUMER = Operation(
@@ -57,10 +57,18 @@ def triangle_producer(
 
 
 def triangle_contraction(
-    operands: Float[Array, "2 c n m"], direction: Direction, *, implementation: str = "auto"
+    operands: Float[Array, "2 c n m"] | tuple[Float[Array, "c a b"], Float[Array, "c d e"]],
+    direction: Direction,
+    *,
+    implementation: str = "auto",
 ) -> Float[Array, "c i j"]:
-    """Σ_k a[i, k] b[j, k] for `outgoing`, Σ_k a[k, j] b[k, i] for `incoming`, each channel by itself."""
-    return CONTRACTION(operands, direction=direction, implementation=implementation)
+    """Σ_k a[i, k] b[j, k] for `outgoing`, Σ_k a[k, j] b[k, i] for `incoming`, each channel by itself.
+
+    Args:
+      operands: a and b; apart, either need hold no more than the rows or columns that are wanted.
+    """
+    a, b = operands
+    return CONTRACTION((a, b), direction=direction, implementation=implementation)
 
 
 def triangle_consumer(

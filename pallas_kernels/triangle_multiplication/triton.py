@@ -58,7 +58,7 @@ def contraction(operands, direction):
     equation = "cik,cjk->cij" if direction == "outgoing" else "cki,ckj->cij"
     left, right = (a, b) if direction == "outgoing" else (b, a)
     # cuBLAS accumulates in float32 in any case; asked for float32, XLA would write it to memory first.
-    return jnp.einsum(equation, left, right, preferred_element_type=operands.dtype)
+    return jnp.einsum(equation, left, right, preferred_element_type=a.dtype)
 
 
 def consumer(product, z, norms, output, gate):
