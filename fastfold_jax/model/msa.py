@@ -17,8 +17,8 @@ class MSARowAttentionWithPairBias(nnx.Module):
     """
 
     def __init__(self, c_m: int, c_z: int, num_heads: int, execution: Execution):
-        self.query_norm = LayerNorm(c_m)
-        self.feat_2d_norm = LayerNorm(c_z)
+        self.query_norm = LayerNorm(c_m, kernels=execution.kernels)
+        self.feat_2d_norm = LayerNorm(c_z, kernels=execution.kernels)
         self.feat_2d_weights = parameter((c_z, num_heads), "linear", fan_in=c_z)
         self.attention = Attention(c_m, num_heads, c_m // num_heads, execution)
         self.axis = execution.axis
@@ -42,7 +42,7 @@ class MSAColumnAttention(nnx.Module):
     """Column-wise gated self-attention (Algorithm 8), MSA sharded over residues."""
 
     def __init__(self, c_m: int, num_heads: int, execution: Execution):
-        self.query_norm = LayerNorm(c_m)
+        self.query_norm = LayerNorm(c_m, kernels=execution.kernels)
         self.attention = Attention(c_m, num_heads, c_m // num_heads, execution)
 
     def __call__(self, m: Float[Array, "s i c"], mask: Float[Array, "s i"]) -> Float[Array, "s i c"]:
@@ -55,8 +55,8 @@ class MSAColumnGlobalAttention(nnx.Module):
     """Column-wise global attention of the extra MSA stack (Algorithm 19), MSA sharded over residues."""
 
     def __init__(self, c_m: int, num_heads: int, execution: Execution):
-        del execution  # its product is linear in the rows: no kernel needed
-        self.query_norm = LayerNorm(c_m)
+        # Its product is linear in the rows: attention itself needs no kernel.
+        self.query_norm = LayerNorm(c_m, kernels=execution.kernels)
         self.attention = GlobalAttention(c_m, num_heads, c_m // num_heads)
 
     def __call__(self, m: Float[Array, "s i c"], mask: Float[Array, "s i"]) -> Float[Array, "s i c"]:

@@ -21,7 +21,7 @@ class OuterProductMean(nnx.Module):
     """
 
     def __init__(self, c_m: int, c_outer: int, c_z: int, execution: Execution):
-        self.layer_norm_input = LayerNorm(c_m)
+        self.layer_norm_input = LayerNorm(c_m, kernels=execution.kernels)
         self.left_projection = Linear(c_m, c_outer)
         self.right_projection = Linear(c_m, c_outer)
         self.output_w = parameter((c_outer, c_outer, c_z), "zeros", fan_in=c_outer**2)

@@ -67,8 +67,8 @@ class RecyclingEmbedder(nnx.Module):
 
     def __init__(self, config: ModelConfig, execution: Execution):
         self.prev_pos_linear = Linear(_BINS, config.c_z)
-        self.prev_msa_first_row_norm = LayerNorm(config.c_m)
-        self.prev_pair_norm = LayerNorm(config.c_z)
+        self.prev_msa_first_row_norm = LayerNorm(config.c_m, kernels=execution.kernels)
+        self.prev_pair_norm = LayerNorm(config.c_z, kernels=execution.kernels)
         self.execution = execution
 
     def pair(self, features: Features, prev: Prev) -> Float[Array, "n j z"]:

@@ -54,7 +54,7 @@ class MonomerSingleTemplate(nnx.Module):
             if config.template_blocks
             else None
         )
-        self.output_layer_norm = LayerNorm(config.c_t)
+        self.output_layer_norm = LayerNorm(config.c_t, kernels=execution.kernels)
         self.execution = execution
 
     def __call__(self, template: Template, seq_mask: Float[Array, " n"]) -> Float[Array, "i n c"]:

@@ -110,14 +110,14 @@ class MultimerSingleTemplate(nnx.Module):
         self.template_pair_embedding_5 = ScalarLinear(config.c_t)
         self.template_pair_embedding_6 = ScalarLinear(config.c_t)
         self.template_pair_embedding_7 = ScalarLinear(config.c_t)
-        self.query_embedding_norm = LayerNorm(config.c_z)
+        self.query_embedding_norm = LayerNorm(config.c_z, kernels=execution.kernels)
         self.template_pair_embedding_8 = Linear(config.c_z, config.c_t, init="relu")
         self.template_embedding_iteration = (
             stack(lambda: MultimerTemplateBlock(config, execution), config.template_blocks)
             if config.template_blocks
             else None
         )
-        self.output_layer_norm = LayerNorm(config.c_t)
+        self.output_layer_norm = LayerNorm(config.c_t, kernels=execution.kernels)
         self.execution = execution
 
     def __call__(

@@ -116,7 +116,7 @@ class TriangleAttention(nnx.Module):
     def __init__(self, channels: int, num_heads: int, head_dim: int, orientation: str, execution: Execution):
         if orientation not in ("per_row", "per_column"):
             raise ValueError(f"orientation={orientation!r}: accepted are per_row, per_column")
-        self.query_norm = LayerNorm(channels)
+        self.query_norm = LayerNorm(channels, kernels=execution.kernels)
         self.feat_2d_weights = parameter((channels, num_heads), "linear", fan_in=channels)
         self.attention = Attention(channels, num_heads, head_dim, execution)
         self.ending = orientation == "per_column"

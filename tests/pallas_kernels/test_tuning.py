@@ -1,0 +1,72 @@
+"""Tables of block sizes: every kernel has some, and the GPU's own come first."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pallas_kernels import launch, tuning
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+
+def test_every_specimen_has_block_sizes():
+    import specimens
+
+    names = set()
+    for specimen in specimens.all_of():
+        for kernel in specimen.kernels:
+            assert tuning.config(kernel, **specimen.when).blocks
+            names.add(kernel)
+    default = json.loads((ROOT / "pallas_kernels" / "tuned" / "default.json").read_text())
+    assert names == set(default), "a table has entries that nothing asks for, or a kernel that nothing compiles"
+
+
+def test_a_gpus_own_table_comes_before_its_capabilitys_and_the_default(tmp_path, monkeypatch):
+    def entry(rows, **when):
+        return {"when": when, "blocks": {"BLOCK_R": rows}, "num_warps": 4, "num_stages": 2}
+
+    (tmp_path / "tuned").mkdir()
+    for name, entries in {
+        "default": [entry(1, dtype="float32"), entry(2)],
+        "sm90": [entry(3, channels=128)],
+        "nvidia_h200": [entry(4, channels=64)],
+    }.items():
+        (tmp_path / "tuned" / f"{name}.json").write_text(json.dumps({"kernel": entries}))
+    monkeypatch.setattr(tuning.resources, "files", lambda package: tmp_path)
+    tuning._table.cache_clear()
+    try:
+        with launch.compiling_for(90, "NVIDIA H200"):
+            sizes = [
+                tuning.config("kernel", dtype=dtype, channels=channels).blocks["BLOCK_R"]
+                for dtype, channels in [("float32", 64), ("float32", 128), ("float32", 32), ("bfloat16", 32)]
+            ]
+            with pytest.raises(LookupError, match="no block sizes for other"):
+                tuning.config("other")
+    finally:
+        tuning._table.cache_clear()
+    assert sizes == [4, 3, 1, 2]
+
+
+def test_tuning_drops_what_does_not_fit():
+    """A candidate whose tiles exceed shared memory compiles to nothing that could run."""
+    import specimens
+    import tune_kernels
+
+    specimen = next(s for s in specimens.all_of() if s.kernels == ("softmax_forward",))
+    small, huge = (launch.Config(blocks={"BLOCK_K": size}, num_warps=4, num_stages=2) for size in (256, 2**21))
+    assert tune_kernels.fits(specimen, "softmax_forward", small, 90)
+    assert not tune_kernels.fits(specimen, "softmax_forward", huge, 90)
+
+
+def test_the_report_compiles_and_the_benchmark_needs_neither_flax_nor_orbax():
+    command = [sys.executable, "benchmarks/compile_kernels.py", "--capabilities", "80", "--only", "softmax"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("softmax_forward") == 2 and "spill_bytes" in done.stdout
+    code = "import sys; sys.path.insert(0, 'benchmarks'); import kernels; print({'flax', 'orbax'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
