@@ -78,7 +78,9 @@ def compile_launch(request: launch.Launch, capability: int) -> Usage:
         array = request.arrays[index] if index < arrays else request.outputs[index - arrays - len(request.sizes)]
         signature[name] = _TRITON_TYPES[str(array.dtype)]
         attributes[(index,)] = [["tt.divisibility", 16]]
-    constants = {**request.constants, **request.config.blocks}
+    # As jax-triton has it: a size of 1 is known when the kernel is compiled.
+    ones = {name: 1 for name, size in zip(names[arrays:], request.sizes, strict=False) if size == 1}
+    constants = {**request.constants, **request.config.blocks, **ones}
     signature |= dict.fromkeys(constants, "constexpr")
     source = ASTSource(request.kernel, signature, constants, attributes)
     options = {"num_warps": request.config.num_warps, "num_stages": request.config.num_stages}

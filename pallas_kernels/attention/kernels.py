@@ -16,7 +16,7 @@ _MASKED: tl.constexpr = tl.constexpr(-1e9)
 @jit
 def _rows(ptr, batch, head, rows, length, HEADS: tl.constexpr, DIM: tl.constexpr, BLOCK_D: tl.constexpr):
     """Loads some rows of one head of [b, length, h, d]: [rows, BLOCK_D], zero beyond DIM. Rows must exist."""
-    base = ptr + length.to(tl.int64) * batch * HEADS * DIM + head * DIM
+    base = ptr + tl.cast(length, tl.int64) * batch * HEADS * DIM + head * DIM
     columns = tl.arange(0, BLOCK_D)
     pointers = base + rows[:, None] * (HEADS * DIM) + columns[None, :]
     if BLOCK_D == DIM:
@@ -27,7 +27,7 @@ def _rows(ptr, batch, head, rows, length, HEADS: tl.constexpr, DIM: tl.constexpr
 @jit
 def _store_rows(ptr, value, batch, head, rows, length, HEADS: tl.constexpr, DIM: tl.constexpr, BLOCK_D: tl.constexpr):
     """Stores what `_rows` loads, leaving out rows that do not exist."""
-    base = ptr + length.to(tl.int64) * batch * HEADS * DIM + head * DIM
+    base = ptr + tl.cast(length, tl.int64) * batch * HEADS * DIM + head * DIM
     columns = tl.arange(0, BLOCK_D)
     pointers = base + rows[:, None] * (HEADS * DIM) + columns[None, :]
     exists = (rows < length)[:, None] & (columns < DIM)[None, :]
@@ -103,7 +103,7 @@ def forward(
     q = _rows(q_ptr, batch, head, rows, q_len, HEADS, DIM, BLOCK_D)
     bias_rows = bias_ptr + head.to(tl.int64) * q_len * k_len + rows * k_len
     if not MASK_SHARED:
-        mask_ptr += k_len.to(tl.int64) * batch
+        mask_ptr += tl.cast(k_len, tl.int64) * batch
     total = tl.full([BLOCK_Q], 0.0, tl.float32)
     peak = tl.full([BLOCK_Q], -float("inf"), tl.float32)
     weighted = tl.full([BLOCK_Q, BLOCK_D], 0.0, tl.float32)
@@ -125,7 +125,7 @@ def forward(
         out = out / (1.0 + tl.exp2(-gate * _LOG2_E))
     _store_rows(out_ptr, out, batch, head, wanted, q_len, HEADS, DIM, BLOCK_D)
     if SAVE:
-        statistics = q_len.to(tl.int64) * (batch * HEADS + head) + wanted
+        statistics = tl.cast(q_len, tl.int64) * (batch * HEADS + head) + wanted
         tl.store(peak_ptr + statistics, peak, mask=wanted < q_len)
         tl.store(total_ptr + statistics, total, mask=wanted < q_len)
 
@@ -175,12 +175,12 @@ def backward_queries(
     rows = tl.minimum(wanted, q_len - 1)
     q = _rows(q_ptr, batch, head, rows, q_len, HEADS, DIM, BLOCK_D)
     cotangent = _rows(cotangent_ptr, batch, head, rows, q_len, HEADS, DIM, BLOCK_D)
-    statistics = q_len.to(tl.int64) * (batch * HEADS + head) + rows
+    statistics = tl.cast(q_len, tl.int64) * (batch * HEADS + head) + rows
     peak, delta = tl.load(peak_ptr + statistics), tl.load(delta_ptr + statistics)
     first = head.to(tl.int64) * q_len * k_len
     bias_rows, bias_grad_rows = bias_ptr + first + rows * k_len, bias_grad_ptr + first + rows * k_len
     if not MASK_SHARED:
-        mask_ptr += k_len.to(tl.int64) * batch
+        mask_ptr += tl.cast(k_len, tl.int64) * batch
     grad = tl.full([BLOCK_Q, BLOCK_D], 0.0, tl.float32)
     whole = k_len if EVEN_K else k_len // BLOCK_K * BLOCK_K
     for start in tl.range(0, whole, BLOCK_K):
@@ -244,11 +244,11 @@ def backward_keys(
     k = _rows(k_ptr, batch, head, keys, k_len, HEADS, DIM, BLOCK_D)
     v = _rows(v_ptr, batch, head, keys, k_len, HEADS, DIM, BLOCK_D)
     if not MASK_SHARED:
-        mask_ptr += k_len.to(tl.int64) * batch
+        mask_ptr += tl.cast(k_len, tl.int64) * batch
     mask = tl.load(mask_ptr + keys) if HAS_MASK else 0.0
     # Not the repeated positions: the compiler must see that these are contiguous.
     bias_columns = bias_ptr + head.to(tl.int64) * q_len * k_len + wanted
-    statistics = q_len.to(tl.int64) * (batch * HEADS + head)
+    statistics = tl.cast(q_len, tl.int64) * (batch * HEADS + head)
     exist = wanted < k_len
     peak_ptr += statistics
     delta_ptr += statistics
@@ -295,14 +295,14 @@ def backward_bias(
         q = _rows(q_ptr, batch, head, rows, q_len, HEADS, DIM, BLOCK_D)
         k = _rows(k_ptr, batch, head, keys, k_len, HEADS, DIM, BLOCK_D)
         scores = tl.dot(q, tl.trans(k), input_precision="ieee") * (SCALE * _LOG2_E) + bias.to(tl.float32) * _LOG2_E
-        statistics = q_len.to(tl.int64) * (batch * HEADS + head) + rows
+        statistics = tl.cast(q_len, tl.int64) * (batch * HEADS + head) + rows
         weights = tl.exp2(scores - tl.load(peak_ptr + statistics)[:, None])
         cotangent = _rows(cotangent_ptr, batch, head, rows, q_len, HEADS, DIM, BLOCK_D)
         v = _rows(v_ptr, batch, head, keys, k_len, HEADS, DIM, BLOCK_D)
         products = tl.dot(cotangent, tl.trans(v), input_precision="ieee")
         score_grad = weights * (products - tl.load(delta_ptr + statistics)[:, None])
         if HAS_MASK:
-            shift = 0 if MASK_SHARED else k_len.to(tl.int64) * batch
+            shift = 0 if MASK_SHARED else tl.cast(k_len, tl.int64) * batch
             # A masked key has no weight here, and one whose whole row is masked has no gradient: exp2 may overflow.
             score_grad = tl.where((tl.load(mask_ptr + shift + keys) > 0)[None, :], score_grad, 0.0)
         grad += score_grad

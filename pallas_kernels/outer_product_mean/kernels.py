@@ -22,7 +22,7 @@ def forward(
     width = num_i * C
     for group in tl.range(0, GROUPS):
         outer = tl.full([BLOCK_I * C, BLOCK_J * E], 0.0, tl.float32)
-        base = left_ptr + width.to(tl.int64) * num_rows * group
+        base = left_ptr + tl.cast(width, tl.int64) * num_rows * group
         for start in tl.range(0, num_rows, BLOCK_S):
             rows = start + tl.arange(0, BLOCK_S)
             exist = (rows < num_rows)[:, None]
@@ -38,7 +38,7 @@ def forward(
     pairs = tl.arange(0, BLOCK_I * BLOCK_J)
     i, j = first_i + pairs // BLOCK_J, first_j + pairs % BLOCK_J
     exist = (i < num_i) & (j < num_j)
-    places = num_j.to(tl.int64) * i + j
+    places = tl.cast(num_j, tl.int64) * i + j
     norm = tl.load(norm_ptr + places, mask=exist, other=1.0)
     out = (out + tl.load(bias_ptr + tl.arange(0, Z))[None, :]) / norm[:, None]
     places = places[:, None] * Z + tl.arange(0, Z)[None, :]

@@ -34,7 +34,7 @@ def forward(
     """One row of one head. Grid: (b, q, h). Two passes over the row: sums, then weights."""
     batch, row, head = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     k_len = k_units * K_UNIT
-    wide = k_len.to(tl.int64)
+    wide = tl.cast(k_len, tl.int64)
     first = wide * q_len * (batch * HEADS + head) + row * wide
     logits_row, bias_row = logits_ptr + first, bias_ptr + wide * q_len * head + row * wide
     mask_row = mask_ptr if MASK_SHARED else mask_ptr + wide * batch

@@ -28,7 +28,7 @@ def producer(
         values += tl.load(bias_ptr + outs)[:, None]
         gates += tl.load(gate_bias_ptr + outs)[:, None]
         values *= sigmoid(gates) * mask[None, :]
-        out = out_ptr + num_pairs.to(tl.int64) * outs[:, None] + pairs[None, :]
+        out = out_ptr + tl.cast(num_pairs, tl.int64) * outs[:, None] + pairs[None, :]
         tl.store(out, values.to(out_ptr.dtype.element_ty), mask=(pairs < num_pairs)[None, :])
 
 
@@ -45,7 +45,7 @@ def consumer(
     z = normed_rows(z_ptr, scale_ptr, offset_ptr, pairs, num_pairs, CHANNELS, EPSILON)
     product_channels, channels = tl.arange(0, PRODUCT_CHANNELS), tl.arange(0, CHANNELS)
     exist = (pairs < num_pairs)[None, :]
-    places = num_pairs.to(tl.int64) * product_channels[:, None] + pairs[None, :]
+    places = tl.cast(num_pairs, tl.int64) * product_channels[:, None] + pairs[None, :]
     product = tl.load(product_ptr + places, mask=exist, other=0.0).to(tl.float32)
     centred, inverse = statistics(product, 0, PRODUCT_CHANNELS, PRODUCT_CHANNELS, EPSILON)
     scale, offset = tl.load(product_scale_ptr + product_channels), tl.load(product_offset_ptr + product_channels)

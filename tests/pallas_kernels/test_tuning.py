@@ -51,6 +51,47 @@ def test_a_gpus_own_table_comes_before_its_capabilitys_and_the_default(tmp_path,
     assert sizes == [4, 3, 1, 2]
 
 
+def test_kernels_compile_where_sizes_are_one():
+    """jax-triton makes such a size a constant, and what was a tensor in the kernel becomes a number."""
+    import compile_kernels
+    import jax
+    import jax.numpy as jnp
+
+    from pallas_kernels.attention import triton as attention
+    from pallas_kernels.layer_norm import triton as layer_norm
+    from pallas_kernels.outer_product_mean import triton as outer
+    from pallas_kernels.softmax import triton as softmax
+    from pallas_kernels.transition import triton as transition
+    from pallas_kernels.triangle_multiplication import triton as triangle
+
+    def array(*shape, dtype=jnp.float32):
+        return jax.ShapeDtypeStruct(shape, dtype)
+
+    def narrow(*shape):
+        return array(*shape, dtype=jnp.bfloat16)
+
+    q, vector, affine = narrow(1, 16, 1, 16), array(32), (array(32, 32), array(32))
+    arrays, statistics = (q, q, q, narrow(1, 16, 16), array(1, 16), q), array(1, 1, 16)
+    norm, z, row = (vector, vector), narrow(4, 4, 32), narrow(1, 32)
+    wide = (array(32, 128), array(128)), (array(128, 32), vector)
+    calls = [
+        (attention.attention, arrays, {}),
+        (attention.attention_backward, (arrays, (q, statistics, statistics), q), {"wanted": (0, 1, 2, 3)}),
+        (layer_norm.layer_norm, (row, vector, vector), {"epsilon": 1e-5}),
+        (layer_norm.layer_norm_backward, ((row, *norm), (), row), {"epsilon": 1e-5, "wanted": (0, 1, 2)}),
+        (softmax.softmax, (array(1, 1, 1, 16), None, None), {}),
+        (transition.transition, (row, norm, *wide), {}),
+        (triangle.producer, (z, array(4, 4), norm, affine, affine), {}),
+        (triangle.consumer, (narrow(32, 4, 4), z, (norm, norm), affine, affine), {}),
+        (outer.outer_product_mean, (narrow(1, 1, 32), narrow(1, 1, 32), array(32, 32, 32), vector, array(1, 1)), {}),
+    ]
+    with launch.compiling_for(90):
+        requests = [r for function, args, static in calls for r in compile_kernels.launches(function, *args, **static)]
+    assert len(requests) == 11 and all(1 in request.sizes for request in requests)
+    for request in requests:
+        assert compile_kernels.compile_launch(request, 90).spill_bytes == 0, request.kernel.__name__
+
+
 def test_tuning_drops_what_does_not_fit():
     """A candidate whose tiles exceed shared memory compiles to nothing that could run."""
     import specimens
