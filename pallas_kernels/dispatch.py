@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
 import jax
+import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
@@ -110,8 +111,10 @@ class Operation:
         self._platforms = dict(platforms or {})
         self._derivative = derivative
         self._several = several
+        self._dimensions = dimensions
         self._primitive = self._declare(Primitive(name), self._form)
         self._tangent = self._declare(Primitive(f"{name}_tangent"), lambda platform, params: self._tangent_of)
+        batching.primitive_batchers[self._primitive] = self._batch
         ad.primitive_jvps[self._primitive] = self._jvp
         ad.primitive_jvps[self._tangent] = self._tangent_jvp
         ad.primitive_transposes[self._tangent] = self._transpose
@@ -167,7 +170,7 @@ class Operation:
     # Rules of the two equations, the function and its tangent. Inside, outputs are always lists.
 
     def _declare(self, primitive: Primitive, form: Callable) -> Primitive:
-        """Gives a primitive its evaluation, shapes, batching and lowering, all by a plain function of its leaves.
+        """Gives a primitive its evaluation, shapes, lowering and plain batching, all by a function of its leaves.
 
         Args:
           form: `(platform, params) -> function of leaves and params`; the platform None means the reference.
@@ -236,6 +239,26 @@ class Operation:
             return _flat(plain)(*leaves, **params)
 
         return chosen
+
+    def _batch(self, leaves, dims, **params):
+        """`vmap`: another leading dimension, where all that is mapped has any number of them; or one by one.
+
+        Under `auto` the reference takes the place of doing so one by one.
+        """
+        mapped = tuple(index for index, dim in enumerate(dims) if dim is not None)
+        if self._dimensions is not None:
+            words = _words(jax.tree.unflatten(params["treedef"], leaves), self._dimensions[0])
+            if all(words[index].startswith("*") for index in mapped):
+                size = leaves[mapped[0]].shape[dims[mapped[0]]]
+                leaves = map(functools.partial(_with_leading, size), leaves, dims, words)
+                return self._primitive.bind(*leaves, **params), 0
+        if params["implementation"] in ("auto", "xla"):
+            outs = jax.vmap(functools.partial(_flat(self.reference), **params), in_axes=dims)(*leaves)
+        else:
+            one = _of(lambda *leaves: self._inward(self._primitive.bind(*leaves, **params)), leaves, mapped)
+            moved = [jnp.moveaxis(leaves[index], dims[index], 0) for index in mapped]
+            outs = jax.lax.map(lambda values: one(*values), moved)
+        return self._outward(outs), self._outward([0] * len(outs))
 
     def _jvp(self, primals, tangents, **params):
         moving = _moving(tangents)
@@ -326,6 +349,24 @@ def _of(function, leaves, moving):
         return function(*changed)
 
     return of_moving
+
+
+def _words(arrays, words):
+    """The declared dimensions of each leaf, of arguments that may be None or nested."""
+    if arrays is None:
+        return []
+    if isinstance(words, str):
+        return [words]
+    return [word for pair in zip(arrays, words, strict=True) for word in _words(*pair)]
+
+
+def _with_leading(size, leaf, dim, word):
+    """A leaf that is mapped along `dim`, or not at all, with that dimension in front."""
+    if not word.startswith("*"):
+        return leaf
+    if dim is not None:
+        return jnp.moveaxis(leaf, dim, 0)
+    return jnp.broadcast_to(leaf, (1 if word.startswith("*#") else size, *leaf.shape))
 
 
 def _moving(tangents):

@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,8 @@ _TYPES = {"float32": "fp32", "bfloat16": "bf16", "int32": "i32"}
 
 # The interpreter replaces functions of the language, while devices of one process run side by side.
 _LOCK = threading.Lock()
+# What was replaced: a program traced meanwhile, in another thread, may have found the replacement.
+_COMPILED: dict[Callable, JITFunction] = {}
 
 _patch_tensor = triton_interpreter._patch_lang_tensor
 
@@ -90,7 +92,9 @@ def _interpreted(kernel: JITFunction) -> Iterator[None]:
     # Patches the language's core, which the standard functions use; the executor patches what kernels use.
     core = triton_interpreter._patch_lang(tl.standard.max.fn)
     for module, name, function in swapped:
-        setattr(module, name, InterpretedFunction(function.fn).rewrite())
+        interpreted = InterpretedFunction(function.fn).rewrite()
+        _COMPILED[interpreted] = function
+        setattr(module, name, interpreted)
     try:
         yield
     finally:
@@ -100,6 +104,7 @@ def _interpreted(kernel: JITFunction) -> Iterator[None]:
 
 
 def _execute(request: launch.Launch, *arrays: np.ndarray) -> list[np.ndarray]:
+    kernel = _COMPILED.get(request.kernel, request.kernel)
     inputs = [np.array(x, order="C") for x in arrays]  # its own copy: a kernel must not write to what it reads
     before = [x.copy() for x in inputs]
     outputs = []
@@ -108,8 +113,8 @@ def _execute(request: launch.Launch, *arrays: np.ndarray) -> list[np.ndarray]:
         fill = 0 if index in request.zeroed else np.nan
         outputs.append(np.full(spec.shape, fill, spec.dtype))
     values = [*map(_Pointer, inputs), *request.sizes, *map(_Pointer, outputs)]
-    function = InterpretedFunction(request.kernel.fn)
-    with _LOCK, _interpreted(request.kernel), np.errstate(all="ignore"):
+    function = InterpretedFunction(kernel.fn)
+    with _LOCK, _interpreted(kernel), np.errstate(all="ignore"):
         executor = _Executor(function.rewrite(), function.arg_names, request.grid)
         executor(*values, **request.constants, **request.config.blocks)
     for x, same in zip(inputs, before, strict=True):

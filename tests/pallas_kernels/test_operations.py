@@ -153,6 +153,27 @@ def test_forward_mode_and_second_derivatives_are_the_references():
     _close(curvature(attend), np.asarray(curvature(plain)), 1e-4)
 
 
+def test_vmap_adds_a_leading_dimension_where_there_may_be_any_and_never_drops_a_kernel_asked_for():
+    q, k, mask = _normal(2, 3, 5, 2, 8), _normal(3, 7, 2, 8), np.array([[1, 1, 0, 1, 1, 0, 1]], np.float32)
+    bias = _normal(2, 2, 5, 7)
+
+    def attend(q, bias, implementation):
+        return pallas_kernels.attention(q, k, k, bias=bias, mask=mask, implementation=implementation)
+
+    def names(function, *arguments):
+        return [e.primitive.name for e in jax.make_jaxpr(function)(*arguments).eqns]
+
+    shared = jax.vmap(lambda q: attend(q, bias[0], "auto"), in_axes=2, out_axes=1)
+    want = jnp.stack([attend(x, bias[0], "xla") for x in q], 1)
+    _close(shared(jnp.moveaxis(q, 0, 2)), np.asarray(want), 1e-5)
+    assert "attention" in names(shared, jnp.moveaxis(q, 0, 2))
+    # A bias of its own for each: plain JAX if that is allowed, else the kernel once for each.
+    each = jax.vmap(lambda q, bias: attend(q, bias, "auto"))
+    _close(each(q, bias), np.asarray(jnp.stack([attend(*x, "xla") for x in zip(q, bias, strict=True)])), 1e-5)
+    assert "scan" in names(jax.vmap(lambda q, bias: attend(q, bias, "triton")), q, bias)
+    assert "attention" not in names(each, q, bias)
+
+
 @pytest.fixture
 def interpreted():
     with launch.launching_with(INTERPRETER), tuning.trying(BLOCKS):
