@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from fastfold_jax.config.execution import Execution
 from fastfold_jax.config.model import ModelConfig
@@ -18,7 +19,10 @@ from fastfold_jax.errors import UserError
 from fastfold_jax.inference.recycle import FeatureStream, Recycling
 from fastfold_jax.inference.result import PassRecord
 from fastfold_jax.model.alphafold import Outputs, abstract_state, make_apply
-from fastfold_jax.model.recycling import Prev, init_prev
+from fastfold_jax.model.distributed import argument_specs, distribute, for_mesh, named_shardings, start_prev
+from fastfold_jax.model.recycling import Prev
+from parallel import make_mesh
+from parallel.hosts import fetch
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +34,10 @@ class PredictionError(UserError):
     """The network could not be run on this input: too little memory, or it gave no numbers."""
 
 
+def _where_they_are(state: Any) -> Any:
+    return state
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Program:
     """One pass, compiled for one network, shape and precision.
@@ -37,6 +45,7 @@ class Program:
     Attributes:
       run: `(state, features, prev) -> (outputs, prev)`; the memory of the old `prev` serves for the new one.
       start: Makes the `prev` of the first pass.
+      place: Puts parameters where the program reads them: on each of its devices.
       num_res: Residues, padding included.
       seconds: What tracing and compiling took; 0 for a program that this process has compiled already.
       from_cache: It was compiled before, by this process or another.
@@ -47,6 +56,7 @@ class Program:
     num_res: int
     seconds: float
     from_cache: bool
+    place: Callable[[Any], Any] = _where_they_are
 
 
 def structural(config: ModelConfig) -> ModelConfig:
@@ -66,10 +76,15 @@ def structural(config: ModelConfig) -> ModelConfig:
 
 
 class Compiler:
-    """Compiles each program once a process; JAX's persistent cache, where set, makes it once a machine."""
+    """Compiles each program once a process; JAX's persistent cache, where set, makes it once a machine.
 
-    def __init__(self, execution: Execution):
-        self.execution = execution
+    Args:
+      mesh: The devices that share a protein; None for the first device alone.
+    """
+
+    def __init__(self, execution: Execution, mesh: Mesh | None = None):
+        self.mesh = make_mesh(devices=jax.devices()[:1]) if mesh is None else mesh
+        self.execution = for_mesh(execution, self.mesh)
         self._programs: dict[Any, Program] = {}
 
     def program(self, config: ModelConfig, features: Features) -> Program:
@@ -89,17 +104,25 @@ class Compiler:
 
     def _compile(self, config: ModelConfig, features: Features) -> Program:
         num_res = features.aatype.shape[0]
-        start_recycling = functools.partial(init_prev, num_res, config, self.execution)
+        start_recycling = functools.partial(start_prev, num_res, config, self.execution, self.mesh)
         start = time.perf_counter()
         with _memory_errors(num_res), _events(_CACHE_HIT) as hits:
-            apply = make_apply(config, self.execution)
-            jitted = jax.jit(apply, donate_argnums=2)
-            compiled = jitted.lower(abstract_state(config), features, jax.eval_shape(start_recycling)).compile()
+            apply = distribute(make_apply(config, self.execution), self.mesh, config, self.execution)
+            arguments = (abstract_state(config), features, jax.eval_shape(start_recycling))
+            shardings = named_shardings(self.mesh, argument_specs(config))
+            compiled = jax.jit(apply, in_shardings=shardings, donate_argnums=2).lower(*arguments).compile()
         seconds = time.perf_counter() - start
         logger.info(
             "%s for %d residues in %.1f s", "program taken from the cache" if hits else "compiled", num_res, seconds
         )
-        return Program(run=compiled, start=start_recycling, num_res=num_res, seconds=seconds, from_cache=bool(hits))
+        return Program(
+            run=compiled,
+            start=start_recycling,
+            num_res=num_res,
+            seconds=seconds,
+            from_cache=bool(hits),
+            place=lambda state: jax.device_put(state, shardings[0]),
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -133,6 +156,7 @@ def predict(
       PredictionError: if memory does not suffice or a pass gives something else than numbers.
     """
     passes: list[PassRecord] = []
+    state = program.place(state)
     prev = program.start()
     while True:
         features = stream.take()
@@ -151,7 +175,7 @@ def predict(
             break
         del outputs  # its N x N arrays need not lie beside the next pass's
     del prev
-    return Result(outputs=jax.device_get(outputs), passes=tuple(passes))
+    return Result(outputs=fetch(outputs), passes=tuple(passes))
 
 
 def _figures(outputs: Outputs, begun: float) -> PassRecord:

@@ -41,9 +41,16 @@ def triangle_producer(
 
 
 def triangle_contraction(
-    operands: Float[Array, "2 c n m"], direction: Direction, *, implementation: str = "auto"
+    operands: Float[Array, "2 c n m"] | tuple[Float[Array, "c ..."], Float[Array, "c ..."]],
+    direction: Direction,
+    *,
+    implementation: str = "auto",
 ) -> Float[Array, "c i j"]:
-    """Σ_k a[i, k] b[j, k] for `outgoing`, Σ_k a[k, j] b[k, i] for `incoming`, each channel by itself."""
+    """Σ_k a[i, k] b[j, k] for `outgoing`, Σ_k a[k, j] b[k, i] for `incoming`, each channel by itself.
+
+    Args:
+      operands: a and b; apart, either need hold no more than the rows or columns that are wanted.
+    """
     return _CONTRACTION(operands, direction=direction, implementation=implementation)
 
 
