@@ -179,9 +179,20 @@ class JobOptions:
         tyro.conf.FlagCreatePairsOff,
         option("Say what would be run, with estimates of memory and time, and run nothing."),
     ] = False
+    cluster: Annotated[
+        str | None,
+        option(
+            "Spread the jobs over the nodes of a Ray cluster (extra `ray`): its address, `auto` for the one this node "
+            "belongs to, or `local`. All nodes need parameters, databases and --out at the same paths.",
+            metavar="ADDRESS|auto|local",
+            default="none: the devices of this node",
+        ),
+    ] = None
+    cluster_gpus: Annotated[int, option("GPUs of a node that each job on a cluster gets.", metavar="N")] = 1
 
     def __post_init__(self):
         self.copies()
+        at_least(0, cluster_gpus=self.cluster_gpus)
 
     def copies(self) -> tuple[int, ...] | None:
         """`stoichiometry` as numbers.

@@ -11,6 +11,7 @@ import jax
 from fastfold_jax.config.model import ModelConfig
 from fastfold_jax.data.job_sources import JobSource, find_jobs
 from fastfold_jax.errors import UserError
+from fastfold_jax.inference.cluster import run_on_cluster
 from fastfold_jax.inference.config import RANDOM, InferenceConfig
 from fastfold_jax.inference.engine import Engine, Parameters
 from fastfold_jax.inference.files import prepare_directory
@@ -48,17 +49,30 @@ def run(
     table = NetworkTable(config, networks)
     if config.params == RANDOM:
         _warn_of_random()
-    runner = _Runner(config, table, sources, report)
-    try:
-        outcomes = runner.run()
-    finally:
-        if len(sources) > 1 and (known := runner.outcomes()):
-            write_summary(known, config.out)
+    if config.jobs.cluster is not None:
+        directories = [_directory(config, sources, index) for index in range(len(sources))]
+        outcomes = run_on_cluster(config, sources, directories, networks)
+        write_summary(outcomes, config.out)
+    else:
+        outcomes = _run_here(_Runner(config, table, sources, report), config, alone=len(sources) == 1)
     for outcome in outcomes:
         outcome.log()
     if len(sources) == 1 and outcomes[0].error is not None:
         raise outcomes[0].error
     return outcomes
+
+
+def _run_here(runner: "_Runner", config: InferenceConfig, *, alone: bool) -> tuple[JobOutcome, ...]:
+    try:
+        return runner.run()
+    finally:
+        if not alone and (known := runner.outcomes()):
+            write_summary(known, config.out)
+
+
+def _directory(config: InferenceConfig, sources: Sequence[JobSource], index: int) -> Path:
+    """A single job's files go into the output directory itself."""
+    return config.out if len(sources) == 1 else config.out / sources[index].name
 
 
 class _Runner:
@@ -142,8 +156,7 @@ class _Runner:
             return index, self._prepared.pop(index)
 
     def _directory(self, index: int) -> Path:
-        """A single job's files go into the output directory itself."""
-        return self._config.out if len(self._sources) == 1 else self._config.out / self._sources[index].name
+        return _directory(self._config, self._sources, index)
 
 
 def _warn_of_random() -> None:
