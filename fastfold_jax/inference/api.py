@@ -36,7 +36,7 @@ from fastfold_jax.inference.outcome import JobOutcome
 from fastfold_jax.inference.provenance import RANDOM_WARNING
 from fastfold_jax.inference.ranking import Finished, rank
 from fastfold_jax.inference.relax import RelaxOptions
-from fastfold_jax.inference.report import Ranked, report_html
+from fastfold_jax.inference.report import Page, report_html
 from fastfold_jax.inference.result import PassRecord, Prediction
 from fastfold_jax.inference.structure import build_structure, pdb_obstacle, pdb_text
 from fastfold_jax.inference.timings import Timings
@@ -91,11 +91,15 @@ class JobResult:
 
     def report(self) -> str:
         """The page that `report.html` is."""
-        summaries = [Finished.of(prediction, ()) for prediction in self.predictions]
-        shown = [Ranked(summary=s, prediction=p) for s, p in zip(summaries, self.predictions, strict=True)]
-        return report_html(
-            self.job.name, summaries, shown[: self.config.answer.report_models], self.coverage, self.config
+        page = Page(
+            job=self.job.name,
+            ranked=[Finished.of(prediction, ()) for prediction in self.predictions],
+            shown=self.predictions[: self.config.answer.report_models],
+            relaxed={},
+            coverage=self.coverage,
+            config=self.config,
         )
+        return report_html(page)
 
     def write(self, directory: str | Path) -> JobOutcome:
         """Writes all that the command writes, and returns what it is.
