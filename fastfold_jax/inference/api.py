@@ -158,7 +158,7 @@ class Predictor:
       params: As `--params`: a directory, a file, or "random".
       model: Names of networks; by default one for a chain, another for a complex; "all" for five.
       networks: In place of `model`: networks that are no preset.
-      device: By default JAX's first.
+      devices: Over as many of these a protein is split as the options say; by default JAX's first.
       on_pass: Called after each pass with the prediction's name, the most passes, and the figures of those so far.
       report: Told how searches get on.
       options: The groups of options that the command line has.
@@ -173,7 +173,7 @@ class Predictor:
         *,
         model: str | Sequence[str] = (),
         networks: Sequence[ModelConfig] | None = None,
-        device: jax.Device | None = None,
+        devices: Sequence[jax.Device] | None = None,
         on_pass: OnPass | None = None,
         report: Report = silent,
         **options: Unpack[Options],
@@ -190,7 +190,7 @@ class Predictor:
         self._table = NetworkTable(self.config, networks)
         if self.config.params == RANDOM:
             logger.warning(RANDOM_WARNING)
-        self._engine = Engine(execution, self.config.recycling, Parameters(), device)
+        self._engine = Engine(execution, self.config.recycling, Parameters(), devices)
         self._on_pass = on_pass or _log_nothing
         self._report = report
 

@@ -1,17 +1,16 @@
-"""Predictions of prepared jobs on one device: parameters read once, programs compiled once."""
+"""Predictions of prepared jobs on the devices given: parameters read once, programs compiled once."""
 
-import contextlib
 import dataclasses
 import functools
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
 from typing import Any
 
 import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fastfold_jax.config.execution import Execution
 from fastfold_jax.config.model import ModelConfig, MultimerConfig
@@ -23,6 +22,7 @@ from fastfold_jax.data.raw import RawFeatures
 from fastfold_jax.data.sampling import sample
 from fastfold_jax.inference.config import ExecutionOptions, RecyclingOptions
 from fastfold_jax.inference.coverage import Coverage, coverage_of
+from fastfold_jax.inference.devices import mesh_for
 from fastfold_jax.inference.layout import chain_layout
 from fastfold_jax.inference.models import Network
 from fastfold_jax.inference.predictor import Compiler, PredictionError, Result, predict
@@ -138,13 +138,13 @@ class Timing:
 
 
 class Engine:
-    """Makes predictions, one at a time, on one device.
+    """Makes predictions, one at a time.
 
     Args:
       options: How to run.
       recycling: When to stop.
       parameters: Shared by all engines.
-      device: None for JAX's default.
+      devices: This engine's own, over as many of which a protein is split as the options say; None for JAX's first.
     """
 
     def __init__(
@@ -152,14 +152,16 @@ class Engine:
         options: ExecutionOptions,
         recycling: RecyclingOptions,
         parameters: Parameters,
-        device: jax.Device | None = None,
+        devices: Sequence[jax.Device] | None = None,
     ):
         self.execution = default_execution(options)
-        self.device = device
+        self.devices = tuple(devices or jax.local_devices()[:1])
+        self._dap = options.devices()
         self._recycling = recycling
         self._parameters = parameters
-        self._compiler = Compiler(self.execution)
-        self._loaded: tuple[Network, Any] | None = None
+        self._budget = options.budget()
+        self._compilers: dict[int, Compiler] = {}
+        self._loaded: tuple[Network, int, Any] | None = None
 
     def predict(self, target: Target, task: Task, on_pass: OnPass) -> tuple[Prediction, Timing]:
         """One prediction.
@@ -172,9 +174,16 @@ class Engine:
         config = task.network.config
         raw = target.features(config)
         recycling = Recycling.of(self._recycling, config)
-        with self._on_device(), self._stream(target, task, recycling.num_passes) as stream:
-            state = self._state(task.network)
-            compiled = self._compiler.program(config, stream.peek())
+        compiler = self._compiler(raw, config)
+        shape = buckets.choose(raw, config, multiple=compiler.mesh.size)
+        with (
+            jax.default_device(self.devices[0]),
+            FeatureStream(
+                lambda index: buckets.pad(target.sampled(task, index), shape), recycling.num_passes
+            ) as stream,
+        ):
+            compiled = compiler.program(config, stream.peek())
+            state = self._state(task.network, compiler.mesh)
             waited = time.perf_counter() - begun - compiled.seconds
             report = functools.partial(on_pass, task.name, recycling.num_passes)
             try:
@@ -189,33 +198,30 @@ class Engine:
         )
         return _prediction(result, raw, target.job, self._provenance(task), config), timing
 
-    @contextmanager
-    def _on_device(self) -> Iterator[None]:
-        with contextlib.nullcontext() if self.device is None else jax.default_device(self.device):
-            yield
+    def _compiler(self, raw: RawFeatures, config: ModelConfig) -> Compiler:
+        """For as many devices as this protein gets."""
+        mesh = mesh_for(self._dap, buckets.sampled_shape(raw, config), config, self.devices)
+        if mesh.size not in self._compilers:
+            self._compilers[mesh.size] = Compiler(self.execution, mesh, self._budget)
+        return self._compilers[mesh.size]
 
-    def _state(self, network: Network) -> Any:
-        """The parameters on the device, where only the latest network's stay."""
-        if self._loaded is None or self._loaded[0] != network:
+    def _state(self, network: Network, mesh: Mesh) -> Any:
+        """The parameters on the devices, where only the latest network's stay."""
+        if self._loaded is None or self._loaded[:2] != (network, mesh.size):
             self._loaded = None  # its memory first
-            self._loaded = network, jax.device_put(self._parameters.of(network), self.device)
-        return self._loaded[1]
-
-    def _stream(self, target: Target, task: Task, num_passes: int) -> FeatureStream:
-        config = task.network.config
-        shape = buckets.choose(target.features(config), config)
-        return FeatureStream(lambda index: buckets.pad(target.sampled(task, index), shape), num_passes)
+            state = jax.device_put(self._parameters.of(network), NamedSharding(mesh, PartitionSpec()))
+            self._loaded = network, mesh.size, state
+        return self._loaded[2]
 
     def _provenance(self, task: Task) -> Provenance:
         network = task.network
-        device = self.device or jax.devices()[0]
         return Provenance(
             program=program(),
             model=network.config.name,
             parameters=network.source,
             seed=task.seed,
             rows=f"{network.config.num_msa}:{network.config.num_extra_msa}",
-            platform=f"JAX {jax.__version__} on {device.device_kind}",
+            platform=f"JAX {jax.__version__} on {self.devices[0].device_kind}",
             precision=self.execution.precision,
             warning=None if network.file else RANDOM_WARNING,
         )

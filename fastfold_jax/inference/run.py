@@ -13,6 +13,7 @@ from fastfold_jax.data.job_sources import JobSource, find_jobs
 from fastfold_jax.errors import UserError
 from fastfold_jax.inference.cluster import run_on_cluster
 from fastfold_jax.inference.config import RANDOM, InferenceConfig
+from fastfold_jax.inference.devices import fits, groups
 from fastfold_jax.inference.engine import Engine, Parameters
 from fastfold_jax.inference.files import prepare_directory
 from fastfold_jax.inference.job_run import Context, JobRun, Prepared, prepare
@@ -81,14 +82,18 @@ class _Runner:
     def __init__(self, config: InferenceConfig, table: NetworkTable, sources: Sequence[JobSource], report: Report):
         self._config = config
         self._sources = sources
-        self._devices = jax.local_devices()[: len(sources)]
+        self._devices = jax.local_devices()
+        self._groups = groups(config.execution.devices(), len(sources), self._devices)
         # Longest first where devices share the jobs, so that none waits for another's longest at the end.
-        self._order = sorted(range(len(sources)), key=lambda i: sources[i].num_res, reverse=len(self._devices) > 1)
+        order = sorted(range(len(sources)), key=lambda i: sources[i].num_res, reverse=len(self._groups) > 1)
+        # What fits on no single device comes last, one after the other, when all are free for it.
+        self._large = [i for i in order if len(self._groups) > 1 and not fits(sources[i].num_res, self._devices[0])]
+        self._order = [i for i in order if i not in self._large]
         self._outcomes: dict[int, Future[JobOutcome]] = {}
         self._parameters = Parameters()
         self._context = Context(config=config, table=table, parameters=self._parameters, report=report)
-        self._preparation = ThreadPoolExecutor(len(self._devices), thread_name_prefix="prepare")
-        self._sampling = ThreadPoolExecutor(len(self._devices), thread_name_prefix="sample")
+        self._preparation = ThreadPoolExecutor(len(self._groups), thread_name_prefix="prepare")
+        self._sampling = ThreadPoolExecutor(len(self._groups), thread_name_prefix="sample")
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="write")
         self._prepared: dict[int, Future[Prepared]] = {}
         self._running: dict[int, JobRun] = {}
@@ -98,10 +103,13 @@ class _Runner:
 
     def run(self) -> tuple[JobOutcome, ...]:
         try:
-            if len(self._devices) == 1:
-                self._work(self._devices[0])
+            if len(self._groups) == 1:
+                self._work(self._groups[0])
             else:
                 self._work_side_by_side()
+            if self._large:
+                self._order += self._large
+                self._work(self._devices)
         except BaseException:
             self._stopped.set()
             self._preparation.shutdown(wait=False, cancel_futures=True)
@@ -120,17 +128,17 @@ class _Runner:
         return tuple(future.result() for _, future in sorted(self._outcomes.items()) if future.done())
 
     def _work_side_by_side(self) -> None:
-        """A thread a device. An interrupt does not wait for the passes that they are busy with."""
-        pool = ThreadPoolExecutor(len(self._devices), thread_name_prefix="device")
+        """A thread a group of devices. An interrupt does not wait for the passes that they are busy with."""
+        pool = ThreadPoolExecutor(len(self._groups), thread_name_prefix="device")
         try:
-            for working in [pool.submit(self._work, device) for device in self._devices]:
+            for working in [pool.submit(self._work, group) for group in self._groups]:
                 working.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _work(self, device: jax.Device) -> None:
+    def _work(self, devices: Sequence[jax.Device]) -> None:
         """Takes job after job until there is none."""
-        engine = Engine(self._config.execution, self._config.recycling, self._parameters, device)
+        engine = Engine(self._config.execution, self._config.recycling, self._parameters, devices)
         while (taken := self._take()) is not None:
             index, prepared = taken
             job = JobRun(self._context, self._sources[index], self._directory(index), self._sampling, self._writing)
@@ -143,7 +151,7 @@ class _Runner:
     def _take(self) -> tuple[int, "Future[Prepared]"] | None:
         """The next job, and the preparation of those behind it begun."""
         with self._lock:
-            ahead = self._next + len(self._devices) * _LOOK_AHEAD + 1
+            ahead = self._next + len(self._groups) * _LOOK_AHEAD + 1
             for index in self._order[self._next : ahead]:
                 if index not in self._prepared and not self._stopped.is_set():
                     self._prepared[index] = self._preparation.submit(
