@@ -14,7 +14,7 @@ from fastfold_jax.errors import UserError
 from fastfold_jax.inference.compile_cache import use_compile_cache
 from fastfold_jax.inference.config import InferenceConfig
 from fastfold_jax.inference.engine import Engine, Parameters
-from fastfold_jax.inference.job_run import Context, JobRun, Prepared, prepare
+from fastfold_jax.inference.job_run import Context, JobRun, Prepared, Threads, prepare
 from fastfold_jax.inference.models import NetworkTable
 from fastfold_jax.inference.outcome import JobOutcome
 from fastfold_jax.search.spread import Share, spread
@@ -72,10 +72,12 @@ def _run_one(
         prepared.set_result(prepare(context, source, directory))
     except Exception as error:
         prepared.set_exception(error)
-    with ThreadPoolExecutor(1) as ahead, ThreadPoolExecutor(1) as writing:
-        made = JobRun(context, source, directory, ahead, writing)
-        made.run(prepared, engine, Event())
-        return made.finish().result()
+    threads = Threads(ahead=ThreadPoolExecutor(1), writing=ThreadPoolExecutor(1), publishing=ThreadPoolExecutor(1))
+    made = JobRun(context, source, directory, threads)
+    made.run(prepared, engine, Event())
+    outcome = made.finish().result()
+    threads.finish()
+    return outcome
 
 
 @functools.lru_cache(maxsize=1)

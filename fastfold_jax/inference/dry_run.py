@@ -135,9 +135,10 @@ def show(planned: Sequence[Planned], out: Path, console: Console) -> None:
     sizes = len({item.padded for item in planned if item.error is None})
     seconds = sum(item.seconds for item in planned) / min(len(devices), max(len(planned), 1))
     console.print(
-        f"{left} predictions to make on {len(devices)} x {devices[0].device_kind}, into {out}: about {_time(seconds)} if "
-        f"every pass is made, searches and compiling ({sizes} sizes) not counted. search: chains to search alignments for. "
-        "GiB: from passes run piece by piece (--memory-budget) to passes run as a whole without fused kernels."
+        f"{left} predictions to make on {len(devices)} x {devices[0].device_kind}, into {out}: about {_time(seconds)} "
+        f"if every pass is made, searches and compiling ({sizes} sizes) not counted. search: chains to search "
+        "alignments for. GiB: from passes run piece by piece (--memory-budget) to passes run as a whole without fused "
+        "kernels."
     )
     for item in planned:
         if item.error is not None:

@@ -16,7 +16,7 @@ from fastfold_jax.inference.config import RANDOM, InferenceConfig
 from fastfold_jax.inference.devices import fits, groups
 from fastfold_jax.inference.engine import Engine, Parameters
 from fastfold_jax.inference.files import prepare_directory
-from fastfold_jax.inference.job_run import Context, JobRun, Prepared, prepare
+from fastfold_jax.inference.job_run import Context, JobRun, Prepared, Threads, prepare
 from fastfold_jax.inference.models import NetworkTable
 from fastfold_jax.inference.outcome import SUMMARY_FILE, JobOutcome, write_summary
 from fastfold_jax.inference.provenance import RANDOM_WARNING
@@ -93,8 +93,11 @@ class _Runner:
         self._parameters = Parameters()
         self._context = Context(config=config, table=table, parameters=self._parameters, report=report)
         self._preparation = ThreadPoolExecutor(len(self._groups), thread_name_prefix="prepare")
-        self._sampling = ThreadPoolExecutor(len(self._groups), thread_name_prefix="sample")
-        self._writing = ThreadPoolExecutor(1, thread_name_prefix="write")
+        self._threads = Threads(
+            ahead=ThreadPoolExecutor(len(self._groups), thread_name_prefix="sample"),
+            writing=ThreadPoolExecutor(1, thread_name_prefix="write"),
+            publishing=ThreadPoolExecutor(len(self._groups), thread_name_prefix="publish"),
+        )
         self._prepared: dict[int, Future[Prepared]] = {}
         self._running: dict[int, JobRun] = {}
         self._next = 0
@@ -113,14 +116,13 @@ class _Runner:
         except BaseException:
             self._stopped.set()
             self._preparation.shutdown(wait=False, cancel_futures=True)
-            self._sampling.shutdown(wait=False, cancel_futures=True)
+            self._threads.ahead.shutdown(wait=False, cancel_futures=True)
             for index, job in list(self._running.items()):  # what they have finished is ranked at once
                 self._outcomes[index] = job.finish()
             raise
         finally:
-            self._writing.shutdown(wait=True)
+            self._threads.finish()
         self._preparation.shutdown(wait=True)
-        self._sampling.shutdown(wait=True)
         return self.outcomes()
 
     def outcomes(self) -> tuple[JobOutcome, ...]:
@@ -141,7 +143,7 @@ class _Runner:
         engine = Engine(self._config.execution, self._config.recycling, self._parameters, devices)
         while (taken := self._take()) is not None:
             index, prepared = taken
-            job = JobRun(self._context, self._sources[index], self._directory(index), self._sampling, self._writing)
+            job = JobRun(self._context, self._sources[index], self._directory(index), self._threads)
             self._running[index] = job
             job.run(prepared, engine, self._stopped)
             if not self._stopped.is_set():

@@ -104,7 +104,7 @@ def test_several_devices_share_the_jobs(whole, source, small_network, tmp_path, 
     predict = engine.Engine.predict
 
     def watched(self, *args):
-        used.add(self.device)
+        used.update(self.devices)
         return predict(self, *args)
 
     monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:2])
