@@ -31,7 +31,7 @@
       const atoms = {};
       for (let k = 0; k < count; k++, atom++)
         atoms[data.atomNames[types[atom]]] = [0, 1, 2].map((d) => xyz[3 * atom + d] * model.scale);
-      return { chain: chainOf(i), atoms };
+      return { chain: chainOf(i), number: data.numbers[i], atoms };
     });
     return { ...model, residues, cells: model.matrix ? bytes(model.matrix) : null };
   });
@@ -286,7 +286,7 @@
     }
     frame(context, box, x);
   }
-  $("coverage-title").textContent = `Alignment: ${data.coverage.rows.toLocaleString("en")} sequences`;
+  $("coverage-title").textContent = `Alignment: ${data.coverage.rows.toLocaleString("en")} sequence${data.coverage.rows > 1 ? "s" : ""}`;
   const edges = data.coverage.identity_edges.map((edge) => Math.round(edge * 100));
   $("identities").append(...IDENTITIES.map((tone, b) => {
     const line = element("span"), box = element("i");
