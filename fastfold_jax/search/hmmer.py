@@ -12,15 +12,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from fastfold_jax.errors import UserError
 from fastfold_jax.search.report import Report
-
-if TYPE_CHECKING:
-    from pyhmmer.plan7 import HMM, TopHits
 
 BLOCK_RESIDUES = 4_000_000
 """Residues of a database that are searched in one piece: about 10 MB, and 0.05 s for each query."""
@@ -107,22 +104,22 @@ def search_alignments(
 
 
 def search_profiles(
-    profiles: Sequence["HMM"],
+    profiles: Sequence[Any],
     database: Path,
     *,
     options: Options,
     workers: Workers,
     report: Report,
-) -> list["TopHits"]:
+) -> list[Any]:
     """The hits of each profile in a FASTA file, best first; at most `MOST_HITS` of them count as included.
 
-    See `search_alignments` for the arguments.
+    See `search_alignments` for the arguments; profiles are pyhmmer's `HMM`, and what is returned its `TopHits`.
     """
-    parts: list[list[TopHits]] = [[] for _ in profiles]
-    waiting: deque[tuple[Future[list[TopHits]], int, int]] = deque()
+    parts: list[list[Any]] = [[] for _ in profiles]
+    waiting: deque[tuple[Future[list[Any]], int, int]] = deque()
     ended = threading.Event()
 
-    def search(block: Any) -> list["TopHits"]:
+    def search(block: Any) -> list[Any]:
         return [] if ended.is_set() else [_pipeline(options).search_hmm(profile, block) for profile in profiles]
 
     def collect() -> None:
@@ -151,7 +148,7 @@ def _pipeline(options: Options) -> Any:
     return plan7.Pipeline(easel.Alphabet.amino(), **options)
 
 
-def _merge(parts: Sequence["TopHits"]) -> "TopHits":
+def _merge(parts: Sequence[Any]) -> Any:
     """The hits in all blocks, E-values as if the database had been searched whole."""
     hits = parts[0].merge(*parts[1:])
     for hit in itertools.islice(hits.included, MOST_HITS, None):
