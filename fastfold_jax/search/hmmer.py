@@ -1,11 +1,11 @@
 """jackhmmer over FASTA files of any size, through pyhmmer: no external program, bounded memory, many threads."""
 
-import contextlib
 import dataclasses
 import gzip
 import io
 import itertools
 import threading
+import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,7 +26,6 @@ MOST_HITS = 50_000
 """Hits that an alignment holds, the best: as many as AlphaFold keeps of any database."""
 
 _QUERY = "query"
-
 
 Options = Mapping[str, Any]
 """HMMER's options, by their names there: filters, and E-values of sequences and domains to report and include."""
@@ -166,27 +165,42 @@ def read_blocks(database: Path) -> Iterator[tuple[Any, int, int]]:
 
     try:
         total = database.stat().st_size
-        with (
-            open(database, "rb") as file,
-            _unpacked(file) as text,
-            easel.SequenceFile(text, format="fasta", digital=True, alphabet=easel.Alphabet.amino()) as sequences,
-        ):
-            empty = True
-            while block := sequences.read_block(residues=BLOCK_RESIDUES):
-                empty = False
-                yield block, file.tell(), total
-    except EOFError:
-        empty = True
-    except (ValueError, OSError) as error:
+        with open(database, "rb") as file:
+            stream: Any = _Stream(file)
+            how: dict[str, Any] = {"format": "fasta", "digital": True, "alphabet": easel.Alphabet.amino()}
+            with easel.SequenceFile(stream, **how) as sequences:
+                while block := sequences.read_block(residues=BLOCK_RESIDUES):
+                    yield block, file.tell(), total
+            stream.check()
+    except (ValueError, OSError, EOFError, zlib.error) as error:  # EOFError: an empty file, or a gzip file cut short
         what = getattr(error, "strerror", None) or error
         raise UserError(f"{database}: cannot be searched as a FASTA file of proteins ({what})") from None
-    if empty:
-        raise UserError(f"{database}: holds no sequence")
 
 
-def _unpacked(file: io.BufferedReader) -> contextlib.AbstractContextManager[Any]:
-    packed = file.peek(2)[:2] == b"\x1f\x8b"
-    return gzip.open(file) if packed else contextlib.nullcontext(file)
+class _Stream(io.RawIOBase):
+    """A file's text, unpacked if gzip packed it.
+
+    An error in reading ends the text, and is kept: C code that reads here can't be passed an exception.
+    """
+
+    def __init__(self, file: io.BufferedReader):
+        self._file = gzip.GzipFile(fileobj=file) if file.peek(2)[:2] == b"\x1f\x8b" else file
+        self._error: Exception | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            return self._file.readinto(buffer)
+        except Exception as error:
+            self._error = error
+            return 0
+
+    def check(self) -> None:
+        """Raises the error that ended the text early, if one did."""
+        if self._error is not None:
+            raise self._error
 
 
 def a3m_of(msa: Any, *, rows_of_query: int) -> bytes:
