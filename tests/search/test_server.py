@@ -198,6 +198,15 @@ def test_an_interrupted_run_goes_on_with_its_ticket(replay, tmp_path):
     assert counts(replay) == 1
 
 
+def test_a_new_ticket_may_be_unknown_for_a_while(replay, tmp_path):
+    left = itertools.count()
+    replay.trouble = lambda method, path: (
+        (200, {}, b'{"status": "UNKNOWN"}') if path == "/ticket/msa_0-x" and next(left) < 9 else None
+    )
+    complete(job_of(FIRST), options_for(replay, tmp_path))
+    assert counts(replay) == 1
+
+
 def test_a_ticket_that_the_server_has_forgotten_is_asked_for_anew(replay, tmp_path):
     options = options_for(replay, tmp_path)
     server = Server.of(options, Cache(options.cache_directory))
