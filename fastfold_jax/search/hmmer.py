@@ -43,11 +43,24 @@ def jackhmmer_options(evalue: float) -> Options:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Workers:
-    """Threads that searches share, and the sign for all of them to stop."""
+    """Threads that searches of several databases share.
+
+    Attributes:
+      pool: They.
+      threads: How many.
+      databases: How many searches share them.
+      stop: Ends all of them early once set.
+    """
 
     pool: ThreadPoolExecutor
     threads: int
+    databases: int = 1
     stop: threading.Event = dataclasses.field(default_factory=threading.Event)
+
+    @property
+    def window(self) -> int:
+        """How many blocks of a database are in memory at once: enough that no thread waits for the next."""
+        return max(2, 2 * self.threads // self.databases)
 
 
 def pyhmmer_version() -> str:
@@ -132,7 +145,7 @@ def search_profiles(
             if workers.stop.is_set():
                 raise UserError(f"{database}: the search was stopped")
             waiting.append((workers.pool.submit(search, block), done, total))
-            if len(waiting) > 2 * workers.threads:
+            if len(waiting) >= workers.window:
                 collect()
         while waiting:
             collect()

@@ -70,6 +70,15 @@ def test_a_complex_is_paired_row_by_row(replay, tmp_path):
     np.testing.assert_array_equal((msa[1] != GAP).nonzero()[0], [14, 25, 40])
 
 
+def test_a_single_chain_without_alignment_is_not_paired(replay, tmp_path):
+    given = complete(job_of(FIRST), options_for(replay, tmp_path)).chains[0]
+    job = dataclasses.replace(job_of(FIRST), chains=(given, job_of(SECOND).chains[0]))
+    done = complete(job, options_for(replay, tmp_path))
+    assert done.chains[1].alignments and done.chains[1].paired is None
+    assert not any("pair" in path for _, path in replay.requests)
+    assemble(done, preset("model_1_multimer_v3"))
+
+
 def test_pairing_of_species_in_all_chains(replay, tmp_path):
     complete(job_of(FIRST, SECOND), options_for(replay, tmp_path, msa_server_pairing="complete"))
     assert "paircomplete" in {form["mode"] for form in replay.asked}
