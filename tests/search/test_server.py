@@ -1,5 +1,6 @@
 """The MSA server's client against a local server: the protocol, trouble of all kinds, resuming, and hostile answers."""
 
+import dataclasses
 import itertools
 import json
 import time
