@@ -229,7 +229,7 @@ class Server:
         url = f"{self.address}/result/download/{ticket}"
         self._patiently(functools.partial(self._poll, ticket, resumed=resumed), stage, report)
         archive = self._patiently(functools.partial(self.http.request, url, most=_MOST_ARCHIVE), stage, report)
-        report(stage, 100, 100)
+        report(stage, 1, 1)
         return archive
 
     def _submit(self, kind: Kind, form: bytes) -> str:
@@ -294,7 +294,7 @@ class Server:
                         "waiting, or give --msa-server-patience more"
                     ) from None
                 logger.log(logging.WARNING if failures else logging.DEBUG, "%s; asking again in %.1f s", error, pause)
-                report(stage, min(99, int(100 * passed / (passed + 60))), 100)
+                report(stage, 0, 0)
                 if self.stop.wait(pause):
                     raise UserError(f"{self.address}: stopped while {stage}") from None
                 wait = min(2 * wait, self.pace.longest)
