@@ -139,7 +139,7 @@ class Server:
         key = Cache.key(form=1, server=self.address, structures=list(entries))
         archive = self.cache.get(key)
         if archive is None:
-            url = f"{self.address}/template/{urllib.parse.quote(','.join(entries))}"
+            url = f"{self.address}/template/{urllib.parse.quote(','.join(entries), safe=',')}"
             ask = functools.partial(self.http.request, url, most=_MOST_ARCHIVE)
             archive = self._patiently(ask, "templates from the server", report)
         files = server_archive.files(archive, lambda name: name.endswith(".cif"), place=self.address)
