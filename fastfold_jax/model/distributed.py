@@ -116,13 +116,17 @@ def check_splits(config: ModelConfig, mesh: Mesh) -> None:
     Raises:
       UserError: if they do not.
     """
-    devices = mesh.shape[DAP]
-    channels = [config.c_z] + [config.c_t] * bool(config.num_templates)
-    if any(count % devices for count in channels):
-        possible = [n for n in range(1, min(channels) + 1) if not any(count % n for count in channels)]
+    devices, possible = mesh.shape[DAP], possible_splits(config)
+    if devices not in possible:
         raise UserError(
             f"{config.name} cannot be split over {devices} devices: accepted are {', '.join(map(str, possible))}"
         )
+
+
+def possible_splits(config: ModelConfig) -> list[int]:
+    """Over how many devices a network can be split, in order."""
+    channels = [config.c_z] + [config.c_t] * bool(config.num_templates)
+    return [devices for devices in range(1, min(channels) + 1) if not any(count % devices for count in channels)]
 
 
 def named_shardings(mesh: Mesh, specs: Any) -> Any:

@@ -59,13 +59,13 @@ class PairTrack(nnx.Module):
         self.pair_transition = Transition(channels, transition_factor, execution)
         self.axis = execution.axis
 
-    def slabs(self, z: Pair) -> list[Pair]:
+    def slabs(self, z: Float[Array, "i n c_z"]) -> Slabs:
         """This device's rows as slabs, one if it is alone: what follows exchanges one while it computes another."""
         return cut_local(z, 0, num_slabs(z, 0, self.axis))
 
     def multiply(
         self, rows: Slabs, seq_mask: Float[Array, " n"], keys: list[PRNGKeyArray | None], first: Step | None = None
-    ) -> list[Pair]:
+    ) -> Slabs:
         """Both triangle multiplications, on rows.
 
         Args:
@@ -100,7 +100,7 @@ class PairTrack(nnx.Module):
 
     def attend_starting(
         self, rows: Slabs, seq_mask: Float[Array, " n"], key: PRNGKeyArray | None
-    ) -> tuple[Pair, Float[Array, "h n n"]]:
+    ) -> tuple[MovedPair, Float[Array, "h n n"]]:
         """Attention around the starting node: takes rows, returns columns, and the ending node's bias."""
         starting, ending = self.triangle_attention_starting_node, self.triangle_attention_ending_node
         bias = starting.bias(rows)
@@ -126,7 +126,7 @@ class PairTrack(nnx.Module):
 
     def pair_track(
         self, rows: Slabs, seq_mask: Float[Array, " n"], keys: list[PRNGKeyArray | None], first: Step | None = None
-    ) -> Pair:
+    ) -> MovedPair:
         """The Evoformer's pair updates (AlphaFold 2 supplement, Algorithm 6, lines 6 to 10): rows in, columns out.
 
         Args:

@@ -1,5 +1,6 @@
 """From the MSA to pairs: the mean over rows of outer products of residue features."""
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
@@ -56,6 +57,7 @@ class OuterProductMean(nnx.Module):
         """What is added to some rows of pairs."""
         left_mask, mask = left_mask.astype(left.dtype), mask.astype(left.dtype)
         norm = jnp.einsum("si,sj->ij", left_mask, mask, preferred_element_type=jnp.float32)
-        return pallas_kernels.outer_product_mean(
-            left, right, self.output_w[...], self.output_b[...], norm + _NORM_EPSILON, implementation=self.kernels
-        )
+        with jax.named_scope("op.outer_product_mean"):
+            return pallas_kernels.outer_product_mean(
+                left, right, self.output_w[...], self.output_b[...], norm + _NORM_EPSILON, implementation=self.kernels
+            )

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
@@ -50,14 +51,15 @@ class TriangleMultiplication(nnx.Module):
 
     def operands(self, z: Float[Array, "i n c"], mask: Float[Array, "i n"]) -> Float[Array, "2 c i n"]:
         """Both operands, for some rows."""
-        return pallas_kernels.triangle_producer(
-            z,
-            mask,
-            _affine(self.left_norm_input),
-            _affine(self.projection),
-            _affine(self.gate),
-            implementation=self.kernels,
-        )
+        with jax.named_scope("op.triangle_producer"):
+            return pallas_kernels.triangle_producer(
+                z,
+                mask,
+                _affine(self.left_norm_input),
+                _affine(self.projection),
+                _affine(self.gate),
+                implementation=self.kernels,
+            )
 
     def exchange_rows(self, slab: int, value: Any) -> Any:
         """A slab's operands for all channels become those of as many rows of every device for this one's channels."""
@@ -85,14 +87,15 @@ class TriangleMultiplication(nnx.Module):
 
     def update(self, product: Float[Array, "c i n"], z: Float[Array, "i n c"]) -> Float[Array, "i n c"]:
         """What is added to some rows."""
-        return pallas_kernels.triangle_consumer(
-            product,
-            z,
-            (_affine(self.left_norm_input), _affine(self.center_norm)),
-            _affine(self.output_projection),
-            _affine(self.gating_linear),
-            implementation=self.kernels,
-        )
+        with jax.named_scope("op.triangle_consumer"):
+            return pallas_kernels.triangle_consumer(
+                product,
+                z,
+                (_affine(self.left_norm_input), _affine(self.center_norm)),
+                _affine(self.output_projection),
+                _affine(self.gating_linear),
+                implementation=self.kernels,
+            )
 
 
 def _affine(layer: LayerNorm | Linear) -> tuple[Float[Array, "..."], Float[Array, "..."]]:

@@ -42,6 +42,11 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--blocks", type=int, help="Evoformer blocks (default: the model's)")
     parser.add_argument("--precision", choices=("bf16", "float32"), default="bf16")
     parser.add_argument("--kernels", choices=("auto", "triton", "mosaic", "xla"), default="auto")
+    parser.add_argument(
+        "--fused",
+        action="store_true",
+        help="count memory traffic as if each operation were one kernel that keeps to the chip what it alone reads",
+    )
     parser.add_argument("--remat", action="store_true", help="recompute each block's activations in the backward pass")
     parser.add_argument("--memory-budget", metavar="BYTES|min", help="for AutoChunk (default: no chunking)")
     parser.add_argument("--dap", type=int, default=8, help="devices that share a protein")
@@ -74,7 +79,7 @@ def run(flags: argparse.Namespace) -> dict:
     def audited(data: int, dap: int) -> Audit:
         mesh = programs.mesh_of(flags.target, data=data, dap=dap, per_node=machine.devices_per_node)
         compiled = programs.lower(flags.part, config, of_protein, execution, mesh, budget).compile()
-        return audit(compiled, dap, machine)
+        return audit(compiled, dap, machine, fused=flags.fused)
 
     found = audited(flags.data, flags.dap)
     baseline = None if flags.no_baseline or flags.dap == 1 else audited(1, 1)

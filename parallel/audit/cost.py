@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 
 from parallel.audit.hlo import Computation, Instruction, Module
 
@@ -11,6 +12,8 @@ _FREE = {
     "opt-barrier", "add-dependency", "iota", "get-dimension-size",
 }  # fmt: skip
 _GEMM_TARGETS = ("gemm", "matmul", "$dot")
+_VIEWS = ("bitcast", "get-tuple-element")
+_OPERATION = re.compile(r"op\.\w+")
 _SLICES = ("dynamic-slice", "slice", "gather")
 
 
@@ -66,23 +69,60 @@ class Work:
         return max(arithmetic, self.bytes / (machine.memory_tbs * 1e12))
 
 
-def compute(instruction: Instruction, computation: Computation, module: Module) -> Work:
-    """The work of an instruction that is neither a collective nor runs other computations by itself."""
+def within_operations(computation: Computation) -> frozenset[str]:
+    """Arrays that nothing outside the operation that makes them reads: a fused kernel would not store them.
+
+    The model's operations stand in scopes whose names begin with `op.`.
+    """
+    users: dict[str, list[Instruction]] = {instruction.name: [] for instruction in computation.instructions}
+    for instruction in computation.instructions:
+        for operand in instruction.operands:
+            users.get(operand, []).append(instruction)
+
+    def stays(instruction: Instruction, scope: str) -> bool:
+        return bool(users[instruction.name]) and all(
+            stays(user, scope) if user.opcode in _VIEWS else _operation(user) == scope
+            for user in users[instruction.name]
+        )
+
+    found = set()
+    for instruction in computation.instructions:
+        scope = _operation(instruction)
+        is_view_of_one = instruction.opcode in _VIEWS and not found.isdisjoint(instruction.operands)
+        if is_view_of_one or (scope and instruction.opcode not in _VIEWS and stays(instruction, scope)):
+            found.add(instruction.name)
+    return frozenset(found)
+
+
+def _operation(instruction: Instruction) -> str | None:
+    match = _OPERATION.search(instruction.source)
+    return match[0] if match else None
+
+
+def compute(
+    instruction: Instruction, computation: Computation, module: Module, kept: frozenset[str] = frozenset()
+) -> Work:
+    """The work of an instruction that is neither a collective nor runs other computations by itself.
+
+    Args:
+      kept: Arrays that are taken to stay on the chip, neither written to memory nor read from it.
+    """
     if instruction.opcode in _FREE or instruction.opcode.endswith(("-done", "-update")):
         return Work()
-    operands = [computation.by_name()[name] for name in instruction.operands]
+    by_name = computation.by_name()
+    operands = [by_name[name] for name in instruction.operands]
     if instruction.opcode == "fusion":
-        return _fusion(instruction, operands, module)
+        return _fusion(instruction, operands, module, kept)
     products = _product(instruction, operands)
     if instruction.opcode in _SLICES:
         return Work(bytes=2 * instruction.bytes)
     if instruction.opcode == "dynamic-update-slice":
         return Work(bytes=2 * operands[1].bytes)
-    moved = instruction.bytes + sum(operand.bytes for operand in operands)
+    moved = sum(array.bytes for array in (instruction, *operands) if array.name not in kept)
     return dataclasses.replace(products, bytes=float(moved))
 
 
-def _fusion(fusion: Instruction, operands: list[Instruction], module: Module) -> Work:
+def _fusion(fusion: Instruction, operands: list[Instruction], module: Module, kept: frozenset[str]) -> Work:
     """Matrix products inside; bytes of what enters and leaves, of a large array's slice only that."""
     body = module.computations[fusion.called[0]]
     inside = body.by_name()
@@ -90,11 +130,17 @@ def _fusion(fusion: Instruction, operands: list[Instruction], module: Module) ->
     for instruction in body.instructions:
         work += _product(instruction, [inside[name] for name in instruction.operands])
         if instruction.opcode == "fusion":
-            nested = _fusion(instruction, [inside[name] for name in instruction.operands], module)
+            nested = _fusion(instruction, [inside[name] for name in instruction.operands], module, kept)
             work += dataclasses.replace(nested, bytes=0.0)
     parameters = [instruction for instruction in body.instructions if instruction.opcode == "parameter"]
-    read = sum(_read(parameter, body) for parameter in parameters)
-    return dataclasses.replace(work, bytes=float(read + _written(body.root, inside)))
+    parameters.sort(key=lambda parameter: int(parameter.literal))
+    read = sum(
+        _read(parameter, body)
+        for parameter, operand in zip(parameters, operands, strict=True)
+        if operand.name not in kept
+    )
+    written = 0 if fusion.name in kept else _written(body.root, inside)
+    return dataclasses.replace(work, bytes=float(read + written))
 
 
 def _read(parameter: Instruction, body: Computation) -> int:

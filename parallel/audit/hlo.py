@@ -46,6 +46,7 @@ class Instruction:
       shapes: The arrays it makes: several where it makes a tuple.
       operands: Names of the instructions it reads.
       called: Names of computations it runs.
+      literal: What stands in its parentheses: a parameter's number, for example.
       attributes: The rest of its line.
     """
 
@@ -54,6 +55,7 @@ class Instruction:
     shapes: tuple[Shape, ...]
     operands: tuple[str, ...]
     called: tuple[str, ...]
+    literal: str
     attributes: str
 
     @property
@@ -152,6 +154,7 @@ def _instruction(name: str, text: str) -> Instruction:
         shapes=tuple(Shape(*_array(match)) for match in _ARRAY.finditer(shape_text)),
         operands=tuple(re.findall(r"%([\w.\-]+)", inside)),
         called=tuple(called),
+        literal=inside,
         attributes=attributes,
     )
 

@@ -60,8 +60,12 @@ class Audit:
         }
 
 
-def audit(compiled: Any, devices: int, machine: Machine) -> Audit:
-    """Reads a compiled program."""
+def audit(compiled: Any, devices: int, machine: Machine, *, fused: bool = False) -> Audit:
+    """Reads a compiled program.
+
+    Args:
+      fused: See `play`.
+    """
     stats = compiled.memory_analysis()
     sizes = {
         "arguments": stats.argument_size_in_bytes,
@@ -71,7 +75,7 @@ def audit(compiled: Any, devices: int, machine: Machine) -> Audit:
     sizes["peak"] = sum(sizes.values()) - stats.alias_size_in_bytes
     return Audit(
         devices=devices,
-        timeline=play(parse(compiled.as_text()), machine),
+        timeline=play(parse(compiled.as_text()), machine, fused=fused),
         memory={name: size / 2**30 for name, size in sizes.items()},
     )
 

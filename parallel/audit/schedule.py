@@ -6,7 +6,14 @@ one before it is done; compute goes on until it reaches the collective's done, a
 
 import dataclasses
 
-from parallel.audit.cost import Machine, bytes_sent, collective_kind, collective_seconds, compute
+from parallel.audit.cost import (
+    Machine,
+    bytes_sent,
+    collective_kind,
+    collective_seconds,
+    compute,
+    within_operations,
+)
 from parallel.audit.hlo import Computation, Instruction, Module
 
 
@@ -74,9 +81,13 @@ class Timeline:
         return [(self.trips, self), *inner]
 
 
-def play(module: Module, machine: Machine) -> Timeline:
-    """The whole program's timeline."""
-    return _Player(module, machine).play(module.entry, trips=1)
+def play(module: Module, machine: Machine, *, fused: bool = False) -> Timeline:
+    """The whole program's timeline.
+
+    Args:
+      fused: As if each of the model's operations were one kernel that keeps to the chip what it alone reads.
+    """
+    return _Player(module, machine, fused).play(module.entry, trips=1)
 
 
 @dataclasses.dataclass
@@ -91,12 +102,14 @@ class _Running:
 
 
 class _Player:
-    def __init__(self, module: Module, machine: Machine):
+    def __init__(self, module: Module, machine: Machine, fused: bool):
         self._module = module
         self._machine = machine
+        self._fused = fused
 
     def play(self, name: str, *, trips: int) -> Timeline:
         computation = self._module.computations[name]
+        kept = within_operations(computation) if self._fused else frozenset()
         now = links = computed = 0.0
         running: dict[str, _Running] = {}
         collectives: list[Collective] = []
@@ -136,7 +149,7 @@ class _Player:
                 now += loop.trips * loop.seconds
                 computed += loop.trips * loop.compute
             else:
-                seconds = compute(instruction, computation, self._module).seconds(self._machine)
+                seconds = compute(instruction, computation, self._module, kept).seconds(self._machine)
                 now += seconds
                 computed += seconds
         return Timeline(

@@ -13,7 +13,8 @@ from fastfold_jax.config.presets import preset
 from fastfold_jax.data import buckets
 from fastfold_jax.data.batch import Features
 from fastfold_jax.model.alphafold import init_state, make_apply
-from fastfold_jax.model.distributed import distribute, for_mesh, start_prev
+from fastfold_jax.model.distributed import distribute, for_mesh
+from fastfold_jax.model.recycling import Prev
 from parallel import make_mesh
 
 SIZES = {
@@ -86,18 +87,22 @@ def padded(unpadded: Features, devices: int) -> Features:
     return buckets.pad(unpadded, shape)
 
 
-def passes(config: ModelConfig, devices: int, execution: Execution = EXECUTION):
-    """`(state, features, key) -> outputs` of two passes, gradients stopped between them, on so many devices."""
+def previous(config: ModelConfig, num_res: int, devices: int) -> Prev:
+    """A random state before a pass, padded up to a multiple of the number of devices."""
+    draw, total = np.random.default_rng(2), -(-num_res // devices) * devices
+    pos, row, pair = np.zeros((total, 37, 3)), np.zeros((total, config.c_m)), np.zeros((total, total, config.c_z))
+    pos[:num_res] = draw.normal(size=(num_res, 37, 3), scale=8)
+    row[:num_res] = draw.normal(size=(num_res, config.c_m))
+    pair[:num_res, :num_res] = draw.normal(size=(num_res, num_res, config.c_z))
+    return Prev(pos=pos.astype("f"), msa_first_row=row.astype("f"), pair=pair.astype("f"))
+
+
+def one_pass(config: ModelConfig, devices: int, execution: Execution = EXECUTION):
+    """`(state, features, prev, key) -> outputs` on so many devices."""
     mesh = make_mesh(data=1, dap=devices, devices=jax.devices()[:devices])
     local = sliced(for_mesh(execution, mesh))
     apply = distribute(make_apply(config, local), mesh, config, local)
-
-    def run(state, features, key=None):
-        num_res = features.aatype.shape[0]
-        _, prev = apply(state, features, start_prev(num_res, config, execution, mesh), key)
-        return apply(state, features, jax.lax.stop_gradient(prev), key)[0]
-
-    return run
+    return lambda state, features, prev, key=None: apply(state, features, prev, key)[0]
 
 
 def sliced(execution: Execution) -> Execution:
@@ -139,7 +144,12 @@ def weighted(parts: dict) -> jax.Array:
     return total
 
 
-def loss(config: ModelConfig, devices: int, shape: tuple[int, int], execution: Execution = EXECUTION):
-    """`(state, features, key) -> scalar`; shape is the unpadded protein's rows and residues."""
-    run = passes(config, devices, execution)
-    return lambda state, features, key=None: weighted(cut(run(state, features, key), *shape))
+def step(config: ModelConfig, devices: int, shape: tuple[int, int], execution: Execution = EXECUTION):
+    """`(state, features, prev, key) -> ((loss, outputs), gradient)`, jitted; shape is the protein's rows, residues."""
+    run = one_pass(config, devices, execution)
+
+    def loss(state, features, prev, key):
+        parts = cut(run(state, features, prev, key), *shape)
+        return weighted(parts), parts
+
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))

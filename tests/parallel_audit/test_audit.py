@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from parallel.audit.cost import Machine, Work, bytes_sent, collective_seconds, compute
+from parallel.audit.cost import Machine, Work, bytes_sent, collective_seconds, compute, within_operations
 from parallel.audit.hlo import Shape, parse
 from parallel.audit.schedule import play
 
@@ -177,6 +177,30 @@ def test_replica_groups(text, groups):
     line = f"  ROOT %r = f32[8]{{0}} all-reduce(%x), replica_groups={text}, to_apply=%add"
     module = parse(f"HloModule m, is_scheduled=true\n\nENTRY %main (x: f32[8]) -> f32[8] {{\n{line}\n}}\n")
     assert module.computations["main"].instructions[0].groups == groups
+
+
+SCOPES = """ENTRY %main (q: bf16[8,8], k: bf16[8,8]) -> bf16[8,8] {
+  %q = bf16[8,8]{1,0} parameter(0)
+  %k = bf16[8,8]{1,0} parameter(1)
+  %scores = f32[8,8]{1,0} multiply(%q, %k), metadata={op_name="jit(f)/op.attention/qk"}
+  %view = f32[64]{0} bitcast(%scores)
+  %weights = bf16[8,8]{1,0} exponential(%view), metadata={op_name="jit(f)/op.attention/exp"}
+  %out = bf16[8,8]{1,0} multiply(%weights, %k), metadata={op_name="jit(f)/op.attention/av"}
+  %other = bf16[8,8]{1,0} add(%out, %q), metadata={op_name="jit(f)/op.transition/add"}
+  ROOT %sum = bf16[8,8]{1,0} add(%other, %out)
+}
+"""
+
+
+def test_what_one_operation_alone_reads_costs_a_fused_kernel_nothing():
+    module = parse("HloModule m, is_scheduled=true\n\n" + SCOPES)
+    computation = module.computations["main"]
+    kept = within_operations(computation)
+    assert kept == {"scores", "view", "weights"}
+    by_name = computation.by_name()
+    sizes = {name: compute(by_name[name], computation, module, kept).bytes for name in ("scores", "weights", "out")}
+    assert sizes == {"scores": 2 * 128, "weights": 0, "out": 2 * 128}
+    assert compute(by_name["weights"], computation, module).bytes == 256 + 128
 
 
 def test_other_text_is_refused():
