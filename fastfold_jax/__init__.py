@@ -1,4 +1,4 @@
-"""FastFold-JAX: AlphaFold 2 in JAX. Importing this package starts no JAX backend, and loads JAX only when it is used."""
+"""FastFold-JAX: AlphaFold 2 in JAX. Importing this package loads JAX only when it is used, and starts no backend."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
