@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
@@ -38,18 +38,24 @@ def run_on_cluster(
       UserError: if Ray is not installed or cannot be reached, or no node has what a job needs.
     """
     outcomes: dict[int, JobOutcome] = {}
-    read: list[tuple[int, Job]] = []
-    for index in sorted(range(len(sources)), key=lambda index: -sources[index].num_res):
-        try:
-            read.append((index, sources[index].read()))
-        except UserError as error:
-            outcomes[index] = _failed(sources[index], directories[index], error)
-    items = [(sources[index].name, job, directories[index].resolve()) for index, job in read]
+    handed_over: list[int] = []
+
+    def items() -> Iterator[tuple[str, Job, Path]]:
+        """Jobs read one at a time, the longest first, so that none runs alone at the end."""
+        for index in sorted(range(len(sources)), key=lambda index: -sources[index].num_res):
+            try:
+                job = sources[index].read()
+            except UserError as error:
+                outcomes[index] = _failed(sources[index], directories[index], error)
+                continue
+            handed_over.append(index)
+            yield sources[index].name, job, directories[index].resolve()
+
     work = functools.partial(_run_one, config=config, networks=None if networks is None else tuple(networks))
     address = None if config.jobs.cluster == _HERE else config.jobs.cluster
     share = Share(cpus=config.search.search_threads or 1, gpus=config.jobs.cluster_gpus)
-    for number, result in spread(work, items, share, address=address):
-        index = read[number][0]
+    for number, result in spread(work, items(), share, address=address):
+        index = handed_over[number]
         outcome = _failed(sources[index], directories[index], result) if isinstance(result, Exception) else result
         outcomes[index] = outcome
         logger.info("%s: %s (%d of %d)", sources[index].name, outcome.status, len(outcomes), len(sources))
