@@ -1,6 +1,7 @@
 """Template hits: which residues of known structures were aligned to a query, from HHsearch's and hmmsearch's files."""
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -83,7 +84,7 @@ def parse_hhr(data: bytes, query: str, *, file: str) -> list[TemplateHit]:
     if not starts and not any(re.match(rb"\s*No Hit\s+Prob", line) for line in lines):
         raise InputError(f"{file}: not HHsearch's output: it has no list of hits")
     hits = []
-    for start, stop in zip(starts, [*starts[1:], len(lines)], strict=True):
+    for start, stop in itertools.pairwise([*starts, len(lines)]):
         hit = _hhr_hit(lines[start:stop], start + 1, query, file)
         if hit is not None:
             hits.append(hit)
@@ -133,7 +134,7 @@ def _paired(top: bytes, bottom: bytes) -> Int[np.ndarray, "k 2"]:
 
 def _require_query(row: bytes, first: int, query: str, place: str) -> None:
     letters = row.replace(b"-", b"").upper().decode()
-    if query[max(first, 0) : max(first, 0) + len(letters)] != letters:
+    if first < 0 or query[first : first + len(letters)] != letters:
         raise InputError(
             f"{place}: the hit is to residues {first + 1} to {first + len(letters)} of another query: {shown(letters)}"
         )

@@ -1,17 +1,19 @@
 """Search results kept by what they are the result of."""
 
+import contextlib
 import gzip
 import hashlib
 import json
 import logging
 import os
 import secrets
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from fastfold_jax.data.textfile import InputError, read_bytes
-
 logger = logging.getLogger(__name__)
+
+_MAGIC = b"\x1f\x8b"  # that a gzip file begins with
 
 
 class Cache:
@@ -38,9 +40,12 @@ class Cache:
         if path is None or not path.is_file():
             return None
         try:
-            return read_bytes(path)
-        except InputError as error:
-            logger.warning("%s; what it held is made again", error)
+            data = path.read_bytes()
+            if not data.startswith(_MAGIC):
+                raise EOFError("no gzip file")
+            return gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            logger.warning("%s: a damaged search result (%s); it is made again", path, error)
             return None
 
     def put(self, key: str, text: bytes) -> None:
@@ -58,7 +63,8 @@ class Cache:
             os.replace(temporary, path)
         except OSError as error:
             logger.warning("a search result cannot be kept: %s (%s)", path, error.strerror or error)
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
 
     def drop(self, key: str) -> None:
         """Forgets a text."""

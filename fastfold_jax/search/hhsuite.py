@@ -1,5 +1,6 @@
 """Alignments by HH-suite's hhblits, where it is installed."""
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,12 +23,14 @@ class HHblits:
 
     Args:
       program: Its name on the PATH, or its file.
+      stop: Ends a search early once set.
 
     Raises:
       UserError: if there is no such program.
     """
 
-    def __init__(self, program: str):
+    def __init__(self, program: str, stop: threading.Event):
+        self._stop = stop
         self._program = programs.locate(program, option="--hhblits", package="HH-suite 3")
 
     def version(self) -> str:
@@ -59,7 +62,7 @@ class HHblits:
                 report(stage, done, len(sequences))
                 query.write_text(f">query\n{sequence}\n", encoding="ascii")
                 output.unlink(missing_ok=True)
-                programs.run(self.command(query, output, databases, threads), cwd=Path(directory))
+                programs.run(self.command(query, output, databases, threads), cwd=Path(directory), stop=self._stop)
                 texts.append(programs.read_result(output, program="hhblits"))
         report(stage, len(sequences), len(sequences))
         return texts

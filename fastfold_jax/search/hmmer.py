@@ -47,10 +47,11 @@ def jackhmmer_options(evalue: float) -> Options:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Workers:
-    """Threads that searches share."""
+    """Threads that searches share, and the sign for all of them to stop."""
 
     pool: ThreadPoolExecutor
     threads: int
+    stop: threading.Event = dataclasses.field(default_factory=threading.Event)
 
 
 def pyhmmer_version() -> str:
@@ -119,10 +120,10 @@ def search_profiles(
     """
     parts: list[list[TopHits]] = [[] for _ in profiles]
     waiting: deque[tuple[Future[list[TopHits]], int, int]] = deque()
-    stop = threading.Event()
+    ended = threading.Event()
 
     def search(block: Any) -> list["TopHits"]:
-        return [] if stop.is_set() else [_pipeline(options).search_hmm(profile, block) for profile in profiles]
+        return [] if ended.is_set() else [_pipeline(options).search_hmm(profile, block) for profile in profiles]
 
     def collect() -> None:
         future, done, total = waiting.popleft()
@@ -132,13 +133,15 @@ def search_profiles(
 
     try:
         for block, done, total in read_blocks(database):
+            if workers.stop.is_set():
+                raise UserError(f"{database}: the search was stopped")
             waiting.append((workers.pool.submit(search, block), done, total))
             if len(waiting) > 2 * workers.threads:
                 collect()
         while waiting:
             collect()
     finally:
-        stop.set()  # what still waits after an error returns at once
+        ended.set()  # what still waits after an error returns at once
     return [_merge(part) for part in parts]
 
 

@@ -23,6 +23,10 @@ class TemporaryFailure(Exception):
         self.wait = wait
 
 
+class Refused(UserError):
+    """A failure that asking again would not mend."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Http:
     """How to ask.
@@ -45,7 +49,7 @@ class Http:
 
         Raises:
           TemporaryFailure: if it is worth asking again.
-          UserError: if it is not.
+          Refused: if it is not.
         """
         try:
             request = urllib.request.Request(url, data=form, headers={"User-Agent": self.user_agent})
@@ -56,13 +60,13 @@ class Http:
             message = f"{url}: the server answered {error.code} {error.reason}"
             if error.code in _TEMPORARY:
                 raise TemporaryFailure(message, _seconds(error.headers.get("Retry-After"))) from None
-            raise UserError(message) from None
+            raise Refused(message) from None
         except (OSError, http.client.HTTPException) as error:
             raise TemporaryFailure(f"{url}: no answer ({getattr(error, 'reason', error)})") from None
         except ValueError as error:
-            raise UserError(f"{url}: no address of a server ({error})") from None
+            raise Refused(f"{url}: no address of a server ({error})") from None
         if len(data) > most:
-            raise UserError(f"{url}: the answer is longer than {most:,} bytes")
+            raise Refused(f"{url}: the answer is longer than {most:,} bytes")
         return data
 
 

@@ -1,5 +1,6 @@
 """Alignments by MMseqs2, where it is installed, as ColabFold's local search makes them."""
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,17 +20,19 @@ class MMseqs:
 
     Args:
       program: Its name on the PATH, or its file.
+      stop: Ends a search early once set.
 
     Raises:
       UserError: if there is no such program.
     """
 
-    def __init__(self, program: str):
+    def __init__(self, program: str, stop: threading.Event):
+        self._stop = stop
         self._program = programs.locate(program, option="--mmseqs", package="MMseqs2")
 
     def version(self) -> str:
         """As the program tells it."""
-        return f"mmseqs {programs.run([self._program, 'version'], cwd=Path.cwd()).strip()}"
+        return f"mmseqs {programs.run([self._program, 'version'], cwd=Path.cwd(), stop=self._stop).strip()}"
 
     def settings(self) -> str:
         """The options that results depend on."""
@@ -79,7 +82,7 @@ class MMseqs:
             commands = self.commands(database, threads)
             for done, command in enumerate(commands):
                 report(f"mmseqs {database.name}", done, len(commands))
-                programs.run(command, cwd=Path(directory))
+                programs.run(command, cwd=Path(directory), stop=self._stop)
             report(f"mmseqs {database.name}", len(commands), len(commands))
             results = [Path(directory) / f"{number}.a3m" for number in range(len(sequences))]
             return [programs.read_result(path, program="mmseqs") for path in results]

@@ -4,6 +4,7 @@ import logging
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -12,6 +13,8 @@ from fastfold_jax.errors import UserError
 from fastfold_jax.search.report import Report
 
 logger = logging.getLogger(__name__)
+
+_GLANCE = 0.5  # seconds between two looks at whether to stop
 
 
 class Program(Protocol):
@@ -42,23 +45,32 @@ def locate(program: str, *, option: str, package: str) -> str:
     return found
 
 
-def run(command: Sequence[str], *, cwd: Path) -> str:
-    """Runs a program to its end, and returns what it printed.
+def run(command: Sequence[str], *, cwd: Path, stop: threading.Event) -> str:
+    """Runs a program to its end, and returns what it printed; ends it early once `stop` is set.
 
     Raises:
       UserError: if it fails, with the last lines that it wrote.
     """
     logger.debug("running %s", " ".join(command))
+    pipe = subprocess.PIPE
     try:
-        done = subprocess.run(
-            command, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
+        process = subprocess.Popen(
+            command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True, errors="replace"
         )
     except OSError as error:
         raise UserError(f"{command[0]}: cannot be run ({error.strerror or error})") from None
-    if done.returncode:
-        said = " | ".join((done.stderr.strip() or done.stdout.strip()).splitlines()[-5:]) or "it said nothing"
-        raise UserError(f"{' '.join(command)}: failed with exit status {done.returncode}: {said}")
-    return done.stdout
+    with process:
+        while True:
+            try:
+                output, errors = process.communicate(timeout=_GLANCE)
+                break
+            except subprocess.TimeoutExpired:
+                if stop.is_set():
+                    process.kill()
+    if process.returncode:
+        said = " | ".join((errors.strip() or output.strip()).splitlines()[-5:]) or "it said nothing"
+        raise UserError(f"{' '.join(command)}: failed with exit status {process.returncode}: {said}")
+    return output
 
 
 def read_result(path: Path, *, program: str) -> bytes:

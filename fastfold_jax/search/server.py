@@ -9,10 +9,11 @@ import json
 import logging
 import random
 import re
+import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from importlib import metadata
 from typing import Any, Literal, TypeVar
 
@@ -23,7 +24,7 @@ from fastfold_jax.errors import UserError
 from fastfold_jax.search import server_archive
 from fastfold_jax.search.cache import Cache
 from fastfold_jax.search.config import SearchOptions
-from fastfold_jax.search.http import Http, TemporaryFailure
+from fastfold_jax.search.http import Http, Refused, TemporaryFailure
 from fastfold_jax.search.report import Report
 
 logger = logging.getLogger(__name__)
@@ -74,6 +75,7 @@ class Server:
       environmental: Whether it should search environmental sequences.
       pairing: Which species it should pair.
       cache: Where tickets and results are kept.
+      stop: Ends all waiting once set.
     """
 
     address: str
@@ -82,6 +84,7 @@ class Server:
     environmental: bool
     pairing: Literal["greedy", "complete"]
     cache: Cache
+    stop: threading.Event = dataclasses.field(default_factory=threading.Event)
 
     @classmethod
     def of(cls, options: SearchOptions, cache: Cache) -> "Server":
@@ -102,13 +105,20 @@ class Server:
         Raises:
           UserError: if the server fails, refuses, or answers something else than alignments of these sequences.
         """
-        with ThreadPoolExecutor(2) as pool:
-            unpaired = pool.submit(self._unpaired, sequences, report)
-            paired = pool.submit(self._paired, sequences, report) if pairing else None
-            found = {sequence: [rows] for sequence, rows in zip(sequences, unpaired.result(), strict=True)}
-            for sequence, rows in zip(sequences, paired.result() if paired else (), strict=paired is not None):
-                found[sequence].append(rows)
-        return found
+        pool = ThreadPoolExecutor(2)
+        try:
+            runs = [pool.submit(self._unpaired, sequences, report)]
+            runs += [pool.submit(self._paired, sequences, report)] if pairing else []
+            done, _ = wait(runs, return_when=FIRST_EXCEPTION)
+            for run in done:
+                run.result()  # raises what ended the other's wait
+            columns = [run.result() for run in runs]
+        except BaseException:
+            self.stop.set()
+            raise
+        finally:
+            pool.shutdown(wait=False)  # an interrupt need not wait for an answer
+        return {sequence: list(rows) for sequence, *rows in zip(sequences, *columns, strict=True)}
 
     def template_entries(self, sequences: Sequence[str], report: Report) -> list[list[str]]:
         """For each sequence the chains of the PDB that resemble it, as `1abc_A`, best first.
@@ -206,7 +216,7 @@ class Server:
                 logger.info("%s: does not know ticket %s any more; asking anew", self.address, ticket)
                 self.cache.drop(key)
                 continue
-            except UserError:
+            except Refused:  # when patience ends, though, the next run goes on with this ticket
                 self.cache.drop(key)
                 raise
             report(stage, 100, 100)
@@ -233,11 +243,11 @@ class Server:
             raise _NotYet(f"the server's search is {status.lower()}")
         self._check(status)
         if status != "COMPLETE":
-            raise UserError(f"{self.address}: answered with the status {shown(str(status))}, which is not known here")
+            raise Refused(f"{self.address}: answered with the status {shown(str(status))}, which is not known here")
 
     def _check(self, status: Any) -> None:
         if status == "ERROR":
-            raise UserError(f"{self.address}: the server failed at this search; check the sequences, or try later")
+            raise Refused(f"{self.address}: the server failed at this search; check the sequences, or try later")
         if status == "MAINTENANCE":
             raise UserError(f"{self.address}: the server is under maintenance; try later, or search with --msa local")
 
@@ -276,5 +286,6 @@ class Server:
                     ) from None
                 logger.log(logging.WARNING if failures else logging.DEBUG, "%s; asking again in %.1f s", error, pause)
                 report(stage, min(99, int(100 * passed / (passed + 60))), 100)
-                time.sleep(pause)
+                if self.stop.wait(pause):
+                    raise UserError(f"{self.address}: stopped while {stage}") from None
                 wait = min(2 * wait, self.pace.longest)

@@ -1,5 +1,6 @@
 """hmmsearch for templates: a profile of a chain's alignment against the sequences of known structures."""
 
+import dataclasses
 import hashlib
 import logging
 from collections.abc import Iterable, Sequence
@@ -16,6 +17,7 @@ from fastfold_jax.data.msa import first_occurrences
 from fastfold_jax.data.template_hits import TemplateHit, parse_a3m_hits
 from fastfold_jax.data.textfile import InputError
 from fastfold_jax.data.training.structure import read_structure, structure_name
+from fastfold_jax.errors import UserError
 from fastfold_jax.search.cache import Cache
 from fastfold_jax.search.databases import Database
 from fastfold_jax.search.hmmer import HMMSEARCH, Workers, pyhmmer_version, search_profiles
@@ -28,14 +30,39 @@ _MMCIF = (".cif", ".cif.gz", ".mmcif", ".mmcif.gz")
 _WRITTEN = 80  # letters a line
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sequences:
+    """A FASTA file of the chains of known structures.
+
+    Attributes:
+      path: Records are named such as `1abc_A`.
+      fingerprint: Changes whenever the content does.
+    """
+
+    path: Path
+    fingerprint: str
+
+    @classmethod
+    def of_file(cls, path: Path) -> "Sequences":
+        """A file of the user's.
+
+        Raises:
+          UserError: if there is none.
+        """
+        if not path.is_file():
+            raise UserError(f"{path}: no such file of template sequences")
+        database = Database(path=path, kind="fasta", source="other", templates=True)
+        return cls(path=path, fingerprint=database.fingerprint())
+
+
 def search_chains(
-    chains: Sequence[Chain], sequences: Path, *, threads: int, cache: Cache, report: Report
+    chains: Sequence[Chain], sequences: Sequences, *, threads: int, cache: Cache, report: Report
 ) -> list[list[TemplateHit]]:
     """For each chain the hits of its profile in a FASTA file of structures' sequences, best first.
 
     Args:
       chains: With alignments; one without is searched for by its sequence alone.
-      sequences: Records named such as `1abc_A`.
+      sequences: Of known structures.
       threads: To use.
       cache: Where results are kept.
       report: Told of the progress.
@@ -43,11 +70,10 @@ def search_chains(
     Raises:
       UserError: if pyhmmer is missing, or the file can't be searched.
     """
-    database = Database(path=sequences, kind="fasta", source="other", templates=True)
     program = f"pyhmmer {pyhmmer_version()}"
     alignments = [_profile_rows(chain) for chain in chains]
     keys = [
-        Cache.key(form=1, program=program, options=repr(HMMSEARCH), profile=digest, database=database.fingerprint())
+        Cache.key(form=1, program=program, options=repr(HMMSEARCH), profile=digest, database=sequences.fingerprint)
         for digest in map(_digest, alignments)
     ]
     texts = {key: text for key in keys if (text := cache.get(key)) is not None}
@@ -56,7 +82,7 @@ def search_chains(
         with ThreadPoolExecutor(threads) as pool:
             found = search_profiles(
                 [_profile(rows) for rows in missing.values()],
-                sequences,
+                sequences.path,
                 options=HMMSEARCH,
                 workers=Workers(pool=pool, threads=threads),
                 report=report,
@@ -65,7 +91,7 @@ def search_chains(
             texts[key] = _a3m(hits)
             cache.put(key, texts[key])
     return [
-        parse_a3m_hits(texts[key], chain.sequence, file=str(sequences)) if texts[key].strip() else []
+        parse_a3m_hits(texts[key], chain.sequence, file=str(sequences.path)) if texts[key].strip() else []
         for key, chain in zip(keys, chains, strict=True)
     ]
 
@@ -112,7 +138,7 @@ def _a3m(hits: Any) -> bytes:
     return "".join(rows).encode()
 
 
-def write_sequences(directory: Path, target: Path, *, cache: Cache, report: Report) -> None:
+def write_sequences(directory: Path, target: Path, *, cache: Cache, report: Report) -> Sequences:
     """Writes the sequences of all chains of a directory's mmCIF files as FASTA, as the PDB's `pdb_seqres` has them.
 
     Files that can't be read are left out with a warning.
@@ -140,6 +166,7 @@ def write_sequences(directory: Path, target: Path, *, cache: Cache, report: Repo
     if not text:
         raise InputError(f"{directory}: none of its {len(paths)} mmCIF files could be read")
     target.write_bytes(text)
+    return Sequences(path=target, fingerprint=hashlib.sha256(text).hexdigest())
 
 
 def _records(path: Path) -> list[str]:

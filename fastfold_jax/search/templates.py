@@ -20,7 +20,7 @@ from fastfold_jax.search.databases import find_databases
 from fastfold_jax.search.programs import scratch
 from fastfold_jax.search.report import Report, silent
 from fastfold_jax.search.server import Server
-from fastfold_jax.search.template_search import search_chains, write_sequences
+from fastfold_jax.search.template_search import Sequences, search_chains, write_sequences
 
 logger = logging.getLogger(__name__)
 
@@ -96,17 +96,15 @@ def _sequences(
     search: SearchOptions,
     cache: Cache,
     report: Report,
-) -> Path:
-    """The FASTA file to search for templates."""
+) -> Sequences:
+    """What to search for templates."""
     if options.mode == "local":
         if options.template_sequences is not None:
-            return options.template_sequences
+            return Sequences.of_file(options.template_sequences)
         for database in find_databases(search.databases) if search.databases else ():
             if database.templates and database.kind == "fasta":
-                return database.path
-    target = directory / "sequences.fasta"
-    write_sequences(library.directory, target, cache=cache, report=report)
-    return target
+                return Sequences.of_file(database.path)
+    return write_sequences(library.directory, directory / "sequences.fasta", cache=cache, report=report)
 
 
 def _fetched(

@@ -2,11 +2,13 @@
 
 import dataclasses
 import enum
+import functools
 import hashlib
 import itertools
 import logging
 from pathlib import Path
 
+import jax
 import numpy as np
 from jaxtyping import Float64
 
@@ -84,9 +86,18 @@ class DataConfig:
         for name, least in counts:
             if getattr(self, name) < least:
                 raise UserError(f"{name}={getattr(self, name)}: accepted are numbers from {least}")
-        iso_date("max_template_date", self.max_template_date)
-        if self.template_structures is not None and not self.template_structures.is_dir():
-            raise UserError(f"template_structures={self.template_structures}: no such directory")
+        check_templates(self.template_structures, self.max_template_date)
+
+
+def check_templates(structures: Path | None, latest: str | None) -> None:
+    """Raises unless the settings of templates can be used.
+
+    Raises:
+        UserError: there is no such directory, or the date is none.
+    """
+    iso_date("max_template_date", latest)
+    if structures is not None and not structures.is_dir():
+        raise UserError(f"template_structures={structures}: no such directory")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -160,6 +171,11 @@ class Dataset:
             self._require_usable(records)
 
     @property
+    def batch_bytes(self) -> int:
+        """Size of this process's part of a batch."""
+        return sum(leaf.nbytes for leaf in jax.tree.leaves(self.maker.blank(len(self._slots))))
+
+    @functools.cached_property
     def fingerprint(self) -> str:
         """Tells whether a run goes on with the data that it began with: the records by name, in order."""
         digest = hashlib.sha256()
@@ -233,22 +249,14 @@ class Dataset:
 def _open(config: DataConfig, model: ModelConfig) -> tuple[RecordSet, ...]:
     """The set of experimental structures, and if there is one that of predictions."""
     index = read_index(config.index)
-    templates = None
-    if config.template_structures is not None and model.num_templates:
-        templates = TemplateSource(
-            library=Library(directory=config.template_structures),
-            dates={entry.name.lower(): entry.release_date for entry in index.files if entry.release_date},
-            most=model.num_templates,
-            pool=config.template_pool,
-            latest=config.max_template_date,
-        )
+    templates = template_source(index, model, config.template_structures, config.max_template_date)
     reader = Reader(
         structures=index.structures,
         alignments=index.alignments,
         config=model,
         max_copies=config.max_copies,
         max_chains=config.max_chains,
-        templates=templates,
+        templates=templates and dataclasses.replace(templates, pool=config.template_pool),
     )
     sets = [_record_set(index, config.filters, str(config.index), reader)]
     if config.distillation_index is not None and config.distillation_fraction > 0:
@@ -261,6 +269,20 @@ def _open(config: DataConfig, model: ModelConfig) -> tuple[RecordSet, ...]:
         )
         sets.append(_record_set(index, config.distillation_filters, str(config.distillation_index), reader))
     return tuple(sets)
+
+
+def template_source(
+    index: Index, model: ModelConfig, structures: Path | None, latest: str | None
+) -> TemplateSource | None:
+    """Where templates come from; None if the model takes none, or there is no directory of structures for them."""
+    if structures is None or not model.num_templates:
+        return None
+    return TemplateSource(
+        library=Library(directory=structures),
+        dates={entry.name.lower(): entry.release_date for entry in index.files if entry.release_date},
+        most=model.num_templates,
+        latest=latest,
+    )
 
 
 def _record_set(index: Index, filters: Filters, name: str, reader: Reader) -> RecordSet:

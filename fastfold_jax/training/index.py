@@ -5,12 +5,14 @@ on a finished index it reads only files that are new or have changed.
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import logging
 import multiprocessing
 import os
+import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -134,9 +136,12 @@ def _read_all(
         _LOG.info("%s: %d files are known, %d are to be read", config.out, len(done), len(missing))
     try:
         config.out.parent.mkdir(parents=True, exist_ok=True)
-        with _journal(config.out).open("a", encoding="utf-8") as journal:
+        with (
+            _journal(config.out).open("a", encoding="utf-8") as journal,
+            contextlib.closing(_read_parallel(config, missing)) as read,
+        ):
             journal.write("\n")  # ends a line that was cut short
-            for entry in _read_parallel(config, missing):
+            for entry in read:
                 journal.write(line(entry) + "\n")
                 journal.flush()
                 done[entry.file] = entry
@@ -153,7 +158,7 @@ def _is_same(known: Mapping[str, FileEntry], entry: FileEntry) -> bool:
     return before is not None and (before.size, before.mtime_ns) == (entry.size, entry.mtime_ns)
 
 
-def _read_parallel(config: IndexConfig, entries: Sequence[FileEntry]) -> Iterator[FileEntry]:
+def _read_parallel(config: IndexConfig, entries: Sequence[FileEntry]) -> Generator[FileEntry, None, None]:
     """Entries with what their files say, as they become ready."""
     if config.workers == 1 or len(entries) <= _CHUNK:
         yield from (_read(config.structures, entry) for entry in entries)
@@ -161,13 +166,18 @@ def _read_parallel(config: IndexConfig, entries: Sequence[FileEntry]) -> Iterato
     # Spawned, because a fork copies locks that threads hold.
     context = multiprocessing.get_context("spawn")
     chunks = [entries[start : start + _CHUNK] for start in range(0, len(entries), _CHUNK)]
-    with concurrent.futures.ProcessPoolExecutor(min(config.workers, len(chunks)), mp_context=context) as pool:
+    pool = concurrent.futures.ProcessPoolExecutor(
+        min(config.workers, len(chunks)),
+        mp_context=context,
+        initializer=signal.signal,
+        initargs=(signal.SIGINT, signal.SIG_IGN),  # Ctrl-C is for this process to act upon
+    )
+    try:
         jobs = [pool.submit(_read_chunk, config.structures, chunk) for chunk in chunks]
-        try:
-            for job in concurrent.futures.as_completed(jobs):
-                yield from job.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        for job in concurrent.futures.as_completed(jobs):
+            yield from job.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _read_chunk(directory: Path, entries: Iterable[FileEntry]) -> list[FileEntry]:

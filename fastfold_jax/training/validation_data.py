@@ -16,7 +16,7 @@ from fastfold_jax.data.training.example import Reader
 from fastfold_jax.data.training.records import read_index
 from fastfold_jax.data.training.selection import Filters, select
 from fastfold_jax.errors import UserError
-from fastfold_jax.training.dataset import describe
+from fastfold_jax.training.dataset import check_templates, describe, template_source
 
 _LOG = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class ValidationConfig:
         filters: which chains of it, such as those released after the training set.
         crop_size: residues kept of each.
         limit: use the first so many chains; all by default.
-        max_copies, max_chains: see `DataConfig`.
+        max_copies, max_chains, template_structures, max_template_date: see `DataConfig`; of the hits the best are used.
     """
 
     index: Path
@@ -39,6 +39,16 @@ class ValidationConfig:
     limit: int | None = None
     max_copies: int = 20
     max_chains: int = 20
+    template_structures: Path | None = None
+    max_template_date: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("crop_size", "max_copies", "max_chains"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)}: accepted are numbers from 1")
+        if self.limit is not None and self.limit < 1:
+            raise UserError(f"limit={self.limit}: accepted are numbers from 1")
+        check_templates(self.template_structures, self.max_template_date)
 
 
 class ValidationSet:
@@ -70,6 +80,7 @@ class ValidationSet:
             config=model,
             max_copies=config.max_copies,
             max_chains=config.max_chains,
+            templates=template_source(index, model, config.template_structures, config.max_template_date),
         )
         self._maker = Maker(
             config=model,

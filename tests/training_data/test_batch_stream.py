@@ -1,6 +1,13 @@
 """The stream of batches: resumable anywhere, the same with any number of processes, through grain and orbax."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import cif
 import jax
@@ -11,6 +18,7 @@ import pytest
 from fastfold_jax.config.presets import preset
 from fastfold_jax.data.training.augment import Augmentation
 from fastfold_jax.errors import UserError
+from fastfold_jax.training import loader
 from fastfold_jax.training.dataset import DataConfig, Dataset
 from fastfold_jax.training.loader import BatchIterator
 
@@ -79,6 +87,17 @@ def test_skipped_records_of_processes_are_named_once(index, caplog):
     assert caplog.text.count("skipped 1aa1_A (1 so far): ") == 1
 
 
+def test_too_little_shared_memory_is_told_beforehand(index, monkeypatch, caplog):
+    data = dataset(index, workers=3, prefetch=2)
+    assert data.batch_bytes == sum(leaf.nbytes for leaf in jax.tree.leaves(data.batch(0)[0])) - 4  # the recycles
+    monkeypatch.setattr(loader.shutil, "disk_usage", lambda path: SimpleNamespace(free=9 * data.batch_bytes))
+    loader._check_shared_memory(data)
+    assert not caplog.text
+    monkeypatch.setattr(loader.shutil, "disk_usage", lambda path: SimpleNamespace(free=9 * data.batch_bytes - 1))
+    loader._check_shared_memory(data)
+    assert "batches made ahead by 3 workers may need" in caplog.text
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_error_in_a_process_reaches_the_user(index, workers):
     data = dataset(index, workers=workers)
@@ -88,6 +107,48 @@ def test_an_error_in_a_process_reaches_the_user(index, workers):
     with pytest.raises(UserError, match=r"step 0: 100 records in a row cannot be used.*no such file"):
         next(stream)
     stream.close()
+
+
+RUN = """
+import sys, time
+from pathlib import Path
+from fastfold_jax.config.presets import preset
+from fastfold_jax.training.dataset import DataConfig, Dataset
+from fastfold_jax.training.loader import BatchIterator
+
+if __name__ == "__main__":
+    model = preset("model_1_ptm", num_msa=8, num_extra_msa=8, num_recycles=1)
+    batches = BatchIterator(Dataset(DataConfig(index=Path(sys.argv[1]), workers=1), model, seed=0, batch_size=1))
+    next(batches)
+    print("ready", flush=True)
+    while True:
+        time.sleep(0.05)
+        next(batches)
+        print("batch", flush=True)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds processes in /proc")
+def test_workers_survive_signals_and_end_with_their_parent(index, tmp_path):
+    script = tmp_path / "run.py"
+    script.write_text(RUN)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    with subprocess.Popen([sys.executable, script, index], stdout=subprocess.PIPE, env=environment, text=True) as run:
+        assert run.stdout.readline() == "ready\n"
+        children = [
+            pid for task in Path(f"/proc/{run.pid}/task").glob("*/children") for pid in task.read_text().split()
+        ]
+        # One of them is the worker, another looks after shared memory.
+        workers = [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        assert len(workers) == 1
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(workers[0], number)
+        assert [run.stdout.readline() for _ in range(8)] == ["batch\n"] * 8
+        run.kill()
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{workers[0]}/stat").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not Path(f"/proc/{workers[0]}/stat").exists()
 
 
 def test_states_of_other_runs(index, caplog):

@@ -3,6 +3,7 @@
 import dataclasses
 
 import cif
+import gemmi
 import numpy as np
 import pytest
 
@@ -128,6 +129,24 @@ def test_the_nearest_chains_of_a_large_assembly_stay(dataset):
     assert [chain.label for chain in reader.read(records["1abc_A"]).chains] == ["Ax", "Bx"]
     reader, records = opened(dataset, MULTIMER, max_copies=1)
     assert [chain.label for chain in reader.read(records["1abc_C"]).chains] == ["Bx", "Cx"]
+
+
+def test_chains_are_placed_before_they_are_compared(tmp_path):
+    """An assembly that moves all chains by as much as the third is from the first."""
+    made = cif.structure({name: cif.codes("ACDEFGHIKL") for name in "ABC"})
+    assembly, generator, operator = gemmi.Assembly("1"), gemmi.Assembly.Gen(), gemmi.Assembly.Operator()
+    operator.transform.vec.fromlist([0.0, -16.0, 0.0])
+    generator.operators.append(operator)
+    generator.subchains = ["Ax", "Bx", "Cx"]
+    assembly.generators.append(generator)
+    made.assemblies.append(assembly)
+    cif.write(tmp_path / "s" / "1abc.cif", made)
+    out = tmp_path / "i.jsonl"
+    build_index(IndexConfig(structures=tmp_path / "s", out=out, workers=1))
+    reader, records = opened(out, MULTIMER, max_chains=2)
+    chains = reader.read(records["1abc_A"]).chains
+    assert [chain.label for chain in chains] == ["Ax", "Bx"]
+    np.testing.assert_allclose(chains[0].positions[0, CA], [3.8, -16.0, 0.0], atol=1e-3)
 
 
 def test_predicted_structures_keep_what_is_sure(tmp_path):

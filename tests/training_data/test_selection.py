@@ -41,7 +41,7 @@ def index(*entries: FileEntry) -> Index:
 @pytest.mark.parametrize(
     ("filters", "entry_", "chain_", "reason"),
     [
-        ({}, {"resolution": 9.1}, {}, "resolution"),
+        ({}, {"resolution": 9.0}, {}, "resolution"),
         ({}, {"resolution": 8.9}, {}, None),
         ({}, {"resolution": None}, {}, None),
         ({"released_before": "2018-04-30"}, {"release_date": "2018-05-01"}, {}, "released too late"),
@@ -63,7 +63,13 @@ def test_filters(filters, entry_, chain_, reason):
 
 
 @pytest.mark.parametrize(
-    "fields", [{"released_before": "30.04.2018"}, {"max_resolution": 0}, {"max_residue_share": 80}]
+    "fields",
+    [
+        {"released_before": "30.04.2018"},
+        {"released_after": "20180430"},
+        {"max_resolution": 0},
+        {"max_residue_share": 80},
+    ],
 )
 def test_filters_that_make_no_sense(fields):
     with pytest.raises(UserError, match=f"{next(iter(fields))}="):

@@ -16,6 +16,7 @@ from fastfold_jax.data.training.records import read_index
 from fastfold_jax.errors import UserError
 from fastfold_jax.training.dataset import DataConfig, Dataset
 from fastfold_jax.training.index import IndexConfig, build_index
+from fastfold_jax.training.validation_data import ValidationConfig, ValidationSet
 
 MODEL = preset("model_1_ptm", num_msa=12, num_extra_msa=8, num_recycles=0)
 CA = ATOM37_INDEX["CA"]
@@ -93,6 +94,17 @@ def test_batches_hold_them(cobra):
     assert {int(features.template_mask.sum()) for features in found} == {0, 1, 2}
     one = next(features for features in found if features.template_mask.sum())
     assert one.template_all_atom_mask[0, 0, 0].any() and not one.template_all_atom_mask[0, 0, 2:].any()
+
+
+def test_validation_takes_the_best(cobra):
+    index, _, hits = cobra
+    config = ValidationConfig(index=index, template_structures=index.parent / "structures", crop_size=80)
+    ((names, batch),) = list(ValidationSet(config, MODEL))
+    assert names == ("1abc_A",) and batch.features.template_mask.sum() == 2
+    aligned = batch.features.template_all_atom_mask[0, 0, 0, :, CA] > 0
+    np.testing.assert_array_equal(np.flatnonzero(aligned), hits[0].query)
+    with pytest.raises(UserError, match="limit=0"):
+        ValidationConfig(index=index, limit=0)
 
 
 def test_the_entry_itself_is_no_template(cobra, tmp_path):

@@ -105,9 +105,8 @@ class Reader:
         if self.min_confidence is not None:
             chains = [_confident(chain, self.min_confidence) for chain in chains]
         if not any(chain.atom_mask[:, _ALPHA].any() for chain in chains):
-            sure = (
-                "" if self.min_confidence is None else f" with a pLDDT (B-factor) of at least {self.min_confidence:g}"
-            )
+            least = self.min_confidence
+            sure = "" if least is None else f" with a pLDDT (B-factor) of at least {least:g}"
             raise StructureError(f"{structure.file}: no residue of {record.name} has a known Cα{sure}")
         return Example(
             raw=self._raw(record, chains, draws),
@@ -117,17 +116,16 @@ class Reader:
 
     def _assembly(self, structure: Structure, label: str) -> list[ChainStructure]:
         """The chains of the drawn one's assembly that are nearest to it, in the assembly's order."""
-        drawn = structure.chain(label)
-        read = {label: drawn}
+        read = {label: structure.chain(label)}
         chains = []
         for part, operator in structure.assembly_of(label):
             if part not in read and structure.resolved(part):
                 read[part] = structure.chain(part)
             if part in read:
                 chains.append(read[part].moved(operator))
-        near = sorted(range(len(chains)), key=lambda number: _distance(drawn, chains[number]))
+        drawn = next(chain for chain in chains if chain.label == label)
         kept: list[int] = []
-        for number in near:
+        for number in sorted(range(len(chains)), key=lambda number: _distance(drawn, chains[number])):
             copies = sum(chains[other].sequence == chains[number].sequence for other in kept)
             if len(kept) < self.max_chains and copies < self.max_copies:
                 kept.append(number)
@@ -193,6 +191,7 @@ def _confident(chain: ChainStructure, least: float) -> ChainStructure:
 def _distance(one: ChainStructure, other: ChainStructure) -> float:
     """Å between the two nearest Cα atoms of two chains; infinite if either has none."""
     first, second = (chain.positions[chain.atom_mask[:, _ALPHA] > 0, _ALPHA] for chain in (one, other))
-    if not len(first) or not len(second):
-        return np.inf
-    return float(min(np.square(second - position).sum(axis=1).min() for position in first) ** 0.5)
+    if one is other or not len(first) or not len(second):
+        return 0.0 if one is other else np.inf
+    square = np.square(first).sum(axis=1)[:, None] + np.square(second).sum(axis=1) - 2 * first @ second.T
+    return float(np.sqrt(max(square.min(), 0.0)))

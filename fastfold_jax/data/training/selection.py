@@ -23,7 +23,7 @@ class Filters:
     """What a chain must be to be trained on.
 
     Attributes:
-        max_resolution: Å; structures of a lower (numerically larger) resolution are left out. Those without any (NMR,
+        max_resolution: Å; structures whose resolution is not a smaller number are left out. Those without any (NMR,
             predictions) stay.
         released_before: ISO date, such as 2018-04-30; later structures, and those without a date, are left out. None
             admits all.
@@ -59,7 +59,7 @@ class Filters:
         """Why a chain is left out, in a few words; None if it is not."""
         date = entry.release_date
         checks = (
-            (entry.resolution is not None and entry.resolution > self.max_resolution, "resolution"),
+            (entry.resolution is not None and entry.resolution >= self.max_resolution, "resolution"),
             (self.released_before is not None and (date is None or date > self.released_before), "released too late"),
             (self.released_after is not None and (date is None or date < self.released_after), "released too early"),
             (chain.length < self.min_length, "too short"),
@@ -79,9 +79,11 @@ def iso_date(name: str, value: str | None) -> None:
         UserError: it is neither.
     """
     try:
-        datetime.date.fromisoformat(value or "2000-01-01")
+        same = value is None or datetime.date.fromisoformat(value).isoformat() == value
     except ValueError:
-        raise UserError(f"{name}={value!r}: accepted are dates such as 2018-04-30") from None
+        same = False
+    if not same:
+        raise UserError(f"{name}={value!r}: accepted are dates such as 2018-04-30")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,16 +126,16 @@ def select(index: Index, filters: Filters, *, what: str) -> tuple[Record, ...]:
     for entry in index.files:
         if entry.error:
             failed["unreadable file"] += 1
+        structure = entry.name
         alignments = {chain.label: chain.alignment for chain in entry.chains if chain.alignment}
         for chain in entry.chains:
             why = filters.reason(entry, chain)
             if why is None:
-                name = f"{entry.name}_{chain.author}"
                 passed.append(
                     Record(
-                        name=name,
+                        name=f"{structure}_{chain.author}",
                         file=entry.file,
-                        structure=entry.name,
+                        structure=structure,
                         label=chain.label,
                         length=chain.length,
                         release_date=entry.release_date,

@@ -23,6 +23,7 @@ SUFFIXES = (".cif", ".mmcif", ".cif.gz", ".mmcif.gz", ".pdb", ".ent", ".pdb.gz",
 _PEPTIDES = (gemmi.PolymerType.PeptideL, gemmi.PolymerType.PeptideD)
 _RESOLUTIONS = ("_refine.ls_d_res_high", "_em_3d_reconstruction.resolution", "_reflns.d_resolution_high")
 _DATES = ("_pdbx_audit_revision_history.revision_date", "_database_PDB_rev.date")
+_MONTHS = (b"JAN", b"FEB", b"MAR", b"APR", b"MAY", b"JUN", b"JUL", b"AUG", b"SEP", b"OCT", b"NOV", b"DEC")
 _BACKBONE_OF_UNKNOWN = ("N", "CA", "C", "O", "CB")
 _ARGININE = RESTYPES.index("R")
 
@@ -194,7 +195,7 @@ def _parse_pdb(text: bytes, path: Path) -> tuple[gemmi.Structure, dict]:
     except (ValueError, RuntimeError) as error:
         raise StructureError(f"{path}: not a PDB file ({_one_line(error)})") from None
     revisions = re.findall(rb"^REVDAT\s+\d+\s+(\d\d-[A-Z]{3}-\d\d)", text, re.MULTILINE)
-    dates = [datetime.datetime.strptime(date.decode(), "%d-%b-%y").date().isoformat() for date in revisions]
+    dates = [date for date in map(_pdb_date, revisions) if date]
     return parsed, {
         "release_date": min(dates, default=None),
         "resolution": parsed.resolution or None,
@@ -208,6 +209,15 @@ def _date(value: str) -> str | None:
         return datetime.date.fromisoformat(gemmi.cif.as_string(value)).isoformat()
     except ValueError:
         return None
+
+
+def _pdb_date(value: bytes) -> str | None:
+    """An ISO date of one such as ``04-MAY-10``; the PDB began in 1976."""
+    day, month, year = value.split(b"-")
+    if month not in _MONTHS:
+        return None
+    century = "19" if year >= b"70" else "20"
+    return _date(f"{century}{year.decode()}-{_MONTHS.index(month) + 1:02}-{day.decode()}")
 
 
 def _number(value: str) -> float | None:

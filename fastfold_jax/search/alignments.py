@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
@@ -16,6 +17,7 @@ from fastfold_jax.search.databases import Database, find_databases
 from fastfold_jax.search.hhsuite import HHblits
 from fastfold_jax.search.hmmer import Workers, jackhmmer_options, pyhmmer_version, search_alignments
 from fastfold_jax.search.mmseqs import MMseqs
+from fastfold_jax.search.programs import Program
 from fastfold_jax.search.report import Report, silent
 from fastfold_jax.search.server import Server
 
@@ -67,18 +69,20 @@ def _search_local(
     groups = _groups(find_databases(options.databases), pairing=pairing)
     found: dict[str, list[Alignment]] = {sequence: [] for sequence in sequences}
     with ThreadPoolExecutor(options.threads) as pool, ThreadPoolExecutor(len(groups)) as runners:
-        searchers = [_Searcher(group, options, pool, report) for group in groups]
+        workers = Workers(pool=pool, threads=options.threads, stop=threading.Event())
+        searchers = [_Searcher(group, options, workers, report) for group in groups]
         runs = [runners.submit(searcher.search, sequences, cache) for searcher in searchers]
         try:
             done, _ = wait(runs, return_when=FIRST_EXCEPTION)
             for run in done:
                 run.result()  # raises what ended the others' wait
         except BaseException:
+            workers.stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-        for group, run in zip(groups, runs, strict=True):
-            for sequence, text in zip(sequences, run.result(), strict=True):
-                found[sequence].append(parse_a3m(text, file=str(group[0].path), source=group[0].source))
+        for run in runs:
+            for sequence, alignment in zip(sequences, run.result(), strict=True):
+                found[sequence].append(alignment)
     if pairing and not any(group[0].source == "uniprot" for group in groups):
         for rows in found.values():
             rows.extend([dataclasses.replace(a, source="uniprot") for a in rows if a.source == "uniref90"][:1])
@@ -108,34 +112,48 @@ class _Searcher:
       UserError: if that program is missing.
     """
 
-    def __init__(
-        self, databases: tuple[Database, ...], options: SearchOptions, pool: ThreadPoolExecutor, report: Report
-    ):
+    def __init__(self, databases: tuple[Database, ...], options: SearchOptions, workers: Workers, report: Report):
         self._databases = databases
-        self._report = report
         paths = [database.path for database in databases]
         if databases[0].kind == "fasta":
             thresholds = jackhmmer_options(options.max_evalue)
             self._method = {"program": f"pyhmmer {pyhmmer_version()}", "options": repr(thresholds)}
-            workers = Workers(pool=pool, threads=options.threads)
             self._run: Callable[[Sequence[str]], list[bytes]] = lambda sequences: search_alignments(
                 sequences, paths[0], options=thresholds, workers=workers, report=report
             )
         else:
-            program = HHblits(options.hhblits) if databases[0].kind == "hhsuite" else MMseqs(options.mmseqs)
+            program: Program
+            if databases[0].kind == "hhsuite":
+                program = HHblits(options.hhblits, workers.stop)
+            else:
+                program = MMseqs(options.mmseqs, workers.stop)
             self._method = {"program": program.version(), "options": program.settings()}
             self._run = lambda sequences: program.search(sequences, paths, options.threads, report)
 
-    def search(self, sequences: Sequence[str], cache: Cache) -> list[bytes]:
-        """An A3M of each sequence, from the cache or searched for and kept."""
+    def search(self, sequences: Sequence[str], cache: Cache) -> list[Alignment]:
+        """The alignment of each sequence, from the cache or searched for and kept."""
         prints = [database.fingerprint() for database in self._databases]
         keys = [Cache.key(form=1, **self._method, databases=prints, sequence=sequence) for sequence in sequences]
-        texts = {key: text for key in keys if (text := cache.get(key)) is not None}
-        missing = {key: sequence for key, sequence in zip(keys, sequences, strict=True) if key not in texts}
+        found: dict[str, Alignment] = {}
+        for key, sequence in zip(keys, sequences, strict=True):
+            if (text := cache.get(key)) is not None:
+                found[key] = self._parsed(text, sequence)
+        missing = {key: sequence for key, sequence in zip(keys, sequences, strict=True) if key not in found}
         if missing:
-            for key, text in zip(missing, self._run(list(missing.values())), strict=True):
+            for (key, sequence), text in zip(missing.items(), self._run(list(missing.values())), strict=True):
+                found[key] = self._parsed(text, sequence)
                 cache.put(key, text)
-                texts[key] = text
         else:
-            logger.info("%s: found before, and kept", ", ".join(database.name for database in self._databases))
-        return [texts[key] for key in keys]
+            logger.info("%s: found before, and kept", self._name)
+        return [found[key] for key in keys]
+
+    @property
+    def _name(self) -> str:
+        return ", ".join(database.name for database in self._databases)
+
+    def _parsed(self, text: bytes, sequence: str) -> Alignment:
+        place = f"the result of searching {self._name}"
+        alignment = parse_a3m(text, file=place, source=self._databases[0].source)
+        if alignment.query != sequence:
+            raise UserError(f"{place}: its first row is not the query")
+        return alignment
