@@ -129,7 +129,8 @@ def test_devices_agree(network):
         return jax.jit(jax.value_and_grad(whole, has_aux=True))(outputs)
 
     (total, terms), gradient = differentiate(1)
-    assert all(float(value) != 0 for value in terms.values()), terms
+    # Chains so near to where they should be are not pushed apart.
+    assert all(float(value) != 0 for name, value in terms.items() if name != "center_of_mass"), terms
     for devices in (2, 4):
         (shared_total, shared_terms), shared_gradient = differentiate(devices)
         assert float(shared_total) == pytest.approx(float(total), rel=1e-5)
