@@ -18,6 +18,7 @@ from fastfold_jax.search.config import SearchOptions, TemplateOptions
 
 StopRule = Literal["deepmind", "colabfold"]
 RANDOM = "random"
+DEMO = "demo"
 
 _MAX_MSA = re.compile(r"(\d+):(\d+)")
 
@@ -304,8 +305,9 @@ class InferenceConfig:
         str | None,
         option(
             "DeepMind's parameters: the directory that holds the params_*.npz files, or one such file. `random` draws "
-            "parameters instead, to try the program; the structure then means nothing.",
-            metavar="DIR|FILE|random",
+            "parameters instead, to try the program; the structure then means nothing. `demo` is a toy network that "
+            "comes with the program and knows a handful of small proteins, such as examples/crambin.",
+            metavar="DIR|FILE|demo|random",
             default="the directory params, here",
         ),
     ] = None

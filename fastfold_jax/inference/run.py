@@ -12,14 +12,13 @@ from fastfold_jax.config.model import ModelConfig
 from fastfold_jax.data.job_sources import JobSource, find_jobs
 from fastfold_jax.errors import UserError
 from fastfold_jax.inference.cluster import run_on_cluster
-from fastfold_jax.inference.config import RANDOM, InferenceConfig
+from fastfold_jax.inference.config import InferenceConfig
 from fastfold_jax.inference.devices import fits, groups
 from fastfold_jax.inference.engine import Engine, Parameters
 from fastfold_jax.inference.files import prepare_directory
 from fastfold_jax.inference.job_run import Context, JobRun, Prepared, Threads, prepare
-from fastfold_jax.inference.models import NetworkTable
+from fastfold_jax.inference.models import WARNINGS, NetworkTable
 from fastfold_jax.inference.outcome import SUMMARY_FILE, JobOutcome, write_summary
-from fastfold_jax.inference.provenance import RANDOM_WARNING
 from fastfold_jax.search.report import Report, silent
 
 logger = logging.getLogger(__name__)
@@ -48,8 +47,8 @@ def run(
     if not sources:
         raise UserError("no INPUT: accepted are one or more files or directories")
     table = NetworkTable(config, networks)
-    if config.params == RANDOM:
-        _warn_of_random()
+    if config.params in WARNINGS:
+        _warn(WARNINGS[config.params])
     if config.jobs.cluster is not None:
         directories = [_directory(config, sources, index) for index in range(len(sources))]
         outcomes = run_on_cluster(config, sources, directories, networks)
@@ -169,7 +168,7 @@ class _Runner:
         return _directory(self._config, self._sources, index)
 
 
-def _warn_of_random() -> None:
+def _warn(text: str) -> None:
     bar = "*" * 100
-    for line in (bar, RANDOM_WARNING, bar):
+    for line in (bar, text, bar):
         logger.warning(line)

@@ -1,6 +1,5 @@
 """One recorded training pass of DeepMind's code: losses, violations, gradient norms, small gradients, against ours."""
 
-
 import jax
 import numpy as np
 import pytest
