@@ -1,5 +1,6 @@
-"""FastFold-JAX: AlphaFold 2 in JAX. Importing this package starts no JAX backend, and loads JAX only when it is used."""
+"""FastFold-JAX: AlphaFold 2 in JAX. Importing this package loads JAX only when it is used, and starts no backend."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,7 +11,5 @@ __all__ = ["JobResult", "Prediction", "Predictor"]
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        from fastfold_jax.inference import api
-
-        return getattr(api, name)
+        return getattr(importlib.import_module("fastfold_jax.inference.api"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

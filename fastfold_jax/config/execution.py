@@ -10,6 +10,7 @@ from parallel.axis import Axis
 Kernels = Literal["auto", "triton", "triton_atomic", "mosaic", "xla"]
 Precision = Literal["bf16", "float32"]
 OutputDetail = Literal["compact", "full"]
+Remat = bool | Literal["offload"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,14 +23,15 @@ class Execution:
         `triton_atomic` gives up that gradients are the same bit for bit from run to run, for speed.
       precision: Type of the MSA and pair activations and of matmul operands. Parameters, softmax, layer norm
         statistics, structure module, logits and losses are float32 in either case.
-      remat: Recompute each block's activations in the backward pass.
+      remat: Recompute each block's activations in the backward pass; with `offload` what it begins with waits in the
+        host's memory meanwhile.
       outputs: `compact` reduces heads inside the graph; `full` also returns logits and representations.
     """
 
     axis: Axis = Axis()
     kernels: Kernels = "auto"
     precision: Precision = "bf16"
-    remat: bool = False
+    remat: Remat = False
     outputs: OutputDetail = "compact"
 
     def __post_init__(self):

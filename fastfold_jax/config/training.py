@@ -121,50 +121,6 @@ _STAGES = (
     ),
 )
 
-STAGES = (
-    Stage(
-        name="initial",
-        model=preset("model_1", num_msa=128, num_extra_msa=1024),
-        loss=losses.INITIAL,
-        optimizer=OptimizerConfig(),
-        crop_size=256,
-        steps=78_125,  # 10 million samples
-    ),
-    Stage(
-        name="fine-tuning",
-        model=preset("model_1"),
-        loss=losses.FINE_TUNING,
-        optimizer=_FINE_TUNING,
-        crop_size=384,
-        steps=11_719,  # 1.5 million samples
-    ),
-    Stage(
-        name="ptm",
-        model=preset("model_1_ptm"),
-        loss=losses.PTM,
-        optimizer=_FINE_TUNING,
-        crop_size=384,
-        steps=11_719,
-    ),
-    Stage(
-        name="multimer",
-        model=preset("model_1_multimer_v3", num_recycles=3),
-        loss=losses.MULTIMER,
-        optimizer=OptimizerConfig(),
-        crop_size=640,
-        steps=78_125,
-    ),
-    Stage(
-        name="demo",
-        model=preset("demo"),
-        loss=losses.PTM,
-        optimizer=OptimizerConfig(warmup_steps=100, decay_after=None, ema_decay=0.99),
-        crop_size=80,
-        batch_size=1,
-        steps=8_000,
-    ),
-)
-
 STAGES = MappingProxyType({stage.name: stage for stage in _STAGES})
 
 

@@ -10,7 +10,7 @@ from fastfold_jax.config.model import ModelConfig, MultimerConfig
 from fastfold_jax.constants import SEQUENCE_LETTER_TO_INDEX
 from fastfold_jax.data.alphafold_features import from_alphafold_dict
 from fastfold_jax.data.complexes import complex_rows, entity
-from fastfold_jax.data.job import Job
+from fastfold_jax.data.job import Chain, Job
 from fastfold_jax.data.msa import Limits
 from fastfold_jax.data.raw import RawFeatures, Templates, number_residues
 from fastfold_jax.errors import UserError
@@ -58,14 +58,14 @@ def assemble(job: Job, config: ModelConfig, *, limits: Limits | None = None) -> 
         deletions=msa.deletions,
         msa_mask=np.ones(msa.residues.shape, bool),
         first=np.arange(len(msa)) == 0,
-        templates=_templates([_entity_templates(job, sequence) for sequence in sequences], lengths),
+        templates=_templates([_chain_templates(job, chain) for chain in job.chains], lengths),
     )
 
 
-def _entity_templates(job: Job, sequence: str) -> Templates:
-    """The templates of a sequence, those of the first of its copies that has any."""
-    copies = (chain.templates for chain in job.chains if chain.sequence == sequence and chain.templates is not None)
-    return next((found for found in copies if len(found)), Templates.none(len(sequence)))
+def _chain_templates(job: Job, chain: Chain) -> Templates:
+    """A chain's templates; where nobody has looked for any, those of its first copy that has been looked at."""
+    copies = (other.templates for other in (chain, *job.chains) if other.sequence == chain.sequence)
+    return next((found for found in copies if found is not None), Templates.none(len(chain.sequence)))
 
 
 def _templates(chains: Sequence[Templates], lengths: Sequence[int]) -> Templates:

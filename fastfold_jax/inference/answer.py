@@ -17,7 +17,7 @@ from fastfold_jax.inference.manifest import Manifest
 from fastfold_jax.inference.plots import write_plots
 from fastfold_jax.inference.ranking import Finished, rank, write_ranking
 from fastfold_jax.inference.relaxing import relax_prediction
-from fastfold_jax.inference.report import REPORT_FILE, Ranked, report_html
+from fastfold_jax.inference.report import REPORT_FILE, Page, report_html
 from fastfold_jax.inference.timings import Timings
 
 logger = logging.getLogger(__name__)
@@ -70,17 +70,21 @@ def publish(answer: Answer, config: InferenceConfig) -> list[Finished]:
     stale = set(answer.manifest.files(_ANSWER))
     relaxed, failure = _relax(answer, ranked, config)
     files = write_ranking(ranked, answer.directory, relaxed)
-    shown = [
-        Ranked(summary=item, prediction=load_prediction(answer.directory / _arrays_of(item)))
-        for item in ranked[: config.answer.report_models]
-    ]
+    shown = [load_prediction(answer.directory / _arrays_of(item)) for item in ranked[: config.answer.report_models]]
     if config.answer.plots and _can_plot():
         with answer.timings.measure("plots"):
-            files += write_plots([item.prediction for item in shown], answer.coverage, answer.directory)
+            files += write_plots(shown, answer.coverage, answer.directory)
     if config.answer.report:
         with answer.timings.measure("report"):
-            text = report_html(answer.job, ranked, shown, answer.coverage, config)
-            write_atomically(answer.directory / REPORT_FILE, text)
+            page = Page(
+                job=answer.job,
+                ranked=ranked,
+                shown=shown,
+                relaxed={name: figures for name, (_, figures) in relaxed.items()},
+                coverage=answer.coverage,
+                config=config,
+            )
+            write_atomically(answer.directory / REPORT_FILE, report_html(page))
         files.append(REPORT_FILE)
     if ranked[0].provenance.warning is None:
         served = Served(multimer=ranked[0].scale == "iptm+ptm", complex=bool(ranked[0].interfaces))

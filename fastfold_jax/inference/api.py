@@ -18,7 +18,6 @@ from fastfold_jax.inference import fingerprint
 from fastfold_jax.inference.answer import Answer, publish
 from fastfold_jax.inference.compile_cache import use_compile_cache
 from fastfold_jax.inference.config import (
-    RANDOM,
     AnswerOptions,
     ExecutionOptions,
     InferenceConfig,
@@ -31,12 +30,11 @@ from fastfold_jax.inference.files import prepare_directory, write_json
 from fastfold_jax.inference.interfaces import Interface, score_interfaces
 from fastfold_jax.inference.job_run import COVERAGE_FILE, complete, seeds_of
 from fastfold_jax.inference.manifest import Manifest
-from fastfold_jax.inference.models import NetworkTable
+from fastfold_jax.inference.models import WARNINGS, NetworkTable
 from fastfold_jax.inference.outcome import JobOutcome
-from fastfold_jax.inference.provenance import RANDOM_WARNING
 from fastfold_jax.inference.ranking import Finished, rank
 from fastfold_jax.inference.relax import RelaxOptions
-from fastfold_jax.inference.report import Ranked, report_html
+from fastfold_jax.inference.report import Page, report_html
 from fastfold_jax.inference.result import PassRecord, Prediction
 from fastfold_jax.inference.structure import build_structure, pdb_obstacle, pdb_text
 from fastfold_jax.inference.timings import Timings
@@ -91,11 +89,15 @@ class JobResult:
 
     def report(self) -> str:
         """The page that `report.html` is."""
-        summaries = [Finished.of(prediction, ()) for prediction in self.predictions]
-        shown = [Ranked(summary=s, prediction=p) for s, p in zip(summaries, self.predictions, strict=True)]
-        return report_html(
-            self.job.name, summaries, shown[: self.config.answer.report_models], self.coverage, self.config
+        page = Page(
+            job=self.job.name,
+            ranked=[Finished.of(prediction, ()) for prediction in self.predictions],
+            shown=self.predictions[: self.config.answer.report_models],
+            relaxed={},
+            coverage=self.coverage,
+            config=self.config,
         )
+        return report_html(page)
 
     def write(self, directory: str | Path) -> JobOutcome:
         """Writes all that the command writes, and returns what it is.
@@ -184,8 +186,8 @@ class Predictor:
         execution = self.config.execution
         use_compile_cache(execution.cache_directory)
         self._table = NetworkTable(self.config, networks)
-        if self.config.params == RANDOM:
-            logger.warning(RANDOM_WARNING)
+        if self.config.params in WARNINGS:
+            logger.warning(WARNINGS[self.config.params])
         self._engine = Engine(execution, self.config.recycling, Parameters(), devices)
         self._on_pass = on_pass or _log_nothing
         self._report = report

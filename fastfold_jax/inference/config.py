@@ -18,6 +18,7 @@ from fastfold_jax.search.config import SearchOptions, TemplateOptions
 
 StopRule = Literal["deepmind", "colabfold"]
 RANDOM = "random"
+DEMO = "demo"
 
 _MAX_MSA = re.compile(r"(\d+):(\d+)")
 
@@ -230,9 +231,20 @@ class JobOptions:
         tyro.conf.FlagCreatePairsOff,
         option("Say what would be run, with estimates of memory and time, and run nothing."),
     ] = False
+    cluster: Annotated[
+        str | None,
+        option(
+            "Spread the jobs over the nodes of a Ray cluster (extra `ray`): its address, `auto` for the one this node "
+            "belongs to, or `local`. All nodes need parameters, databases and --out at the same paths.",
+            metavar="ADDRESS|auto|local",
+            default="none: the devices of this node",
+        ),
+    ] = None
+    cluster_gpus: Annotated[int, option("GPUs of a node that each job on a cluster gets.", metavar="N")] = 1
 
     def __post_init__(self):
         self.copies()
+        at_least(0, cluster_gpus=self.cluster_gpus)
 
     def copies(self) -> tuple[int, ...] | None:
         """`stoichiometry` as numbers.
@@ -293,8 +305,9 @@ class InferenceConfig:
         str | None,
         option(
             "DeepMind's parameters: the directory that holds the params_*.npz files, or one such file. `random` draws "
-            "parameters instead, to try the program; the structure then means nothing.",
-            metavar="DIR|FILE|random",
+            "parameters instead, to try the program; the structure then means nothing. `demo` is a toy network that "
+            "comes with the program and knows a handful of small proteins, such as examples/crambin.",
+            metavar="DIR|FILE|demo|random",
             default="the directory params, here",
         ),
     ] = None

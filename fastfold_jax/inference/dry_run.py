@@ -15,6 +15,7 @@ from fastfold_jax.data.job import Job
 from fastfold_jax.data.job_sources import find_jobs
 from fastfold_jax.errors import UserError
 from fastfold_jax.inference.config import InferenceConfig
+from fastfold_jax.inference.devices import bytes_needed
 from fastfold_jax.inference.engine import Parameters, default_execution
 from fastfold_jax.inference.estimate import device_rate, estimate
 from fastfold_jax.inference.job_run import Context, Survey, survey
@@ -36,7 +37,8 @@ class Planned:
       predictions: How many there would be in all.
       finished: How many of them are there already.
       padded: Residues of the compiled program.
-      bytes: Memory of the largest pass.
+      bytes: Memory of the largest pass if nothing of it ran piece by piece.
+      least: The same if all of it does that can.
       seconds: Of the predictions that are left, compiling left out.
       error: Why it would fail, if that shows already.
     """
@@ -48,6 +50,7 @@ class Planned:
     finished: int = 0
     padded: int = 0
     bytes: float = 0.0
+    least: float = 0.0
     seconds: float = 0.0
     error: str | None = None
 
@@ -88,6 +91,7 @@ def _planned(known: Survey, config: InferenceConfig, rate: float) -> Planned:
         finished=len(known.finished),
         padded=max(shape.num_res for shape in shapes.values()),
         bytes=max(cost.bytes for cost in costs.values()),
+        least=max(bytes_needed(shape, 1) for shape in shapes.values()),
         seconds=sum(costs[task.network.config].seconds(rate) for task in known.left),
     )
 
@@ -107,34 +111,34 @@ def _shape(job: Job, network: ModelConfig, searched: bool) -> buckets.Shape:
 
 def show(planned: Sequence[Planned], out: Path, console: Console) -> None:
     """A table of the plan, and its sums."""
-    table = Table("job", "residues", "chains", "search", "predict", "done", "padded", "GiB", "time")
+    table = Table("job", "residues", "search", "predict", "padded", "GiB", "time")
     for column in table.columns[1:]:
         column.justify, column.no_wrap = "right", True
     for item in planned:
         if item.error is not None:
-            table.add_row(item.name, *["–"] * 8)
+            table.add_row(item.name, *["–"] * 6)
             continue
+        chains = f" in {len(item.chains)} chains" if len(item.chains) > 1 else ""
+        done = f", {item.finished} done" if item.finished else ""
         table.add_row(
             item.name,
-            str(sum(item.chains)) if item.chains else "?",
-            str(len(item.chains) or "?"),
+            f"{sum(item.chains) or item.padded}{chains}",
             str(item.searched),
-            str(item.predictions),
-            str(item.finished),
+            f"{item.predictions}{done}",
             str(item.padded),
-            f"{item.bytes / _GIB:.1f}",
+            f"{min(item.least, item.bytes) / _GIB:.1f} - {item.bytes / _GIB:.1f}",
             _time(item.seconds),
         )
     console.print(table)
     devices = jax.local_devices()
     left = sum(item.predictions - item.finished for item in planned)
-    most = max((item.bytes for item in planned), default=0.0)
     sizes = len({item.padded for item in planned if item.error is None})
+    seconds = sum(item.seconds for item in planned) / min(len(devices), max(len(planned), 1))
     console.print(
-        f"{left} predictions to make on {len(devices)} x {devices[0].device_kind}, into {out}: about "
-        f"{_time(sum(item.seconds for item in planned) / min(len(devices), max(len(planned), 1)))}, searches and "
-        f"compiling ({sizes} sizes) not counted, if every pass is made. Memory up to {most / _GIB:.1f} GiB a device, "
-        "reckoned without chunking and fused kernels."
+        f"{left} predictions to make on {len(devices)} x {devices[0].device_kind}, into {out}: about {_time(seconds)} "
+        f"if every pass is made, searches and compiling ({sizes} sizes) not counted. search: chains to search "
+        "alignments for. GiB: from passes run piece by piece (--memory-budget) to passes run as a whole without fused "
+        "kernels."
     )
     for item in planned:
         if item.error is not None:

@@ -26,7 +26,7 @@ from fastfold_jax.inference.devices import mesh_for
 from fastfold_jax.inference.layout import chain_layout
 from fastfold_jax.inference.models import Network
 from fastfold_jax.inference.predictor import Compiler, PredictionError, Result, predict
-from fastfold_jax.inference.provenance import RANDOM_WARNING, program
+from fastfold_jax.inference.provenance import program
 from fastfold_jax.inference.recycle import FeatureStream, Recycling
 from fastfold_jax.inference.result import PassRecord, Prediction, Provenance
 
@@ -223,7 +223,7 @@ class Engine:
             rows=f"{network.config.num_msa}:{network.config.num_extra_msa}",
             platform=f"JAX {jax.__version__} on {self.devices[0].device_kind}",
             precision=self.execution.precision,
-            warning=None if network.file else RANDOM_WARNING,
+            warning=network.warning,
         )
 
 

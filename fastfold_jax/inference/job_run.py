@@ -203,6 +203,26 @@ def _known_coverage(manifest: Manifest, made_from: str) -> Coverage | None:
         return None
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Threads:
+    """What works beside the devices.
+
+    Attributes:
+      ahead: Runs what can be done before it is needed.
+      writing: Writes predictions, one after another.
+      publishing: Ranks, relaxes, plots and reports finished jobs, which may take longer than predicting them.
+    """
+
+    ahead: Executor
+    writing: Executor
+    publishing: Executor
+
+    def finish(self) -> None:
+        """Waits until all of it is done."""
+        for executor in (self.ahead, self.writing, self.publishing):
+            executor.shutdown(wait=True)
+
+
 class JobRun:
     """Predicts a job and has its files written in another thread, so that the device goes on meanwhile.
 
@@ -210,16 +230,14 @@ class JobRun:
       context: The run's.
       source: The job.
       directory: Where its files go.
-      ahead: Runs what can be done before it is needed.
-      writing: Runs what writes files, one after another.
+      threads: The run's.
     """
 
-    def __init__(self, context: Context, source: JobSource, directory: Path, ahead: Executor, writing: Executor):
+    def __init__(self, context: Context, source: JobSource, directory: Path, threads: Threads):
         self._context = context
         self._source = source
         self._directory = directory
-        self._ahead = ahead
-        self._writing = writing
+        self._threads = threads
         self._prepared: Prepared | None = None
         self._made: list[Finished] = []
         self._pending: list[Future[None]] = []
@@ -236,9 +254,9 @@ class JobRun:
                     return
                 assert job.target is not None, "a job with predictions to make has features"
                 if following is not None:
-                    job.target.begin(following, self._ahead)
+                    job.target.begin(following, self._threads.ahead)
                 prediction, timing = engine.predict(job.target, task, self._log_pass)
-                self._pending.append(self._writing.submit(self._write, task, prediction, timing))
+                self._pending.append(self._threads.writing.submit(self._write, task, prediction, timing))
         except UserError as error:
             self._error = error
         except Exception as error:
@@ -249,7 +267,7 @@ class JobRun:
     def finish(self) -> "Future[JobOutcome]":
         """Ranks what is there, once it is written, and publishes it; begun once, however often it is called."""
         if self._outcome is None:
-            self._outcome = self._writing.submit(self._finish)
+            self._outcome = self._threads.publishing.submit(self._finish)
         return self._outcome
 
     def _log_pass(self, name: str, most: int, passes: Sequence[PassRecord]) -> None:
@@ -273,7 +291,7 @@ class JobRun:
 
     def _finish(self) -> JobOutcome:
         ranked: Sequence[Finished] = ()
-        failed = [future.exception() for future in self._pending]
+        failed = [future.exception() for future in self._pending]  # once they are written
         error = next((each for each in failed if isinstance(each, Exception)), self._error)
         if self._prepared is not None:
             known = {**self._prepared.survey.finished, **{item.name: item for item in self._made}}

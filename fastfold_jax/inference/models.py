@@ -3,6 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from fastfold_jax.config.model import ModelConfig, MultimerConfig
 from fastfold_jax.config.presets import PRESETS, preset
 from fastfold_jax.data.job import Job
 from fastfold_jax.errors import UserError
-from fastfold_jax.inference.config import RANDOM, InferenceConfig, SamplingOptions
+from fastfold_jax.inference.config import DEMO, RANDOM, InferenceConfig, SamplingOptions
+from fastfold_jax.inference.provenance import DEMO_WARNING, RANDOM_WARNING
 from fastfold_jax.model.alphafold import init_state
 from fastfold_jax.params.fit import require
 from fastfold_jax.params.locate import find
@@ -21,6 +23,9 @@ from fastfold_jax.params.store import load
 
 DEFAULT_MONOMER = "model_1_ptm"
 DEFAULT_MULTIMER = "model_1_multimer_v3"
+
+WARNINGS = {RANDOM: RANDOM_WARNING, DEMO: DEMO_WARNING}
+"""What to say where `--params` names no trained network."""
 
 _FILE_NAME = re.compile(r"params_(\w+)\.npz")
 
@@ -43,6 +48,13 @@ class Network:
     def source(self) -> str:
         """What to call the parameters in files."""
         return self.file.name if self.file else RANDOM
+
+    @property
+    def warning(self) -> str | None:
+        """What every file made with these parameters has to say, if they are not a trained network's."""
+        if self.file is None:
+            return WARNINGS[RANDOM]
+        return WARNINGS[DEMO] if self.config.name == DEMO else None
 
     def state(self) -> Any:
         """The parameters, on the device.
@@ -121,7 +133,9 @@ def choose(config: InferenceConfig, job: Job | None) -> list[ModelConfig]:
 
 
 def _named_by_file(params: str | None) -> str | None:
-    """The preset that a released parameter file is named after."""
+    """The preset that a released parameter file, or `demo`, is named after."""
+    if params == DEMO:
+        return DEMO
     match = _FILE_NAME.fullmatch(Path(params).name) if params else None
     return match[1] if match and match[1] in PRESETS else None
 
@@ -153,6 +167,9 @@ def locate(networks: Sequence[ModelConfig], params: str | None, *, seed: int) ->
     Raises:
       ParamsError: if a file is missing, damaged or of another network.
     """
+    if params == DEMO:
+        _require_demo(networks)
+        params = str(demo_file())
     if params == RANDOM:
         return [Network(config=network, file=None, seed=seed) for network in networks]
     place = Path(params) if params else None
@@ -168,6 +185,21 @@ def locate(networks: Sequence[ModelConfig], params: str | None, *, seed: int) ->
             require(file, arrays.specs, network)
         located.append(Network(config=network, file=file))
     return located
+
+
+def demo_file() -> Path:
+    """The toy network's parameters, which come with the package."""
+    return Path(str(resources.files("fastfold_jax.params") / "demo" / f"params_{DEMO}.npz"))
+
+
+def _require_demo(networks: Sequence[ModelConfig]) -> None:
+    """Raises unless the toy network alone is asked for: its parameters are no other's."""
+    others = [network.name for network in networks if network.name != DEMO]
+    if others:
+        raise ParamsError(
+            f"--params {DEMO} holds the parameters of the model {DEMO} alone, not of {', '.join(others)}: leave "
+            "--model out, or give the directory of DeepMind's parameters"
+        )
 
 
 def _find(place: Path | None, name: str) -> Path:

@@ -16,6 +16,11 @@ RANDOM_WARNING = (
     "to try the program, not to predict a protein."
 )
 
+DEMO_WARNING = (
+    "FOR TRYING THE SOFTWARE ONLY: computed with the demo parameters (--params demo), a toy network that has "
+    "memorised a handful of proteins and knows nothing of any other."
+)
+
 LICENCE_NAME = "CC BY 4.0"
 LICENCE_URL = "https://creativecommons.org/licenses/by/4.0/"
 LICENCE = f"{ATTRIBUTION}. Whoever uses this structure names DeepMind and cites the papers listed here."

@@ -38,17 +38,17 @@ class Peptides:
         Raises:
           RelaxError: if there are none.
         """
-        runs, single, left_out = [], set(), []
+        runs, single, left_out = [], set(), set()
         for number, chain in enumerate(structure[0] if len(structure) else ()):
-            peptide = [index for index, residue in enumerate(chain) if _is_amino_acid(residue)]
-            left_out += sorted({residue.name for i, residue in enumerate(chain) if i not in set(peptide)})
-            for run in _split(chain, peptide):
+            fits = [_is_amino_acid(residue) for residue in chain]
+            left_out |= {residue.name for residue, fit in zip(chain, fits, strict=True) if not fit}
+            for run in _split(chain, [index for index, fit in enumerate(fits) if fit]):
                 if len(run) > 1:
                     runs.append((number, tuple(run)))
                 else:
                     single.add((number, run[0]))
         if left_out:
-            logger.warning("relaxation leaves out what is no amino acid: %s", ", ".join(sorted(set(left_out))))
+            logger.warning("relaxation leaves out what is no amino acid: %s", ", ".join(sorted(left_out)))
         if not runs:
             name = structure.name or "the structure"
             raise relax_openmm.RelaxError(f"{name}: holds no chain of two or more amino acids, so nothing to relax")

@@ -4,17 +4,13 @@ import dataclasses
 import io
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gemmi
 import numpy as np
 from jaxtyping import Bool, Float
 
 from fastfold_jax.errors import UserError
-
-if TYPE_CHECKING:
-    import openmm
-    from openmm import app
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +34,7 @@ class Complete:
       positions: [atoms, 3] Å.
     """
 
-    topology: "app.Topology"
+    topology: Any
     positions: Float[np.ndarray, "atoms 3"]
 
 
@@ -198,9 +194,7 @@ def _candidates(platform: str) -> list[str]:
     return found
 
 
-def _springs(
-    reference: Float[np.ndarray, "atoms 3"], held: Bool[np.ndarray, " atoms"], stiffness: float
-) -> "openmm.CustomExternalForce":
+def _springs(reference: Float[np.ndarray, "atoms 3"], held: Bool[np.ndarray, " atoms"], stiffness: float) -> Any:
     """Harmonic restraints, `k/2 |x - x0|²`."""
     import openmm
 
@@ -215,8 +209,8 @@ def _springs(
 
 def _minimise_on(
     name: str,
-    topology: "app.Topology",
-    system: "openmm.System",
+    topology: Any,
+    system: Any,
     positions: Float[np.ndarray, "atoms 3"],
     tolerance: float,
     iterations: int,

@@ -6,7 +6,7 @@ import html
 import importlib.resources
 import json
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,30 +30,33 @@ _MOST_COORDINATE = 32_767
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Ranked:
-    """A prediction that the report shows, and its summary."""
+class Page:
+    """What the report is about.
 
-    summary: Finished
-    prediction: Prediction
-
-
-def report_html(
-    job: str, ranked: Sequence[Finished], shown: Sequence[Ranked], coverage: Coverage, config: InferenceConfig
-) -> str:
-    """The page.
-
-    Args:
+    Attributes:
       job: Its name.
       ranked: All predictions, best first.
       shown: The first of them, with coordinates; the later ones are listed only.
+      relaxed: Figures of those that were relaxed, by name, as `ranking.json` holds them.
       coverage: Of the alignment.
       config: The run, whose command the page states.
     """
-    data = _data(job, ranked, shown, coverage, config)
+
+    job: str
+    ranked: Sequence[Finished]
+    shown: Sequence[Prediction]
+    relaxed: Mapping[str, Mapping[str, Any]]
+    coverage: Coverage
+    config: InferenceConfig
+
+
+def report_html(page: Page) -> str:
+    """The page as HTML."""
+    data = _data(page)
     # In a script element only "</" and "<!--" could end the data early.
     text = json.dumps(data, ensure_ascii=True, separators=(",", ":")).replace("<", "\\u003c")
     return string.Template(_asset("report.html")).substitute(
-        title=html.escape(f"{job} – {data['about']}"),
+        title=html.escape(f"{page.job} – {data['about']}"),
         css=_asset("report.css"),
         data=text,
         viewer=_asset("viewer.js"),
@@ -65,16 +68,14 @@ def _asset(name: str) -> str:
     return (importlib.resources.files(__package__) / "assets" / name).read_text(encoding="utf-8")
 
 
-def _data(
-    job: str, ranked: Sequence[Finished], shown: Sequence[Ranked], coverage: Coverage, config: InferenceConfig
-) -> dict[str, Any]:
-    best = shown[0].prediction
+def _data(page: Page) -> dict[str, Any]:
+    best = page.shown[0]
     errors = best.pae is not None
-    cited = papers(Served(multimer=best.scale == "iptm+ptm", complex=len(best.chains) > 1), config)
+    cited = papers(Served(multimer=best.scale == "iptm+ptm", complex=len(best.chains) > 1), page.config)
     warning = best.provenance.warning
     reference = _alphas(best)
     return {
-        "job": job,
+        "job": page.job,
         "about": f"{_about(best)}, predicted by {best.provenance.program}",
         "warning": warning,
         "chains": [
@@ -84,15 +85,15 @@ def _data(
         "names": "".join(RESTYPES_WITH_X[restype] for restype in best.aatype),
         "numbers": [int(number) for chain in best.chains for number in chain.numbers],
         "atomNames": list(ATOM37_NAMES),
-        "ranking": [_row(place, item) for place, item in enumerate(ranked)],
-        "models": [_model(item.prediction, reference, errors=errors) for item in shown],
+        "ranking": [_row(place, item, page.relaxed.get(item.name)) for place, item in enumerate(page.ranked)],
+        "models": [_model(prediction, reference, errors=errors) for prediction in page.shown],
         "side": min(len(best.plddt), _MOST_CELLS),
         "matrixKind": "pae" if errors else "contact",
         "matrixTop": MAX_ALIGNED_ERROR if errors else 1.0,
         "plddtClasses": [list(each) for each in PLDDT_CLASSES],
-        "coverage": coverage.to_json(),
-        "settings": _settings(best, ranked),
-        "command": command_line(config),
+        "coverage": page.coverage.to_json(),
+        "settings": _settings(best, page.ranked),
+        "command": command_line(page.config),
         "citations": [] if warning else [str(paper) for paper in cited],
         "bibtex": "" if warning else bibtex(cited),
         "licence": warning or LICENCE,
@@ -105,7 +106,8 @@ def _about(prediction: Prediction) -> str:
     return f"{chains}{len(prediction.plddt)} residues"
 
 
-def _row(place: int, item: Finished) -> dict[str, Any]:
+def _row(place: int, item: Finished, relaxed: Mapping[str, Any] | None) -> dict[str, Any]:
+    violations = [relaxed[f"violations_{when}"]["residues"] for when in ("before", "after")] if relaxed else None
     return {
         "name": item.name,
         "mean_plddt": item.mean_plddt,
@@ -114,6 +116,7 @@ def _row(place: int, item: Finished) -> dict[str, Any]:
         # A monomer's is its mean pLDDT, which has a column already.
         "ranking_confidence": item.ranking_confidence if item.scale == "iptm+ptm" else None,
         "passes": item.passes,
+        "violations": violations,
         "file": f"ranked_{place}.cif",
         "interfaces": [dict(interface) for interface in item.interfaces],
     }

@@ -9,7 +9,7 @@ from fastfold_jax.inference.config import InferenceConfig
 
 PROGRAM = "fastfold-infer"
 # What decides whether and how much is said, not what is made.
-_LEFT_OUT = ("dry_run", "redo", "verbose")
+_LEFT_OUT = ("dry_run", "redo", "verbose", "cluster", "cluster_gpus")
 
 
 def command_line(config: InferenceConfig) -> str:

@@ -11,14 +11,14 @@ import jax
 from fastfold_jax.config.model import ModelConfig
 from fastfold_jax.data.job_sources import JobSource, find_jobs
 from fastfold_jax.errors import UserError
-from fastfold_jax.inference.config import RANDOM, InferenceConfig
+from fastfold_jax.inference.cluster import run_on_cluster
+from fastfold_jax.inference.config import InferenceConfig
 from fastfold_jax.inference.devices import fits, groups
 from fastfold_jax.inference.engine import Engine, Parameters
 from fastfold_jax.inference.files import prepare_directory
-from fastfold_jax.inference.job_run import Context, JobRun, Prepared, prepare
-from fastfold_jax.inference.models import NetworkTable
+from fastfold_jax.inference.job_run import Context, JobRun, Prepared, Threads, prepare
+from fastfold_jax.inference.models import WARNINGS, NetworkTable
 from fastfold_jax.inference.outcome import SUMMARY_FILE, JobOutcome, write_summary
-from fastfold_jax.inference.provenance import RANDOM_WARNING
 from fastfold_jax.search.report import Report, silent
 
 logger = logging.getLogger(__name__)
@@ -47,19 +47,32 @@ def run(
     if not sources:
         raise UserError("no INPUT: accepted are one or more files or directories")
     table = NetworkTable(config, networks)
-    if config.params == RANDOM:
-        _warn_of_random()
-    runner = _Runner(config, table, sources, report)
-    try:
-        outcomes = runner.run()
-    finally:
-        if len(sources) > 1 and (known := runner.outcomes()):
-            write_summary(known, config.out)
+    if config.params in WARNINGS:
+        _warn(WARNINGS[config.params])
+    if config.jobs.cluster is not None:
+        directories = [_directory(config, sources, index) for index in range(len(sources))]
+        outcomes = run_on_cluster(config, sources, directories, networks)
+        write_summary(outcomes, config.out)
+    else:
+        outcomes = _run_here(_Runner(config, table, sources, report), config, alone=len(sources) == 1)
     for outcome in outcomes:
         outcome.log()
     if len(sources) == 1 and outcomes[0].error is not None:
         raise outcomes[0].error
     return outcomes
+
+
+def _run_here(runner: "_Runner", config: InferenceConfig, *, alone: bool) -> tuple[JobOutcome, ...]:
+    try:
+        return runner.run()
+    finally:
+        if not alone and (known := runner.outcomes()):
+            write_summary(known, config.out)
+
+
+def _directory(config: InferenceConfig, sources: Sequence[JobSource], index: int) -> Path:
+    """A single job's files go into the output directory itself."""
+    return config.out if len(sources) == 1 else config.out / sources[index].name
 
 
 class _Runner:
@@ -79,8 +92,11 @@ class _Runner:
         self._parameters = Parameters()
         self._context = Context(config=config, table=table, parameters=self._parameters, report=report)
         self._preparation = ThreadPoolExecutor(len(self._groups), thread_name_prefix="prepare")
-        self._sampling = ThreadPoolExecutor(len(self._groups), thread_name_prefix="sample")
-        self._writing = ThreadPoolExecutor(1, thread_name_prefix="write")
+        self._threads = Threads(
+            ahead=ThreadPoolExecutor(len(self._groups), thread_name_prefix="sample"),
+            writing=ThreadPoolExecutor(1, thread_name_prefix="write"),
+            publishing=ThreadPoolExecutor(len(self._groups), thread_name_prefix="publish"),
+        )
         self._prepared: dict[int, Future[Prepared]] = {}
         self._running: dict[int, JobRun] = {}
         self._next = 0
@@ -99,14 +115,13 @@ class _Runner:
         except BaseException:
             self._stopped.set()
             self._preparation.shutdown(wait=False, cancel_futures=True)
-            self._sampling.shutdown(wait=False, cancel_futures=True)
+            self._threads.ahead.shutdown(wait=False, cancel_futures=True)
             for index, job in list(self._running.items()):  # what they have finished is ranked at once
                 self._outcomes[index] = job.finish()
             raise
         finally:
-            self._writing.shutdown(wait=True)
+            self._threads.finish()
         self._preparation.shutdown(wait=True)
-        self._sampling.shutdown(wait=True)
         return self.outcomes()
 
     def outcomes(self) -> tuple[JobOutcome, ...]:
@@ -127,7 +142,7 @@ class _Runner:
         engine = Engine(self._config.execution, self._config.recycling, self._parameters, devices)
         while (taken := self._take()) is not None:
             index, prepared = taken
-            job = JobRun(self._context, self._sources[index], self._directory(index), self._sampling, self._writing)
+            job = JobRun(self._context, self._sources[index], self._directory(index), self._threads)
             self._running[index] = job
             job.run(prepared, engine, self._stopped)
             if not self._stopped.is_set():
@@ -150,11 +165,10 @@ class _Runner:
             return index, self._prepared.pop(index)
 
     def _directory(self, index: int) -> Path:
-        """A single job's files go into the output directory itself."""
-        return self._config.out if len(self._sources) == 1 else self._config.out / self._sources[index].name
+        return _directory(self._config, self._sources, index)
 
 
-def _warn_of_random() -> None:
+def _warn(text: str) -> None:
     bar = "*" * 100
-    for line in (bar, RANDOM_WARNING, bar):
+    for line in (bar, text, bar):
         logger.warning(line)

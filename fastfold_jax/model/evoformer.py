@@ -13,7 +13,7 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from fastfold_jax.config.execution import Execution
+from fastfold_jax.config.execution import Execution, Remat
 from fastfold_jax.config.model import ModelConfig
 from fastfold_jax.model.layers import scan_blocks, shared_dropout, stack
 from fastfold_jax.model.msa import MSAColumnAttention, MSAColumnGlobalAttention, MSARowAttentionWithPairBias
@@ -301,7 +301,7 @@ def run_stack(
     masks: tuple[Float[Array, "rows n"], Float[Array, " n"]],
     *,
     key: PRNGKeyArray | None,
-    remat: bool,
+    remat: Remat,
 ) -> tuple[MSA, Pair]:
     """(m, z) after all blocks of a stack.
 

@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, PRNGKeyArray
 
 import pallas_kernels
+from fastfold_jax.config.execution import Remat
 from fastfold_jax.model.initial import Init, Initial
 from parallel.axis import EXCHANGED
 
@@ -103,14 +105,14 @@ def stack(make: Callable[[], nnx.Module], num: int) -> Any:
     return nnx.merge(graphdef, stacked)
 
 
-def scan_blocks(blocks: Any, body: Callable[..., Any], carry: Any, *, key: PRNGKeyArray | None, remat: bool) -> Any:
+def scan_blocks(blocks: Any, body: Callable[..., Any], carry: Any, *, key: PRNGKeyArray | None, remat: Remat) -> Any:
     """Runs `carry = body(block, carry, key)` over a stack of blocks, inside one `lax.scan`.
 
     Args:
       blocks: What `stack` returned.
       body: One block's step; `key` is None without dropout, else this layer's own key.
       remat: Recompute each step's activations in the backward pass, all but what collectives brought, where the axis
-        names it.
+        names it. With `offload`, what each step begins with is kept in the host's memory.
     """
     graphdef, state = nnx.split(blocks)
     num = jax.tree.leaves(state)[0].shape[0]
@@ -118,8 +120,26 @@ def scan_blocks(blocks: Any, body: Callable[..., Any], carry: Any, *, key: PRNGK
 
     def step(carry, layer):
         layer_state, layer_key = layer
+        if remat == "offload":
+            carry = jax.tree.map(lambda x: checkpoint_name(x, _CARRY), carry)
         return body(nnx.merge(graphdef, layer_state), carry, layer_key), None
 
     if remat:
-        step = jax.checkpoint(step, prevent_cse=False, policy=jax.checkpoint_policies.save_only_these_names(EXCHANGED))
+        step = jax.checkpoint(step, prevent_cse=False, policy=_kept(remat))
     return lax.scan(step, carry, (state, keys))[0]
+
+
+_CARRY = "block_carry"
+
+
+def _kept(remat: Remat) -> Callable[..., Any]:
+    """What is not computed again: what collectives brought and, if offloaded, what a block begins with."""
+    policies = jax.checkpoint_policies
+    if remat != "offload":
+        return policies.save_only_these_names(EXCHANGED)
+    return policies.save_and_offload_only_these_names(
+        names_which_can_be_saved=[EXCHANGED],
+        names_which_can_be_offloaded=[_CARRY],
+        offload_src="device",
+        offload_dst="pinned_host",
+    )

@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
@@ -44,6 +43,7 @@ def complete(job: Job, options: SearchOptions, report: Report = silent) -> Job:
     pairing = len({chain.sequence for chain in job.chains}) > 1
     cache = Cache(options.cache_directory)
     if options.mode == "server":
+        pairing = len(wanted) > 1  # the server pairs those that it is asked for with each other
         found = Server.of(options, cache).alignments(wanted, pairing=pairing, report=report)
     else:
         found = _search_local(wanted, options, cache, report, pairing=pairing)
@@ -69,7 +69,7 @@ def _search_local(
     groups = _groups(find_databases(options.databases), pairing=pairing)
     found: dict[str, list[Alignment]] = {sequence: [] for sequence in sequences}
     with ThreadPoolExecutor(options.threads) as pool, ThreadPoolExecutor(len(groups)) as runners:
-        workers = Workers(pool=pool, threads=options.threads, stop=threading.Event())
+        workers = Workers(pool=pool, threads=options.threads, databases=len(groups))
         searchers = [_Searcher(group, options, workers, report) for group in groups]
         runs = [runners.submit(searcher.search, sequences, cache) for searcher in searchers]
         try:

@@ -186,6 +186,8 @@ class TemplateOptions:
         if self.template_mmcif is None and (self.templates == "local" or self.template_hits):
             why = "--templates local" if self.templates == "local" else "--template-hits"
             raise UserError(f"{why}: needs --template-mmcif, the directory of structures")
+        if self.template_hits and self.mode != "local":
+            raise UserError(f"--template-hits: are for --templates local, not {self.mode}")
 
     @property
     def mode(self) -> Literal["none", "local", "server"]:

@@ -1,26 +1,23 @@
 """jackhmmer over FASTA files of any size, through pyhmmer: no external program, bounded memory, many threads."""
 
-import contextlib
 import dataclasses
 import gzip
 import io
 import itertools
 import threading
+import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from fastfold_jax.errors import UserError
 from fastfold_jax.search.report import Report
-
-if TYPE_CHECKING:
-    from pyhmmer.plan7 import HMM, TopHits
 
 BLOCK_RESIDUES = 4_000_000
 """Residues of a database that are searched in one piece: about 10 MB, and 0.05 s for each query."""
@@ -29,7 +26,6 @@ MOST_HITS = 50_000
 """Hits that an alignment holds, the best: as many as AlphaFold keeps of any database."""
 
 _QUERY = "query"
-
 
 Options = Mapping[str, Any]
 """HMMER's options, by their names there: filters, and E-values of sequences and domains to report and include."""
@@ -47,11 +43,24 @@ def jackhmmer_options(evalue: float) -> Options:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Workers:
-    """Threads that searches share, and the sign for all of them to stop."""
+    """Threads that searches of several databases share.
+
+    Attributes:
+      pool: They.
+      threads: How many.
+      databases: How many searches share them.
+      stop: Ends all of them early once set.
+    """
 
     pool: ThreadPoolExecutor
     threads: int
+    databases: int = 1
     stop: threading.Event = dataclasses.field(default_factory=threading.Event)
+
+    @property
+    def window(self) -> int:
+        """How many blocks of a database are in memory at once: enough that no thread waits for the next."""
+        return max(2, 2 * self.threads // self.databases)
 
 
 def pyhmmer_version() -> str:
@@ -107,22 +116,22 @@ def search_alignments(
 
 
 def search_profiles(
-    profiles: Sequence["HMM"],
+    profiles: Sequence[Any],
     database: Path,
     *,
     options: Options,
     workers: Workers,
     report: Report,
-) -> list["TopHits"]:
+) -> list[Any]:
     """The hits of each profile in a FASTA file, best first; at most `MOST_HITS` of them count as included.
 
-    See `search_alignments` for the arguments.
+    See `search_alignments` for the arguments; profiles are pyhmmer's `HMM`, and what is returned its `TopHits`.
     """
-    parts: list[list[TopHits]] = [[] for _ in profiles]
-    waiting: deque[tuple[Future[list[TopHits]], int, int]] = deque()
+    parts: list[list[Any]] = [[] for _ in profiles]
+    waiting: deque[tuple[Future[list[Any]], int, int]] = deque()
     ended = threading.Event()
 
-    def search(block: Any) -> list["TopHits"]:
+    def search(block: Any) -> list[Any]:
         return [] if ended.is_set() else [_pipeline(options).search_hmm(profile, block) for profile in profiles]
 
     def collect() -> None:
@@ -136,7 +145,7 @@ def search_profiles(
             if workers.stop.is_set():
                 raise UserError(f"{database}: the search was stopped")
             waiting.append((workers.pool.submit(search, block), done, total))
-            if len(waiting) > 2 * workers.threads:
+            if len(waiting) >= workers.window:
                 collect()
         while waiting:
             collect()
@@ -151,7 +160,7 @@ def _pipeline(options: Options) -> Any:
     return plan7.Pipeline(easel.Alphabet.amino(), **options)
 
 
-def _merge(parts: Sequence["TopHits"]) -> "TopHits":
+def _merge(parts: Sequence[Any]) -> Any:
     """The hits in all blocks, E-values as if the database had been searched whole."""
     hits = parts[0].merge(*parts[1:])
     for hit in itertools.islice(hits.included, MOST_HITS, None):
@@ -169,27 +178,42 @@ def read_blocks(database: Path) -> Iterator[tuple[Any, int, int]]:
 
     try:
         total = database.stat().st_size
-        with (
-            open(database, "rb") as file,
-            _unpacked(file) as text,
-            easel.SequenceFile(text, format="fasta", digital=True, alphabet=easel.Alphabet.amino()) as sequences,
-        ):
-            empty = True
-            while block := sequences.read_block(residues=BLOCK_RESIDUES):
-                empty = False
-                yield block, file.tell(), total
-    except EOFError:
-        empty = True
-    except (ValueError, OSError) as error:
+        with open(database, "rb") as file:
+            stream: Any = _Stream(file)
+            how: dict[str, Any] = {"format": "fasta", "digital": True, "alphabet": easel.Alphabet.amino()}
+            with easel.SequenceFile(stream, **how) as sequences:
+                while block := sequences.read_block(residues=BLOCK_RESIDUES):
+                    yield block, file.tell(), total
+            stream.check()
+    except (ValueError, OSError, EOFError, zlib.error) as error:  # EOFError: an empty file, or a gzip file cut short
         what = getattr(error, "strerror", None) or error
         raise UserError(f"{database}: cannot be searched as a FASTA file of proteins ({what})") from None
-    if empty:
-        raise UserError(f"{database}: holds no sequence")
 
 
-def _unpacked(file: io.BufferedReader) -> contextlib.AbstractContextManager[Any]:
-    packed = file.peek(2)[:2] == b"\x1f\x8b"
-    return gzip.open(file) if packed else contextlib.nullcontext(file)
+class _Stream(io.RawIOBase):
+    """A file's text, unpacked if gzip packed it.
+
+    An error in reading ends the text, and is kept: C code that reads here can't be passed an exception.
+    """
+
+    def __init__(self, file: io.BufferedReader):
+        self._file = gzip.GzipFile(fileobj=file) if file.peek(2)[:2] == b"\x1f\x8b" else file
+        self._error: Exception | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            return self._file.readinto(buffer)
+        except Exception as error:
+            self._error = error
+            return 0
+
+    def check(self) -> None:
+        """Raises the error that ended the text early, if one did."""
+        if self._error is not None:
+            raise self._error
 
 
 def a3m_of(msa: Any, *, rows_of_query: int) -> bytes:

@@ -7,12 +7,12 @@ from pathlib import Path
 from fastfold_jax.search import programs
 from fastfold_jax.search.report import Report
 
-_SEARCH = ("--num-iterations", "3", "--db-load-mode", "2", "-a", "-e", "0.1", "--max-seqs", "10000", "-s", "8")
-_EXPAND = ("--db-load-mode", "2", "--expansion-mode", "0", "-e", "inf", "--expand-filter-clusters", "1")
-_ALIGN = ("--db-load-mode", "2", "-e", "10", "--max-accept", "1000000", "--alt-ali", "10", "-a")
-_FILTER = ("--db-load-mode", "2", "--qid", "0", "--qsc", "0.8", "--cov", "0", "--diff", "0", "--max-seq-id", "1.0")
-_MSA = ("--db-load-mode", "2", "--msa-format-mode", "6", "--filter-msa", "1", "--filter-min-enable", "1000")
-_MSA_DIVERSITY = ("--diff", "3000", "--qid", "0.0,0.2,0.4,0.6,0.8,1.0", "--qsc", "0", "--max-seq-id", "0.95")
+_SEARCH = ("--num-iterations", "3", "-a", "-e", "0.1", "--max-seqs", "10000", "-s", "8")
+_EXPAND = ("--expansion-mode", "0", "-e", "inf", "--expand-filter-clusters", "1", "--max-seq-id", "0.95")
+_ALIGN = ("-e", "10", "--max-accept", "100000", "--alt-ali", "10", "-a")
+_FILTER = ("--qid", "0", "--qsc", "0.8", "--diff", "0", "--max-seq-id", "1.0", "--filter-min-enable", "100")
+_ROWS = ("--msa-format-mode", "6", "--filter-msa", "1", "--filter-min-enable", "1000", "--diff", "3000")
+_ROWS_DIVERSITY = ("--qid", "0.0,0.2,0.4,0.6,0.8,1.0", "--qsc", "0", "--max-seq-id", "0.95")
 
 
 class MMseqs:
@@ -36,7 +36,7 @@ class MMseqs:
 
     def settings(self) -> str:
         """The options that results depend on."""
-        return " ".join((*_SEARCH, *_EXPAND, *_ALIGN, *_FILTER, *_MSA, *_MSA_DIVERSITY))
+        return " ".join((*_SEARCH, *_EXPAND, *_ALIGN, *_FILTER, *_ROWS, *_ROWS_DIVERSITY))
 
     def commands(self, database: Path, threads: int) -> list[list[str]]:
         """The command lines from `query.fasta` to `0.a3m`, `1.a3m` and so on, all in one directory.
@@ -45,13 +45,14 @@ class MMseqs:
         """
         target = str(database.absolute())
         expandable = all(database.with_name(database.name + part).is_file() for part in ("_seq.dbtype", "_aln.dbtype"))
-        has_index = database.with_name(f"{database.name}.idx").is_file()
+        has_index = any(database.with_name(f"{database.name}{end}").is_file() for end in (".idx", ".idx.index"))
         members, clusters = (f"{target}.idx",) * 2 if has_index else (f"{target}_seq", f"{target}_aln")
-        parallel = ("--threads", str(threads))
+        # An index may be mapped into memory and shared; without one there is nothing to map.
+        how = ("--db-load-mode", "2" if has_index else "0", "--threads", str(threads))
         # Without --shuffle 0 results would come in another order than the queries.
         steps = [
             ["createdb", "query.fasta", "query", "--shuffle", "0"],
-            ["search", "query", target, "hits", "tmp", *parallel, *_SEARCH],
+            ["search", "query", target, "hits", "tmp", *how, *_SEARCH],
         ]
         result, subject = "hits", target
         if expandable:
@@ -59,12 +60,12 @@ class MMseqs:
             steps += [
                 ["mvdb", "tmp/latest/profile_1", "profile"],
                 ["lndb", "query_h", "profile_h"],
-                ["expandaln", "query", members, "hits", clusters, "expanded", *parallel, *_EXPAND],
-                ["align", "profile", members, "expanded", "aligned", *parallel, *_ALIGN],
-                ["filterresult", "query", members, "aligned", "filtered", *parallel, *_FILTER],
+                ["expandaln", "query", members, "hits", clusters, "expanded", *how, *_EXPAND],
+                ["align", "profile", members, "expanded", "aligned", *how, *_ALIGN],
+                ["filterresult", "query", members, "aligned", "filtered", *how, *_FILTER],
             ]
         steps += [
-            ["result2msa", "query", subject, result, "msa", *parallel, *_MSA, *_MSA_DIVERSITY],
+            ["result2msa", "query", subject, result, "msa", *how, *_ROWS, *_ROWS_DIVERSITY],
             ["unpackdb", "msa", ".", "--unpack-name-mode", "0", "--unpack-suffix", ".a3m"],
         ]
         return [[self._program, *step] for step in steps]

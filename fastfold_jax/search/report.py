@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 Report = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is in all; from any thread."""
+"""Called with what is being done, how much of it is done, and how much there is in all (0 if nobody knows); from any
+thread."""
 
 
 def silent(stage: str, done: int, total: int) -> None:
@@ -32,7 +33,7 @@ def bars(console: Console | None = None) -> Iterator[Report]:
         def report(stage: str, done: int, total: int) -> None:
             with lock:
                 if stage not in tasks:
-                    tasks[stage] = progress.add_task(stage, total=total)
-                progress.update(tasks[stage], completed=done, total=total)
+                    tasks[stage] = progress.add_task(stage, total=None)
+                progress.update(tasks[stage], completed=done, total=total or None)
 
         yield report

@@ -5,6 +5,7 @@ Ticket and results are kept in the cache, so a run that was interrupted goes on 
 """
 
 import dataclasses
+import functools
 import json
 import logging
 import random
@@ -19,7 +20,7 @@ from typing import Any, Literal, TypeVar
 
 from fastfold_jax.data.a3m import parse_a3m
 from fastfold_jax.data.alignment import Alignment
-from fastfold_jax.data.textfile import InputError, shown
+from fastfold_jax.data.textfile import shown
 from fastfold_jax.errors import UserError
 from fastfold_jax.search import server_archive
 from fastfold_jax.search.cache import Cache
@@ -138,8 +139,9 @@ class Server:
         key = Cache.key(form=1, server=self.address, structures=list(entries))
         archive = self.cache.get(key)
         if archive is None:
-            url = f"{self.address}/template/{urllib.parse.quote(','.join(entries))}"
-            archive = self._patiently(lambda: self.http.request(url, most=_MOST_ARCHIVE), "templates", report)
+            url = f"{self.address}/template/{urllib.parse.quote(','.join(entries), safe=',')}"
+            ask = functools.partial(self.http.request, url, most=_MOST_ARCHIVE)
+            archive = self._patiently(ask, "templates from the server", report)
         files = server_archive.files(archive, lambda name: name.endswith(".cif"), place=self.address)
         self.cache.put(key, archive)
         return files
@@ -184,44 +186,51 @@ class Server:
             if key not in kept or (kind == "pair" and len(kept) < len(keys))
         ]
         if missing:
-            archive = self._ticket(kind, [sequence for _, sequence in missing], report)
-            numbers = range(_FIRST, _FIRST + len(missing))
-            texts = server_archive.results(archive, kind, numbers, place=self.address)
-            for (key, sequence), text in zip(missing, texts, strict=True):
-                try:
-                    self._parsed(text.partition(b"\0")[0], sequence, "other")
-                except InputError as error:
-                    raise UserError(f"{error}; nothing of it was kept") from None
-                kept[key] = text
-                self.cache.put(key, text)
+            query = "".join(f">{number}\n{sequence}\n" for number, (_, sequence) in enumerate(missing, start=_FIRST))
+            ticket = Cache.key(form=1, ticket=query, server=self.address, mode=self._mode(kind))
+            archive = self._ticket(kind, query, ticket, report)
+            try:
+                for (key, _), text in zip(missing, self._checked(archive, kind, missing), strict=True):
+                    kept[key] = text
+                    self.cache.put(key, text)
+            finally:
+                self.cache.drop(ticket)
         pieces = [kept[key].partition(b"\0") for key in keys]
         return [(alignment, templates) for alignment, _, templates in pieces]
 
-    def _ticket(self, kind: Kind, sequences: Sequence[str], report: Report) -> bytes:
-        """The archive that answers a ticket, one of an earlier run where there is."""
-        query = "".join(f">{number}\n{sequence}\n" for number, sequence in enumerate(sequences, start=_FIRST))
-        key = Cache.key(form=1, ticket=query, server=self.address, mode=self._mode(kind))
+    def _checked(self, archive: bytes, kind: Kind, missing: Sequence[tuple[str, str]]) -> list[bytes]:
+        """What an archive holds for each of the sequences that were asked for, once it is found to be that."""
+        numbers = range(_FIRST, _FIRST + len(missing))
+        texts = server_archive.results(archive, kind, numbers, place=self.address)
+        for (_, sequence), text in zip(missing, texts, strict=True):
+            self._parsed(text.partition(b"\0")[0], sequence, "other")
+        return texts
+
+    def _ticket(self, kind: Kind, query: str, key: str, report: Report) -> bytes:
+        """The archive that answers a ticket, one of an earlier run (kept under `key`) where there is."""
         stage = "pairing on the server" if kind == "pair" else "searching on the server"
         form = urllib.parse.urlencode({"q": query, "mode": self._mode(kind)}).encode()
-        while True:
-            ticket = (self.cache.get(key) or b"").decode(errors="replace")
-            if not _TICKET.fullmatch(ticket):
-                ticket = self._patiently(lambda: self._submit(kind, form), stage, report)
-                self.cache.put(key, ticket.encode())
-            url = f"{self.address}/result/download/{ticket}"
-            try:
-                self._patiently(lambda known=ticket: self._poll(known), stage, report)  # type: ignore[misc]
-                archive = self._patiently(lambda at=url: self.http.request(at, most=_MOST_ARCHIVE), stage, report)  # type: ignore[misc]
-            except _Lost:
-                logger.info("%s: does not know ticket %s any more; asking anew", self.address, ticket)
-                self.cache.drop(key)
-                continue
-            except Refused:  # when patience ends, though, the next run goes on with this ticket
-                self.cache.drop(key)
-                raise
-            report(stage, 100, 100)
+        ticket = (self.cache.get(key) or b"").decode(errors="replace")
+        try:
+            if _TICKET.fullmatch(ticket):
+                try:
+                    return self._answer(ticket, stage, report, resumed=True)
+                except _Lost:
+                    logger.info("%s: does not know ticket %s any more; asking anew", self.address, ticket)
+            ticket = self._patiently(functools.partial(self._submit, kind, form), stage, report)
+            self.cache.put(key, ticket.encode())
+            return self._answer(ticket, stage, report, resumed=False)
+        except Refused:  # when patience ends, though, the next run goes on with this ticket
             self.cache.drop(key)
-            return archive
+            raise
+
+    def _answer(self, ticket: str, stage: str, report: Report, *, resumed: bool) -> bytes:
+        """Waits until a ticket is complete, and downloads its archive."""
+        url = f"{self.address}/result/download/{ticket}"
+        self._patiently(functools.partial(self._poll, ticket, resumed=resumed), stage, report)
+        archive = self._patiently(functools.partial(self.http.request, url, most=_MOST_ARCHIVE), stage, report)
+        report(stage, 1, 1)
+        return archive
 
     def _submit(self, kind: Kind, form: bytes) -> str:
         """Asks for a ticket."""
@@ -234,12 +243,12 @@ class Server:
             raise UserError(f"{self.address}: answered with no ticket, but {shown(json.dumps(answer), 80)}")
         return ticket
 
-    def _poll(self, ticket: str) -> None:
-        """Returns once a ticket is complete."""
+    def _poll(self, ticket: str, *, resumed: bool) -> None:
+        """Returns once a ticket is complete; a new one may still be unknown for a while, an old one is then lost."""
         status = self._json(f"{self.address}/ticket/{ticket}").get("status")
-        if status == "UNKNOWN":
+        if status == "UNKNOWN" and resumed:
             raise _Lost
-        if status in ("PENDING", "RUNNING", "RATELIMIT"):
+        if status in ("UNKNOWN", "PENDING", "RUNNING", "RATELIMIT"):
             raise _NotYet(f"the server's search is {status.lower()}")
         self._check(status)
         if status != "COMPLETE":
@@ -285,7 +294,7 @@ class Server:
                         "waiting, or give --msa-server-patience more"
                     ) from None
                 logger.log(logging.WARNING if failures else logging.DEBUG, "%s; asking again in %.1f s", error, pause)
-                report(stage, min(99, int(100 * passed / (passed + 60))), 100)
+                report(stage, 0, 0)
                 if self.stop.wait(pause):
                     raise UserError(f"{self.address}: stopped while {stage}") from None
                 wait = min(2 * wait, self.pace.longest)

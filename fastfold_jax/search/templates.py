@@ -63,30 +63,33 @@ def _found(
     """The templates of each sequence that files of hits or a search lead to."""
     if options.mode == "none":
         return {}
-    rules = Rules(latest=options.latest(), most=options.max_templates)
     cache = Cache(search.cache_directory)
     with scratch() as directory:
         if options.mode == "server":
             library = _fetched(distinct, Path(directory), search, cache, report)
         else:
-            assert options.template_mmcif is not None  # the options say so
-            if not options.template_mmcif.is_dir():
-                raise UserError(f"--template-mmcif {options.template_mmcif}: no such directory")
-            successors = read_successors(options.obsolete_pdbs) if options.obsolete_pdbs else {}
-            library = Library(directory=options.template_mmcif, successors=successors)
-        if options.template_hits and options.mode == "local":
+            library = _local(options)
+        if library is None:
+            return {}
+        if options.template_hits:
             hits = _given_hits(options.template_hits, job)
-        elif library is None:
-            hits = {}
         else:
             sequences = _sequences(library, Path(directory), options, search, cache, report)
             lists = search_chains(distinct, sequences, threads=search.threads, cache=cache, report=report)
             hits = {chain.sequence: found for chain, found in zip(distinct, lists, strict=True)}
+        rules = Rules(latest=options.latest(), most=options.max_templates)
         return {
-            chain.sequence: select(hits.get(chain.sequence, ()), chain.sequence, library, rules)
-            for chain in distinct
-            if library is not None
+            chain.sequence: select(hits.get(chain.sequence, ()), chain.sequence, library, rules) for chain in distinct
         }
+
+
+def _local(options: TemplateOptions) -> Library:
+    """The user's directory of structures."""
+    assert options.template_mmcif is not None  # the options say so
+    if not options.template_mmcif.is_dir():
+        raise UserError(f"--template-mmcif {options.template_mmcif}: no such directory")
+    successors = read_successors(options.obsolete_pdbs) if options.obsolete_pdbs else {}
+    return Library(directory=options.template_mmcif, successors=successors)
 
 
 def _sequences(

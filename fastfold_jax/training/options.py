@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from fastfold_jax.config.execution import Execution, Kernels, Precision
+from fastfold_jax.config.execution import Execution, Kernels, Precision, Remat
 from fastfold_jax.config.training import STAGES, Stage, stage
 from fastfold_jax.data.training.augment import Augmentation
 from fastfold_jax.data.training.selection import Filters
@@ -173,6 +173,8 @@ class MachineOptions:
 
     def __post_init__(self):
         _at_least(1, data=self.data, dap=self.dap)
+        if self.no_remat and self.offload:
+            raise UserError("--no-remat keeps all activations on the device, --offload in the host's memory: give one")
         self.hosts()
 
     def hosts(self) -> Hosts:
@@ -181,7 +183,8 @@ class MachineOptions:
 
     def execution(self) -> Execution:
         """How the network runs."""
-        return Execution(precision=self.precision, kernels=self.kernels, remat=not self.no_remat)
+        remat: Remat = False if self.no_remat else "offload" if self.offload else True
+        return Execution(precision=self.precision, kernels=self.kernels, remat=remat)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

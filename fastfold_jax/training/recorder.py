@@ -44,7 +44,7 @@ class Recorder:
             return
         try:
             _drop_after(directory / METRICS, first)
-            self._file = open(directory / METRICS, "a", encoding="utf-8")
+            self._file = open(directory / METRICS, "a", encoding="utf-8")  # noqa: SIM115  (open as long as the run)
             self._events = SummaryWriter(str(directory / "tensorboard"), purge_step=first)
         except OSError as error:
             raise UserError(f"{directory}: metrics cannot be written ({error.strerror or error})") from error

@@ -200,15 +200,16 @@ class Loop:
         done, metrics, residues = pending
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         self.recorder.step(done, values, residues)
+        values["step"] = done
         if not values["skipped"]:
             return
-        lost = ", ".join(sorted(name for name, value in values.items() if not np.isfinite(value))) or "none"
+        lost = ", ".join(sorted(name for name, value in values.items() if not np.isfinite(value)))
         _LOG.warning("step %d skipped: not finite are %s", done, lost)
-        if values["skipped_in_a_row"] >= self.stage.optimizer.max_skipped:
+        in_a_row = int(values["skipped_in_a_row"])
+        if in_a_row >= self.stage.optimizer.max_skipped:
             raise TrainingError(
-                f"{values['skipped_in_a_row']:.0f} steps in a row, the last of them {done}, had no finite gradient: not "
-                f"finite are {lost}. {_diagnosis(values, self.config)} The last checkpoint, of step "
-                f"{self.checkpoints.latest()}, is from before."
+                f"{in_a_row} steps in a row, the last of them {done}, had no finite gradient: not finite are {lost}. "
+                f"{_diagnosis(values, self.config)} The last checkpoint is of step {self.checkpoints.latest()}."
             )
 
 
@@ -216,6 +217,6 @@ def _diagnosis(values: dict[str, float], config: TrainConfig) -> str:
     """What most likely went wrong, and what to try."""
     if all(np.isfinite(value) for name, value in values.items() if name.startswith("loss")):
         return "The loss is finite and its gradient is not: try --precision float32."
-    if config.init is not None and values["skipped_in_a_row"] > values.get("updates", 0):
-        return f"Check {config.init}: no step succeeded since."
+    if values["skipped_in_a_row"] > values["step"]:
+        return f"No step succeeded since the start: check {config.init or 'the data'}, and try --precision float32."
     return "The network's own output is not finite: the parameters have diverged; try a lower --learning-rate."

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Key, PRNGKeyArray
 
 from fastfold_jax.config.execution import Execution
 from fastfold_jax.config.training import Stage
@@ -212,7 +212,7 @@ def _recycle(stage: Stage, execution: Execution, mesh: Mesh, transform: Callable
     apply = transform(make_apply(stage.model, execution))
     most = stage.model.num_recycles
 
-    def recycle(parameters: Any, features: Features, number: Array, keys: PRNGKeyArray) -> Prev:
+    def recycle(parameters: Any, features: Features, number: Array, keys: Key[Array, "rows"]) -> Prev:
         parameters, features, key = _one(parameters), _one(features), keys[0]
         prev = init_prev(features.aatype.shape[-1], stage.model, execution)
 
@@ -237,7 +237,7 @@ def _losses(stage: Stage, execution: Execution, mesh: Mesh, transform: Callable[
     apply = transform(make_apply(stage.model, execution))
     msa_sharded = block_type(stage.model).msa_sharded
 
-    def report(parameters: Any, features: Features, prev: Prev, labels: Labels, keys: PRNGKeyArray) -> LossReport:
+    def report(parameters: Any, features: Features, prev: Prev, labels: Labels, keys: Key[Array, "rows"]) -> LossReport:
         features, labels = _one(features), _one(labels)
         key = jax.random.fold_in(keys[0], stage.model.num_recycles) if stage.dropout else None
         outputs, _ = apply(_one(parameters), features, _one(prev), key)

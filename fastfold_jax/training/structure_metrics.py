@@ -59,8 +59,8 @@ def superpose(moving: Points, onto: Points) -> tuple[Float[np.ndarray, "3 3"], F
 def _superposition_scores(predicted: Points, true: Points) -> tuple[float, float, float]:
     """TM-score, GDT-TS and GDT-HA, each under the best superposition found for it.
 
-    As in the programs TM-score and LGA: begin with fragments of the chain of every length L, L/2, L/4, ..., fit, then fit
-    again on whatever lies near, until that no longer changes.
+    As in the programs TM-score and LGA: begin with fragments of the chain of every length L, L/2, L/4, ..., fit, then
+    fit again on whatever lies near, until that no longer changes.
     """
     length = len(true)
     scale = tm_scale(length)

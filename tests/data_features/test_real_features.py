@@ -91,18 +91,20 @@ def test_a_complex_paired_row_by_row_with_templates(shared_data):
     np.testing.assert_array_equal(four.atom_mask, reference["template_all_atom_mask"])
 
 
-def test_copies_share_the_templates_of_any_of_them(shared_data):
-    (chain,) = read_job(shared_data / "msa" / "cobra73").chains
-    found = _templates(np.random.default_rng(0), 2, len(chain.sequence))
-    job = dataclasses.replace(read_job(shared_data / "msa" / "cobra73"))
+def test_copies_share_templates_unless_they_have_their_own(shared_data):
+    job = read_job(shared_data / "msa" / "cobra73")
+    (chain,) = job.chains
+    num_res = len(chain.sequence)
+    found, own = (_templates(np.random.default_rng(seed), 2, num_res) for seed in (0, 1))
     copies = (
-        dataclasses.replace(chain, id="A", templates=Templates.none(len(chain.sequence))),
+        dataclasses.replace(chain, id="A"),
         dataclasses.replace(chain, id="B", templates=found),
-        dataclasses.replace(chain, id="C"),
+        dataclasses.replace(chain, id="C", templates=own),
+        dataclasses.replace(chain, id="D", templates=Templates.none(num_res)),
     )
     made = assemble(dataclasses.replace(job, chains=copies), MULTIMER).templates
-    for part in np.split(made.aatype, 3, axis=1):
-        np.testing.assert_array_equal(part, found.aatype)
+    expected = [found.positions, found.positions, own.positions, np.zeros_like(own.positions)]
+    np.testing.assert_array_equal(made.positions, np.concatenate(expected, axis=1))
 
 
 def test_templates_of_another_length(shared_data):

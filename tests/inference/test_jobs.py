@@ -104,7 +104,7 @@ def test_several_devices_share_the_jobs(whole, source, small_network, tmp_path, 
     predict = engine.Engine.predict
 
     def watched(self, *args):
-        used.add(self.device)
+        used.update(self.devices)
         return predict(self, *args)
 
     monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:2])
@@ -349,3 +349,22 @@ def test_killed_in_the_midst_and_restarted(whole, source, small_network, tmp_pat
     assert content(tmp_path) != content(whole[0])
     run(configuration(tmp_path, source), networks=[small_network])
     assert content(tmp_path) == content(whole[0])
+
+
+@pytest.mark.slow
+def test_a_cluster_gives_the_same_files(whole, source, small_network, tmp_path, monkeypatch):
+    """A Ray cluster of this machine alone, on whose nodes the package is found where it is here."""
+    pytest.importorskip("ray")
+    paths = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
+    monkeypatch.setenv("PYTHONPATH", paths)
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    (tmp_path / "bad.a3m").write_text("nonsense")
+    jobs = JobOptions(cluster="local", cluster_gpus=0)
+    execution = ExecutionOptions(precision="float32", compile_cache=tmp_path / "cache")
+    config = configuration(tmp_path / "out", source, tmp_path / "bad.a3m", jobs=jobs, execution=execution)
+    *good, bad = run(config, networks=[small_network])
+    assert [outcome.status for outcome in good] == ["done"] * 3 and "not an A3M file" in str(bad.error)
+    made, expected = content(tmp_path / "out"), content(whole[0])
+    assert made.keys() == expected.keys()
+    for name in made:  # the settings and the summary differ
+        assert name.endswith(("report.html", "summary.csv")) or made[name] == expected[name]

@@ -18,7 +18,7 @@ from fastfold_jax.inference.coverage import Coverage
 from fastfold_jax.inference.provenance import RANDOM_WARNING
 from fastfold_jax.inference.ranking import Finished
 from fastfold_jax.inference.relax import RelaxOptions
-from fastfold_jax.inference.report import Ranked, report_html
+from fastfold_jax.inference.report import Page, report_html
 from fastfold_jax.inference.reproduce import command_line
 from fastfold_jax.search.config import SearchOptions
 
@@ -29,9 +29,11 @@ CONFIG = InferenceConfig(
 
 def page(*predictions, job="a job", config=CONFIG) -> str:
     n = len(predictions[0].plddt)
-    shown = [Ranked(summary=Finished.of(item, ("a.cif",)), prediction=item) for item in predictions]
     coverage = Coverage(rows=12, depth=np.arange(5 * n).reshape(5, n))
-    return report_html(job, [item.summary for item in shown], shown, coverage, config)
+    ranked = [Finished.of(item, ("a.cif",)) for item in predictions]
+    relaxed = {ranked[0].name: {"violations_before": {"residues": 7}, "violations_after": {"residues": 0}}}
+    shown = {"shown": predictions, "relaxed": relaxed, "coverage": coverage, "config": config}
+    return report_html(Page(job=job, ranked=ranked, **shown))
 
 
 def data_of(text: str) -> dict:
@@ -49,6 +51,7 @@ def test_what_the_page_holds(make_prediction):
     assert [(chain["id"], chain["start"], chain["length"]) for chain in data["chains"]] == [("A", 0, 5), ("B", 5, 3)]
     assert [row["name"] for row in data["ranking"]] == ["model_1_ptm_seed0", "model_1_ptm_seed1"]
     assert data["ranking"][0]["interfaces"][0]["chains"] == ["A", "B"]
+    assert [row["violations"] for row in data["ranking"]] == [[7, 0], None]
     model = data["models"][0]
     errors = numbers(model["matrix"], np.uint8).reshape(8, 8) / 255 * data["matrixTop"]
     np.testing.assert_allclose(errors, first.pae, atol=0.07)

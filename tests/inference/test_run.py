@@ -25,9 +25,12 @@ from fastfold_jax.inference.config import (
 from fastfold_jax.inference.engine import default_execution
 from fastfold_jax.inference.models import choose, locate
 from fastfold_jax.inference.predictor import PredictionError
+from fastfold_jax.inference.relax import RelaxOptions, RelaxResult
+from fastfold_jax.inference.relax_violations import Violations
 from fastfold_jax.inference.run import run
 from fastfold_jax.params.npz import ParamsError
 from fastfold_jax.params.store import save
+from fastfold_jax.search.config import SearchOptions
 
 A3M = ">query\nGAMKWDE\n>one\nGAMRWDE\n>two\nG-MKwwWDD\n>three\nAAMKWDE\n"
 
@@ -271,3 +274,84 @@ def test_one_file_serves_one_model(tmp_path):
 def test_precision_by_default_is_what_the_device_is_good_at():
     assert default_execution(ExecutionOptions()).precision == "float32"  # tests run on a CPU
     assert default_execution(ExecutionOptions(precision="bf16")).precision == "bf16"
+
+
+def test_a_fasta_and_a_folder_of_databases_give_a_report(small_network, tmp_path):
+    """Relatives are found by jackhmmer, built in, and what was found is in the report."""
+    pytest.importorskip("pyhmmer")
+    draw = np.random.default_rng(0)
+    letters = np.array(list("ACDEFGHIKLMNPQRSTVWY"))
+    sequence = draw.choice(letters, 60)
+    others = [np.where(draw.random(60) < 0.2, draw.choice(letters, 60), sequence) for _ in range(20)]
+    others += [draw.choice(letters, 60) for _ in range(50)]
+    (tmp_path / "databases").mkdir()
+    records = "".join(f">UniRef90_{i}\n{''.join(row)}\n" for i, row in enumerate(others))
+    (tmp_path / "databases" / "uniref90.fasta").write_text(records)
+    (tmp_path / "mine.fasta").write_text(f">mine\n{''.join(sequence)}\n")
+    search = SearchOptions(databases=(tmp_path / "databases",), no_search_cache=True)
+    config = configuration(
+        tmp_path / "mine.fasta", tmp_path / "out", sampling=SamplingOptions(), search=search, jobs=JobOptions()
+    )
+    run(config, networks=[small_network])
+    coverage = json.loads((tmp_path / "out" / "coverage.json").read_text())
+    assert coverage["rows"] > 15
+    assert f'"rows":{coverage["rows"]}' in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.fixture
+def relaxing(monkeypatch):
+    """In place of OpenMM: what it would return, or an error, and how often it was asked."""
+    asked = []
+
+    def relax(structure, options):
+        asked.append(structure.name)
+        if options.relax_rounds == 9:
+            raise UserError("no OpenMM here")
+        after = structure.clone()
+        for site in after[0].all():
+            site.atom.pos.x += 1
+        none = Violations(per_residue=np.zeros(7, bool), bonds=0.0, clashes=0.0, within=0.0, extreme_ca_ca=0.0)
+        some = dataclasses.replace(none, per_residue=np.ones(7, bool), clashes=1.0)
+        figures = {
+            "initial_energy": 5.0,
+            "final_energy": -5.0,
+            "rmsd": 1.0,
+            "rounds": 1,
+            "platform": "CPU",
+            "seconds": 1.0,
+        }
+        return RelaxResult(structure=after, before=some, after=none, **figures)
+
+    monkeypatch.setattr("fastfold_jax.inference.relaxing.relax", relax)
+    return asked
+
+
+@pytest.mark.parametrize(("which", "number"), [("best", 1), ("all", 2)])
+def test_relaxed_structures_are_ranked_and_kept(relaxing, small_network, tmp_path, which, number):
+    (tmp_path / "seven.a3m").write_text(A3M)
+    config = configuration(tmp_path / "seven.a3m", tmp_path / "out", relaxation=RelaxOptions(relax=which))
+    (outcome,) = run(config, networks=[small_network])
+    assert len(relaxing) == number
+    best = outcome.ranked[0].name
+    for suffix in ("pdb", "cif"):
+        ranked = (tmp_path / "out" / f"ranked_0.{suffix}").read_bytes()
+        assert ranked == (tmp_path / "out" / f"seven_{best}_relaxed.{suffix}").read_bytes()
+        assert ranked != (tmp_path / "out" / f"seven_{best}.{suffix}").read_bytes()
+    relaxation = json.loads((tmp_path / "out" / "ranking.json").read_text())["predictions"][best]["relaxation"]
+    assert relaxation["violations_before"]["residues"] == 7 and relaxation["violations_after"]["residues"] == 0
+    assert relaxation["energy_kcal_per_mol"] == [5.0, -5.0]
+    run(config, networks=[small_network])
+    (tmp_path / "out" / "ranked_0.pdb").unlink()
+    run(config, networks=[small_network])
+    assert len(relaxing) == number
+
+
+def test_a_relaxation_that_fails_leaves_everything_else(relaxing, small_network, tmp_path):
+    (tmp_path / "seven.a3m").write_text(A3M)
+    relaxation = RelaxOptions(relax="best", relax_rounds=9)
+    config = configuration(tmp_path / "seven.a3m", tmp_path / "out", relaxation=relaxation)
+    for _ in range(2):  # and it is tried again
+        with pytest.raises(UserError, match="no OpenMM here"):
+            run(config, networks=[small_network])
+    assert len(relaxing) == 2 and (tmp_path / "out" / "ranked_1.cif").exists()
+    assert (tmp_path / "out" / "report.html").exists()

@@ -24,7 +24,7 @@ def test_a_directory_of_all_kinds(tmp_path):
     make(tmp_path, "pdb_seqres/pdb_seqres.fasta", "notes.txt", ".hidden.fasta", "query.a3m")
     for part in ("a3m", "hhm", "cs219"):
         make(tmp_path, f"bfd/bfd_metaclust_{part}.ffdata", f"bfd/bfd_metaclust_{part}.ffindex")
-    for part in ("", ".dbtype", "_h.dbtype", "_seq.dbtype", "_aln.dbtype"):
+    for part in ("", ".dbtype", ".idx", ".idx.dbtype", "_h.dbtype", "_seq.dbtype", "_aln.dbtype"):
         make(tmp_path, f"mm/uniref30_2302_db{part}")
     assert found(tmp_path) == {
         "uniref90.fasta": ("fasta", "uniref90", False),

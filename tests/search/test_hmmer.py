@@ -1,10 +1,13 @@
 """jackhmmer through pyhmmer: equal to HMMER's own whole iteration however a file is cut, packed and read."""
 
+import contextlib
 import gzip
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from targets import REGULATOR, TRANSPORTER
 
 from fastfold_jax.data.a3m import parse_a3m
@@ -95,11 +98,15 @@ def test_odd_queries_give_at_least_themselves(databases, letters):
     assert parse_a3m(text, file="made").query == letters
 
 
+_PACKED = gzip.compress(bytes(np.random.default_rng(0).choice(list(b"ACDEFGHIKLM"), 9000)).join([b">a\n", b"\n"]))
+ALTERED = _PACKED[:2000] + bytes(40) + _PACKED[2040:]
+
 BROKEN = {
-    "empty": (b"", "holds no sequence"),
+    "empty": (b"", "empty"),
     "text": (b"this is no database\n", "cannot be searched as a FASTA file of proteins"),
     "digits": (b">a\nMKV1\n", "cannot be searched as a FASTA file of proteins"),
-    "damaged gzip": (gzip.compress(b">a\nMKVLA\n" * 2000)[:60], "cannot be searched as a FASTA file of proteins"),
+    "gzip cut short": (gzip.compress(b">a\nMKVLA\n" * 2000)[:60], "cannot be searched as a FASTA file of proteins"),
+    "altered gzip": (ALTERED, "cannot be searched as a FASTA file of proteins"),
 }
 
 
@@ -111,6 +118,19 @@ def test_files_that_are_no_database(tmp_path, case):
     with pytest.raises(UserError, match=message) as raised:
         search(["MKVLAAGIV"], path)
     assert str(path) in str(raised.value)
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_any_file_gives_blocks_or_a_user_error(tmp_path_factory, data):
+    whole = b">a b\nMKVLAAG\n>c\nGGST\nTKW\n" * 30
+    whole = gzip.compress(whole) if data.draw(st.booleans()) else whole
+    at, cut = data.draw(st.integers(0, len(whole))), data.draw(st.integers(0, 60))
+    path = tmp_path_factory.mktemp("fuzz") / "x.fasta"
+    path.write_bytes(whole[:at] + data.draw(st.binary(max_size=20)) + whole[at + cut :])
+    with contextlib.suppress(UserError):
+        for block, done, total in hmmer.read_blocks(path):
+            assert len(block) and 0 < done <= total
 
 
 def test_an_error_late_in_a_file_ends_the_search(databases, proteins, tmp_path, monkeypatch):

@@ -17,6 +17,9 @@ REFUSED = {
     "--msa-server-patience -1": lambda: SearchOptions(msa_server_patience=-1),
     "--templates local: needs --template-mmcif": lambda: TemplateOptions(templates="local"),
     "--template-hits: needs --template-mmcif": lambda: TemplateOptions(template_hits=("hits.hhr",)),
+    "--template-hits: are for --templates local, not server": lambda: TemplateOptions(
+        template_hits=("hits.hhr",), template_mmcif="mmcif", templates="server"
+    ),
     "--max-template-date tomorrow: accepted is YYYY-MM-DD": lambda: TemplateOptions(max_template_date="tomorrow"),
     "--max-templates 0": lambda: TemplateOptions(max_templates=0),
 }

@@ -119,6 +119,8 @@ def test_mmseqs_searches_all_queries_in_one_run(stand_in, tmp_path, kind):
     assert by_name["createdb"][-2:] == ["--shuffle", "0"]
     members = {"plain": target, "clusters": f"{target}_seq", "indexed clusters": f"{target}.idx"}[kind]
     assert by_name["result2msa"][2] == members
+    mode = "2" if kind == "indexed clusters" else "0"
+    assert all(f"--db-load-mode {mode}" in " ".join(by_name[step]) for step in ("search", "result2msa"))
     if kind == "clusters":
         assert by_name["expandaln"][1:6] == ["query", f"{target}_seq", "hits", f"{target}_aln", "expanded"]
     assert "--msa-format-mode 6" in " ".join(by_name["result2msa"])

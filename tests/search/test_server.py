@@ -1,5 +1,6 @@
 """The MSA server's client against a local server: the protocol, trouble of all kinds, resuming, and hostile answers."""
 
+import dataclasses
 import itertools
 import json
 import time
@@ -68,6 +69,15 @@ def test_a_complex_is_paired_row_by_row(replay, tmp_path):
     # Without its insertions the first row is the query again, and goes.
     msa = assemble(done, preset("model_1_multimer_v3")).msa
     np.testing.assert_array_equal((msa[1] != GAP).nonzero()[0], [14, 25, 40])
+
+
+def test_a_single_chain_without_alignment_is_not_paired(replay, tmp_path):
+    given = complete(job_of(FIRST), options_for(replay, tmp_path)).chains[0]
+    job = dataclasses.replace(job_of(FIRST), chains=(given, job_of(SECOND).chains[0]))
+    done = complete(job, options_for(replay, tmp_path))
+    assert done.chains[1].alignments and done.chains[1].paired is None
+    assert not any("pair" in path for _, path in replay.requests)
+    assemble(done, preset("model_1_multimer_v3"))
 
 
 def test_pairing_of_species_in_all_chains(replay, tmp_path):
@@ -195,6 +205,15 @@ def test_an_interrupted_run_goes_on_with_its_ticket(replay, tmp_path):
             complete(job_of(FIRST), options)
     assert counts(replay) == 1
     complete(job_of(FIRST), options)
+    assert counts(replay) == 1
+
+
+def test_a_new_ticket_may_be_unknown_for_a_while(replay, tmp_path):
+    left = itertools.count()
+    replay.trouble = lambda method, path: (
+        (200, {}, b'{"status": "UNKNOWN"}') if path == "/ticket/msa_0-x" and next(left) < 9 else None
+    )
+    complete(job_of(FIRST), options_for(replay, tmp_path))
     assert counts(replay) == 1
 
 

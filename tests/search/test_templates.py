@@ -200,7 +200,7 @@ def test_templates_of_the_server(shared_data, tmp_path, ferritin, caplog):
             done = attach(job_of(ferritin), options, search)
         assert len(done.chains[0].templates) == 1 and accepted(caplog)[0].startswith("6s61_")
         paths = [path for _, path in replay.requests]
-        assert paths[-1] == "/template/6s61_A%2C6S61_B"
+        assert paths[-1] == "/template/6s61_A,6S61_B"
         attach(job_of(ferritin), options, search)
         assert len(replay.requests) == len(paths)  # kept
 

@@ -31,7 +31,7 @@
       const atoms = {};
       for (let k = 0; k < count; k++, atom++)
         atoms[data.atomNames[types[atom]]] = [0, 1, 2].map((d) => xyz[3 * atom + d] * model.scale);
-      return { chain: chainOf(i), atoms };
+      return { chain: chainOf(i), number: data.numbers[i], atoms };
     });
     return { ...model, residues, cells: model.matrix ? bytes(model.matrix) : null };
   });
@@ -55,13 +55,17 @@
   const columns = [["pLDDT", "mean_plddt", 1], ["pTM", "ptm", 3], ["ipTM", "iptm", 3], ["ranking score", "ranking_confidence", 3]]
     .filter(([, key]) => data.ranking.some((row) => row[key] !== null));
   const head = element("tr");
-  for (const title of ["rank", "prediction", ...columns.map(([title]) => title), "passes", "file"]) head.append(element("th", title));
+  const relaxed = data.ranking.some((row) => row.violations);
+  const titles = [...columns.map(([title]) => title), "passes", ...(relaxed ? ["violations, relaxed"] : []), "file"];
+  for (const title of ["rank", "prediction", ...titles]) head.append(element("th", title));
   $("ranking").append(head);
   const rows = data.ranking.map((row, place) => {
     const line = element("tr");
     line.append(element("td", String(place)), element("td", row.name));
     for (const [, key, digits] of columns) line.append(element("td", number(row[key], digits)));
-    line.append(element("td", String(row.passes)), element("td", row.file));
+    line.append(element("td", String(row.passes)));
+    if (relaxed) line.append(element("td", row.violations ? row.violations.join(" → ") : "–"));
+    line.append(element("td", row.file));
     if (place < models.length) {
       line.className = "pick";
       line.onclick = () => show(place);
@@ -282,7 +286,7 @@
     }
     frame(context, box, x);
   }
-  $("coverage-title").textContent = `Alignment: ${data.coverage.rows.toLocaleString("en")} sequences`;
+  $("coverage-title").textContent = `Alignment: ${data.coverage.rows.toLocaleString("en")} sequence${data.coverage.rows > 1 ? "s" : ""}`;
   const edges = data.coverage.identity_edges.map((edge) => Math.round(edge * 100));
   $("identities").append(...IDENTITIES.map((tone, b) => {
     const line = element("span"), box = element("i");

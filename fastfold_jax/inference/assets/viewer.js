@@ -1,13 +1,12 @@
 /* Draws a protein as a cartoon with WebGL 2. No dependencies: a report must open without a network.
  *
- * A model is { residues: [{ chain, name, number, plddt, atoms: { CA: [x, y, z], ... } }] }, in Å. */
+ * A model is { residues: [{ chain, number, atoms: { CA: [x, y, z], ... } }] }, in Å. */
 "use strict";
 
 const Viewer = (() => {
   const RING = 12; // points of a cross-section
   const STEPS = 6; // cross-sections a residue
   const COIL = [0.28, 0.28], HELIX = [1.25, 0.26], STRAND = [1.15, 0.24], ARROW = 1.9; // half width, half height, Å
-  const BREAK = 4.6; // Å between Cα atoms beyond which the chain is drawn as broken
 
   const add = (a, b) => [a[0] + b[0], a[1] + b[1], a[2] + b[2]];
   const sub = (a, b) => [a[0] - b[0], a[1] - b[1], a[2] - b[2]];
@@ -55,14 +54,14 @@ const Viewer = (() => {
     return kinds;
   }
 
-  /* Runs of residues whose Cα atoms follow each other. */
+  /* Runs of residues that follow each other in a chain, however far apart a bad prediction puts them. */
   function segments(residues) {
     const found = [];
     let last = null;
     residues.forEach((residue, index) => {
       const alpha = residue.atoms.CA;
       if (!alpha) { last = null; return; }
-      const joined = last && residue.chain === last.chain && length(sub(alpha, last.atoms.CA)) < BREAK;
+      const joined = last && residue.chain === last.chain && residue.number === last.number + 1;
       if (!joined) found.push([]);
       found[found.length - 1].push(index);
       last = residue;
@@ -107,9 +106,9 @@ const Viewer = (() => {
   }
 
   function cartoon(residues, colours) {
-    const position = [], normal = [], colour = [], index = [];
+    const mesh = { position: [], normal: [], colour: [], index: [] }, { position, normal, colour, index } = mesh;
     for (const indices of segments(residues)) {
-      if (indices.length < 2) continue;
+      if (indices.length < 2) { append(mesh, sticks(residues, indices)); continue; }
       const { points, sides, kinds } = guide(residues, indices);
       const total = (points.length - 1) * STEPS, first = position.length / 3;
       let side = sides[0];
@@ -136,7 +135,13 @@ const Viewer = (() => {
       for (const [start, turn] of [[first, 1], [first + total * RING, 0]]) for (let r = 1; r < RING - 1; r++)
         index.push(start, start + r + turn, start + r + 1 - turn);
     }
-    return { position, normal, colour, index };
+    return mesh;
+  }
+
+  function append(mesh, more) {
+    const first = mesh.position.length / 3;
+    for (const name of ["position", "normal", "colour"]) mesh[name].push(...more[name]);
+    mesh.index.push(...more.index.map((i) => i + first));
   }
 
   /* Cylinders along bonds: heavy atoms of one residue closer than 1.95 Å. */

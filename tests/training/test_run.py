@@ -1,0 +1,288 @@
+"""Whole runs: interrupted, killed, resumed bit for bit; full disks, damaged checkpoints, data that lead nowhere."""
+
+import dataclasses
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from tiny_stage import STAGE, STRUCTURES
+
+from fastfold_jax.config import training as table
+from fastfold_jax.errors import UserError
+from fastfold_jax.training import options, run
+from fastfold_jax.training.checkpoint import CheckpointError, Checkpoints
+from fastfold_jax.training.cli import main
+from fastfold_jax.training.recorder import Recorder
+from fastfold_jax.training.run import TrainingError
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch, compiled_once):
+    """The preset `demo` stands for a tiny stage, on one device."""
+    monkeypatch.setattr(options, "stage", lambda name: STAGE)
+    monkeypatch.setattr(run, "make_mesh", lambda **_: _mesh())
+
+
+def _mesh():
+    from parallel import make_mesh
+
+    return make_mesh(devices=jax.devices()[:1])
+
+
+def config(index, out, **changes) -> options.TrainConfig:
+    data = options.DataOptions(index=index, allow_no_alignment=True, deleted_blocks=0, loader_workers=0)
+    return options.TrainConfig(
+        out=out,
+        data=data,
+        preset="demo",
+        machine=options.MachineOptions(precision="float32", no_remat=True),
+        **{"checkpoint_every": 1, "log_every": 1, **changes},
+    )
+
+
+def parameters(out) -> dict[str, np.ndarray]:
+    with np.load(out / "params_demo.npz", allow_pickle=False) as archive:
+        return dict(archive)
+
+
+def lines(out) -> list[dict]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_equal_runs(one, other):
+    first, second = parameters(one), parameters(other)
+    assert set(first) == set(second)
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+    figures = [[(entry["step"], entry["loss"], entry["gradient_norm"]) for entry in lines(out)] for out in (one, other)]
+    assert figures[0] == figures[1] and [entry[0] for entry in figures[0]] == list(range(STAGE.steps))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(index, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        import tiny_stage
+
+        patch.setattr(options, "stage", lambda name: STAGE)
+        patch.setattr(run, "make_mesh", lambda **_: _mesh())
+        patch.setattr(run, "make_step", tiny_stage.shared_step)
+        out = tmp_path_factory.mktemp("uninterrupted")
+        run.run(config(index, out))
+    return out
+
+
+def at_step(monkeypatch, number: int, action):
+    """Does something while step `number` is recorded."""
+    record = Recorder.step
+
+    def step(self, done, metrics, residues):
+        record(self, done, metrics, residues)
+        if done == number:
+            action()
+
+    monkeypatch.setattr(Recorder, "step", step)
+
+
+def test_a_run_leaves_parameters_metrics_and_options(uninterrupted):
+    entries = lines(uninterrupted)
+    assert [entry["step"] for entry in entries] == list(range(STAGE.steps))
+    assert all(np.isfinite(entry["loss"]) and entry["skipped"] == 0 for entry in entries)
+    assert {"step_seconds", "residues_per_second", "lddt_ca", "loss/backbone_fape"} <= set(entries[0])
+    assert json.loads((uninterrupted / "config.json").read_text())["preset"] == "demo"
+    assert any((uninterrupted / "tensorboard").iterdir())
+    assert all(array.dtype == np.float32 for array in parameters(uninterrupted).values())
+
+
+def test_sigterm_saves_and_the_next_run_goes_on_bit_for_bit(index, tmp_path, monkeypatch, uninterrupted):
+    with monkeypatch.context() as patch:
+        at_step(patch, 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        run.run(config(index, tmp_path, checkpoint_every=100))  # only SIGTERM makes it save
+    assert not (tmp_path / "params_demo.npz").exists()
+    run.run(config(index, tmp_path, checkpoint_every=100))
+    assert_equal_runs(tmp_path, uninterrupted)
+
+
+def test_an_exception_anywhere_costs_no_more_than_the_steps_since_the_checkpoint(
+    index, tmp_path, monkeypatch, uninterrupted
+):
+    with monkeypatch.context() as patch:
+        at_step(patch, 2, lambda: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run.run(config(index, tmp_path))
+    run.run(config(index, tmp_path))
+    assert_equal_runs(tmp_path, uninterrupted)
+
+
+def test_a_damaged_checkpoint_is_left_out(index, tmp_path, monkeypatch, uninterrupted, caplog):
+    with monkeypatch.context() as patch:
+        at_step(patch, 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        run.run(config(index, tmp_path))
+    steps = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit())
+    assert len(steps) >= 2
+    for path in (tmp_path / "checkpoints" / str(steps[-1])).rglob("*"):
+        if path.is_file() and path.stat().st_size > 8:
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    # What a kill in the midst of saving leaves has a name of its own, and is nothing to begin with.
+    (tmp_path / "checkpoints" / f"{steps[-1] + 1}.orbax-checkpoint-tmp-0").mkdir()
+    run.run(config(index, tmp_path))
+    assert f"checkpoint {steps[-1]} is damaged" in caplog.text
+    assert_equal_runs(tmp_path, uninterrupted)
+
+
+def test_nothing_but_damaged_checkpoints_is_an_error(index, tmp_path):
+    run.run(config(index, tmp_path))
+    for path in (tmp_path / "checkpoints").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    with pytest.raises(CheckpointError, match="none of its checkpoints"):
+        run.run(config(index, tmp_path))
+
+
+def test_checkpoints_of_another_run_are_not_gone_on_with(index, tmp_path, uninterrupted):
+    with pytest.raises(CheckpointError, match="seed 0 instead of 5"):
+        run.run(config(index, uninterrupted, seed=5))
+
+
+def test_a_full_disk_stops_no_training_and_costs_no_earlier_checkpoint(index, tmp_path, monkeypatch, caplog):
+    save, calls = Checkpoints.save, []
+
+    def full(self, step, *arguments):
+        calls.append(step)
+        if step == STAGE.steps:  # the last does not fit any more
+            error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            monkeypatch.setattr(self._manager, "save", lambda *_, **__: (_ for _ in ()).throw(error))
+        save(self, step, *arguments)
+
+    monkeypatch.setattr(Checkpoints, "save", full)
+    with pytest.raises(CheckpointError, match=rf"No space left on device.*the last is of step {STAGE.steps - 1}"):
+        run.run(config(index, tmp_path))
+    assert len(lines(tmp_path)) == STAGE.steps
+    assert calls[-1] == STAGE.steps
+
+
+def test_steps_without_finite_gradient_end_the_run_with_a_diagnosis(index, tmp_path, monkeypatch):
+    import tiny_stage
+
+    inner = tiny_stage.shared_step
+
+    def broken(stage, execution, mesh):
+        step = inner(stage, execution, mesh)
+
+        def on_nan(state, batch):
+            positions = jax.tree.map(lambda leaf: leaf * np.nan, batch.labels.atom_positions)
+            return step(
+                state, dataclasses.replace(batch, labels=dataclasses.replace(batch.labels, atom_positions=positions))
+            )
+
+        return on_nan
+
+    monkeypatch.setattr(run, "make_step", broken)
+    with pytest.raises(TrainingError, match=r"3 steps in a row.*not finite are .*No step succeeded since the start"):
+        run.run(config(index, tmp_path))
+
+
+def test_unusable_data_is_an_error_before_the_first_step(tmp_path):
+    from fastfold_jax.training.index import IndexConfig, build_index
+
+    structures = tmp_path / "structures"
+    structures.mkdir()
+    whole = (STRUCTURES / "1crn.pdb").read_text().splitlines(keepends=True)
+    atoms = [line for line in whole if line.startswith("ATOM")]
+    (structures / "1crn.pdb").write_text("".join(line for line in whole if line not in atoms) + "".join(atoms[:300]))
+    build_index(IndexConfig(structures=structures, out=tmp_path / "index.jsonl", workers=1))
+    (structures / "1crn.pdb").write_text("HEADER    no atoms any more\nEND\n")
+    with pytest.raises(UserError, match="nothing in it can be used"):
+        run.run(config(tmp_path / "index.jsonl", tmp_path / "out"))
+    assert not (tmp_path / "out" / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--preset", "nonesuch"], "accepted are initial, fine-tuning, ptm, multimer, demo"),
+        (["--checkpoint-every", "0"], "--checkpoint-every 0: accepted are numbers from 1"),
+        (["--preset", "demo"], "nonesuch.jsonl"),
+    ],
+)
+def test_errors_of_users_take_one_line(arguments, said, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(options, "stage", table.stage)
+    code = main(["--index", str(tmp_path / "nonesuch.jsonl"), "--out", str(tmp_path / "out"), *arguments])
+    captured = capsys.readouterr()
+    assert code == 2 and said in captured.err and "Traceback" not in captured.err
+
+
+# What a killed process runs: the same tiny stage, from the command line.
+_SCRIPT = """
+import sys
+sys.path[:0] = {paths!r}
+import jax
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_compilation_cache_dir", {cache!r})
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+import tiny_stage
+from fastfold_jax.training import options
+options.stage = lambda name: tiny_stage.dataclasses.replace(tiny_stage.STAGE, steps=12)
+from fastfold_jax.training.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def _start(index, out, cache, *extra: str) -> subprocess.Popen:
+    paths = [str(STRUCTURES.parents[1]), str(STRUCTURES.parents[1] / "tests" / "training")]
+    command = [sys.executable, "-c", _SCRIPT.format(paths=paths, cache=str(cache))]
+    command += ["--index", str(index), "--out", str(out), "--preset", "demo", "--allow-no-alignment"]
+    command += ["--deleted-blocks", "0", "--loader-workers", "0", "--precision", "float32", "--no-remat"]
+    command += ["--checkpoint-every", "2", *extra]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def _finish(processes) -> None:
+    for process in processes:
+        _, errors = process.communicate(timeout=900)
+        assert process.returncode == 0, errors[-2000:]
+
+
+def _kill_at_random(processes, out) -> None:
+    """kill -9 as soon as a step drawn at random has been recorded."""
+    number = int(np.random.default_rng().integers(1, 10))
+    path = out / "metrics.jsonl"
+    while not path.exists() or path.read_text().count("\n") <= number:
+        assert all(process.poll() is None for process in processes), processes[0].stderr.read()[-2000:]
+        time.sleep(0.01)
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 2])
+def test_killed_and_resumed_runs_equal_uninterrupted_ones(index, tmp_path, count):
+    """`kill -9` at a random step, on one process and on two with a collective between them."""
+    import socket
+
+    def processes(out):
+        if count == 1:
+            return [_start(index, out, tmp_path / "cache")]
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            port = free.getsockname()[1]
+        group = ["--coordinator", f"localhost:{port}", "--num-processes", "2", "--data", "2"]
+        return [_start(index, out, tmp_path / "cache", *group, "--process-id", str(i)) for i in range(2)]
+
+    _finish(processes(tmp_path / "whole"))
+    started = processes(tmp_path / "killed")
+    _kill_at_random(started, tmp_path / "killed")
+    _finish(processes(tmp_path / "killed"))
+    first, second = parameters(tmp_path / "whole"), parameters(tmp_path / "killed")
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+    assert [entry["loss"] for entry in lines(tmp_path / "whole")] == [
+        entry["loss"] for entry in lines(tmp_path / "killed")
+    ]
