@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 # Of the budget: arrays smaller than this are left alone. A finer look takes longer and is taken where need be.
 _SMALL_SHARES = (256, 4096, 65536)
+# Halvings of the budget without a smaller plan, after which the smallest is found.
+_PATIENCE = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,11 +169,14 @@ class Program:
 
     def smallest(self) -> int:
         """Bytes of the smallest plan found, however slow."""
-        room = self.scheduler.whole(self.level).bytes
-        while room > 0:  # what counts as small, and so what is cut, depends on the budget
+        room, peak, idle = self.scheduler.whole(self.level).bytes, float("inf"), 0
+        while room > 0 and idle < _PATIENCE:  # what counts as small, and so what is cut, depends on the budget
             room //= 2
             self.plan(self.arguments + room)
-        return self.arguments + min(plan.peak for plan in self._found)
+            smallest = min(plan.peak for plan in self._found)
+            idle = idle + 1 if smallest >= peak else 0
+            peak = smallest
+        return self.arguments + int(peak)
 
     def curve(self) -> list[tuple[int, float]]:
         """(peak in bytes, seconds) of plans from the whole program down to the smallest."""

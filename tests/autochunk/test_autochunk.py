@@ -175,7 +175,7 @@ def test_gradients_within_the_budget(x):
 
 def test_a_gradient_is_a_function_like_any_other(x):
     gradient = jax.grad(lambda x: jnp.sum(jnp.sin(attend(x))))
-    chunked = chunk(gradient, share(gradient, 0.7, x))
+    chunked = chunk(gradient, share(gradient, 0.8, x))
     assert chunked.explain(x).regions
     np.testing.assert_allclose(jax.jit(chunked)(x), gradient(x), rtol=1e-3, atol=1e-3)
 
