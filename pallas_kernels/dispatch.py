@@ -51,7 +51,11 @@ class Operation:
             lowering = mlir.lower_fun(self._call(function), multiple_results=False)
             mlir.register_lowering(self._primitive, lowering, platform=platform)
         if dimensions is not None:
-            register(self._primitive, OperationRule(dimensions, self._call(reference)))
+            own = frozenset(platforms or ())
+            register(
+                self._primitive,
+                OperationRule(dimensions, self._call(reference), lambda platform, **params: platform in own),
+            )
 
     def __call__(self, *arrays: Any, implementation: str = "auto", **static: Any) -> jax.Array:
         """Runs the operation.

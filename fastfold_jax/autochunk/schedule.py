@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from fastfold_jax.autochunk.estimate import Estimate, measure
 from fastfold_jax.autochunk.plan import Item, Partition
-from fastfold_jax.autochunk.program import Equation, Level, Value
+from fastfold_jax.autochunk.program import Equation, Level, Value, levels_of
 from fastfold_jax.autochunk.region import Region, Step
 from fastfold_jax.autochunk.target import Target
 from fastfold_jax.autochunk.windows import Window
@@ -107,7 +107,7 @@ class Scheduler:
             estimate = measure(Region((), steps, sources, 1), 1, self.target)
             peak, seconds, inside = estimate.bytes, estimate.seconds, 0
             for equation in level.equations:
-                inner = [self.whole(body) for body in _bodies(equation)]
+                inner = [self.whole(body) for body in levels_of(equation)]
                 times = equation.params.get("length", 1) if equation.name == "scan" else 1
                 seconds += times * max((i.seconds for i in inner), default=0.0)
                 inside = max([inside, *(i.bytes for i in inner)])
@@ -281,10 +281,6 @@ def _topological(before: list[set[int]], preference: list[int]) -> list[int]:
                 heapq.heappush(ready, (rank[j], j))
     assert len(order) == len(before), "items depend on each other"
     return order
-
-
-def _bodies(equation: Equation) -> list[Level]:
-    return [b for body in equation.bodies.values() for b in (body if isinstance(body, tuple) else (body,))]
 
 
 def _carried(equation: Equation) -> list[tuple[Value, Value]]:
