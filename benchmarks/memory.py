@@ -19,49 +19,13 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
 import measure  # noqa: E402
-import numpy as np  # noqa: E402
-from jax.experimental import topologies  # noqa: E402
-from jax.sharding import Mesh, NamedSharding, PartitionSpec  # noqa: E402
 
 from fastfold_jax.config.execution import Execution  # noqa: E402
 from fastfold_jax.config.presets import preset  # noqa: E402
-from fastfold_jax.data.batch import Features  # noqa: E402
-from fastfold_jax.model.alphafold import abstract_state, make_apply  # noqa: E402
-from fastfold_jax.model.recycling import init_prev  # noqa: E402
+from parallel.audit import programs  # noqa: E402
 
-TARGET = ROOT / "benchmarks" / "targets" / "h200.textproto"
 COLUMNS = ["preset", "residues", "argument_gib", "temporary_gib", "output_gib", "peak_gib", "compile_s"]
-
-
-def one_gpu() -> NamedSharding:
-    """Arrays whole on a single H200 that need not exist."""
-    topology = topologies.get_topology_desc(platform="cuda", target_config=TARGET.read_text(), topology="1x1x1")
-    return NamedSharding(Mesh(np.array(topology.devices).reshape(1), ("x",)), PartitionSpec())
-
-
-def abstract_features(num_res: int, rows: int, extra_rows: int, templates: int) -> Features:
-    """Shapes and types of one pass's features."""
-
-    def spec(*shape, dtype=jnp.float32):
-        return jax.ShapeDtypeStruct(shape, dtype)
-
-    n, t = num_res, templates
-    whole = {name: spec(n, dtype=jnp.int32) for name in ("aatype", "residue_index", "asym_id", "entity_id", "sym_id")}
-    return Features(
-        **whole,
-        seq_mask=spec(n),
-        msa_feat=spec(rows, n, 49),
-        msa_mask=spec(rows, n),
-        extra_msa=spec(extra_rows, n, dtype=jnp.int8),
-        extra_deletion_value=spec(extra_rows, n),
-        extra_msa_mask=spec(extra_rows, n),
-        template_aatype=spec(t, n, dtype=jnp.int32),
-        template_all_atom_positions=spec(t, n, 37, 3),
-        template_all_atom_mask=spec(t, n, 37),
-        template_mask=spec(t),
-    )
 
 
 def plan(preset_name: str, num_res: int, rows: tuple[int, int], execution: Execution) -> dict:
@@ -70,15 +34,11 @@ def plan(preset_name: str, num_res: int, rows: tuple[int, int], execution: Execu
     Args:
       rows: MSA rows, extra MSA rows.
     """
-    config, sharding = preset(preset_name), one_gpu()
-    arguments = (
-        abstract_state(config),
-        abstract_features(num_res, *rows, config.num_templates),
-        jax.eval_shape(lambda: init_prev(num_res, config, execution)),
-    )
-    arguments = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), arguments)
+    config = preset(preset_name)
+    mesh = programs.mesh_of("h200", data=1, dap=1, per_node=8)
+    sizes = programs.Sizes(residues=num_res, rows=rows[0], extra_rows=rows[1], templates=config.num_templates)
     start = time.perf_counter()
-    compiled = jax.jit(make_apply(config, execution), donate_argnums=2).lower(*arguments).compile()
+    compiled = programs.lower("pass", config, sizes, execution, mesh).compile()
     seconds = time.perf_counter() - start
     stats = compiled.memory_analysis()
     argument, temporary, output = (

@@ -87,6 +87,11 @@ class Chunked:
         """(peak in bytes, predicted seconds) of plans from the whole program down to the smallest."""
         return self._program(self._trace(args, kwargs), self._donated_leaves(args, kwargs)).curve()
 
+    @property
+    def explanations(self) -> list[Explanation]:
+        """Of every plan made so far, oldest first; where the function is called inside `shard_map`, a device's."""
+        return [planned.explanation for planned in self._planned.values()]
+
     def _trace(self, args: tuple, kwargs: dict) -> _Traced:
         closed, shape = jax.make_jaxpr(self._function, return_shape=True)(*args, **kwargs)
         jaxpr = closed.jaxpr

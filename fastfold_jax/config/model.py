@@ -26,6 +26,9 @@ class ModelConfig:
       triangle_layout: How DeepMind's file stores the triangle projections; the model itself always fuses them.
       ptm_head: The network predicts aligned errors, hence pTM.
       position_scale: Å in one unit of the structure module's translations.
+      ipa_heads, ipa_scalars, ipa_query_points, ipa_value_points: Invariant point attention: heads, and in each the
+        channels of queries, keys and values, the points of queries and keys, and those of values.
+      c_sidechain, c_lddt: Channels inside the side chains' network and inside the predicted lDDT's head.
       target_feat_dim: Features of a residue's type; fixed by the kind of network.
       masked_msa_classes: Letters that the masked MSA head tells apart; fixed likewise.
     """
@@ -56,11 +59,18 @@ class ModelConfig:
     ptm_head: bool = False
     position_scale: float = 10.0
     max_relative_idx: int = 32
+    ipa_heads: int = 12
+    ipa_scalars: int = 16
+    ipa_query_points: int = 4
+    ipa_value_points: int = 8
+    c_sidechain: int = 128
+    c_lddt: int = 128
     target_feat_dim: int = dataclasses.field(init=False)
     masked_msa_classes: int = dataclasses.field(init=False)
 
     def __post_init__(self):
-        counts = ("num_msa", "evoformer_blocks", "structure_layers", "num_ensemble")
+        ipa = ("ipa_heads", "ipa_scalars", "ipa_query_points", "ipa_value_points")
+        counts = ("num_msa", "evoformer_blocks", "structure_layers", "num_ensemble", *ipa)
         for field in counts:
             if getattr(self, field) < 1:
                 raise ValueError(f"{self.name}: {field}={getattr(self, field)}, but must be at least 1")

@@ -6,13 +6,23 @@ still wrong is searched line by line, for the message.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int8, Integer
+from jaxtyping import Int8, Integer, UInt8
 
 from fastfold_jax.data.alignment import INVALID, Alignment, Source, letter_table, smallest_counts
-from fastfold_jax.data.textfile import InputError, at, normalise, shown
+from fastfold_jax.data.textfile import (
+    BYTE_ORDER_MARK,
+    END,
+    InputError,
+    at,
+    normalise,
+    normalise_part,
+    opened,
+    shown,
+)
 
 _BLOCK = 1 << 22  # bytes parsed at a time: scratch memory is a few times this, whatever the file's size
 _ROW_END = 0xFE
@@ -33,7 +43,7 @@ class Rows:
 
 
 def parse_a3m(data: bytes, *, file: str, source: Source = "other") -> Alignment:
-    """The alignment in an A3M file.
+    """The alignment in an A3M text.
 
     Rows may be wrapped; blank lines and lines that begin with ``#`` or ``;`` are skipped. What is inserted after the
     last column of a row belongs to no column and is dropped, as in AlphaFold.
@@ -47,88 +57,187 @@ def parse_a3m(data: bytes, *, file: str, source: Source = "other") -> Alignment:
         InputError: the file is empty, binary or no A3M, rows differ in length, a letter is no amino acid, or the first
             row, which must be the query, has gaps or insertions.
     """
-    text = normalise(data, file=file)
-    rows = parse_rows(text, file=file)
-    for position, letter in enumerate(rows.first, start=1):
-        if not letter.isupper():
-            what = "a gap" if letter == "-" else f"an insertion ({letter!r})"
-            raise InputError(
-                f"{at(file, _first_row_line(text))}: the first row, {shown(rows.descriptions[0])}, has {what} at "
-                f"letter {position}; it must be the query itself, in upper case and without gaps"
-            )
-    return Alignment(
-        residues=rows.residues,
-        deletions=rows.deletions,
-        descriptions=rows.descriptions,
-        source=source,
-        query=rows.first,
-    )
+    reader = RowReader(file=file)
+    for block in _blocks(normalise(data, file=file)):
+        reader.add(block)
+    return reader.alignment(source)
+
+
+def read_a3m(path: Path, *, source: Source, choose: Callable[[int], Integer[np.ndarray, " kept"]]) -> Alignment:
+    """The chosen rows of an A3M file, which is never in memory as a whole.
+
+    The file is read twice, first to count its rows. All rows are checked, and those that are kept parsed.
+
+    Args:
+        path: the file.
+        source: what it came from.
+        choose: from the number of rows, which to keep: their indices, ascending, 0 (the query) among them.
+
+    Raises:
+        InputError: as `parse_a3m`.
+    """
+    expected = sum(block.startswith(b">") + block.count(b"\n>") for block in _file_blocks(path))
+    while True:
+        reader = RowReader(file=str(path), keep=choose(expected))
+        for block in _file_blocks(path):
+            reader.add(block)
+        if reader.count in (expected, 0):
+            return reader.alignment(source)
+        expected = reader.count  # headers that are indented were not counted
 
 
 def parse_rows(text: bytes, *, file: str) -> Rows:
-    """The rows of an A3M file that `normalise` has been over.
+    """The rows of an A3M text that `normalise` has been over.
 
     Raises:
         InputError: see `parse_a3m`, the query's own rules aside.
     """
-    width = 0
-    first = b""
-    residues, deletions, descriptions = [], [], []
-    for start, block in _blocks(text):
+    reader = RowReader(file=file)
+    for block in _blocks(text):
+        reader.add(block)
+    return reader.rows()
+
+
+class RowReader:
+    """Takes the text of an A3M file in blocks of whole records, checks all rows and keeps some.
+
+    Args:
+        file: its name, for messages.
+        keep: indices of the rows to keep, ascending; None for all.
+
+    Attributes:
+        count: rows so far, kept or not.
+    """
+
+    def __init__(self, *, file: str, keep: Integer[np.ndarray, " kept"] | None = None):
+        self.count = 0
+        self._file = file
+        self._keep = keep
+        self._lines = 0
+        self._query_line = 0
+        self._width = 0
+        self._first = b""
+        self._residues: list[np.ndarray] = []
+        self._deletions: list[np.ndarray] = []
+        self._descriptions: list[str] = []
+
+    def add(self, block: bytes) -> None:
+        """The next block, which ends with a line.
+
+        Raises:
+            InputError: something in it is wrong.
+        """
+        self._query_line = self._query_line or self._lines + _first_row_line(block)
         lines = block.split(b"\n")
         lines.pop()  # what follows the last newline
         headers, rows = lines[0::2], lines[1::2]
-        packed = _pack(headers, rows, width)
-        if packed is None:
+        grid = _pack(headers, rows, self._width)
+        if grid is None:
             headers, rows = _tidy(lines)
-            packed = _pack(headers, rows, width)
-        if packed is None:
-            raise _fault(text, start, lines, width, file)
-        if not width:
-            width, first = packed[0].shape[1], rows[0]
-        residues.append(packed[0])
-        deletions.append(packed[1])
-        descriptions += [header[1:].strip() for header in b"\n".join(headers).decode().split("\n")]
-    return Rows(
-        residues=np.concatenate(residues),
-        deletions=np.concatenate(deletions),
-        descriptions=tuple(descriptions),
-        first=first.replace(b".", b"").decode(),
-    )
+            grid = _pack(headers, rows, self._width)
+        if grid is None:
+            raise _fault(lines, self._lines, self._query_line, self._width, self._file)
+        if not self._width:
+            self._width, self._first = grid.shape[1] - 1, rows[0]
+        self._take(headers, rows, grid)
+        self.count += len(rows)
+        self._lines += len(lines)
+
+    def _take(self, headers: list[bytes], rows: list[bytes], grid: UInt8[np.ndarray, "rows width"]) -> None:
+        """Parses those rows of a block that are kept."""
+        if self._keep is not None:
+            low, high = np.searchsorted(self._keep, [self.count, self.count + len(rows)])
+            chosen = self._keep[low:high] - self.count
+            if not chosen.size:
+                return
+            if chosen.size < len(rows):
+                grid = grid[chosen]
+                headers, rows = [headers[i] for i in chosen], [rows[i] for i in chosen]
+        self._residues.append(grid[:, :-1].astype(np.int8))
+        self._deletions.append(_deletions(b"\n".join(rows) + b"\n", grid.shape))
+        self._descriptions += [header[1:].strip() for header in b"\n".join(headers).decode().split("\n")]
+
+    def rows(self) -> Rows:
+        """The rows that were kept."""
+        if not self._residues:
+            raise InputError(f"{self._file}: the file is empty")
+        return Rows(
+            residues=np.concatenate(self._residues),
+            deletions=np.concatenate(self._deletions),
+            descriptions=tuple(self._descriptions),
+            first=self._first.replace(b".", b"").decode(),
+        )
+
+    def alignment(self, source: Source) -> Alignment:
+        """The same as an alignment, of which the first row must be the query.
+
+        Raises:
+            InputError: it has gaps or insertions.
+        """
+        rows = self.rows()
+        for position, letter in enumerate(rows.first, start=1):
+            if not letter.isupper():
+                what = "a gap" if letter == "-" else f"an insertion ({letter!r})"
+                raise InputError(
+                    f"{at(self._file, self._query_line)}: the first row, {shown(rows.descriptions[0])}, has {what} at "
+                    f"letter {position}; it must be the query itself, in upper case and without gaps"
+                )
+        return Alignment(
+            residues=rows.residues,
+            deletions=rows.deletions,
+            descriptions=rows.descriptions,
+            source=source,
+            query=rows.first,
+        )
 
 
-def _blocks(text: bytes) -> Iterator[tuple[int, bytes]]:
-    """Offset and text of runs of whole records, a little over `_BLOCK` bytes each.
-
-    What precedes the first record goes with it.
-    """
+def _blocks(text: bytes) -> Iterator[bytes]:
+    """Runs of whole records, a little over `_BLOCK` bytes each; what precedes the first record goes with it."""
     start = 0
     first = 0 if text.startswith(b">") else text.find(b"\n>") + 1
     while start < len(text):
         end = text.find(b"\n>", max(start + _BLOCK, first)) + 1 or len(text)
-        yield start, text[start:end]
+        yield text[start:end]
         start = end
 
 
-def _pack(
-    headers: list[bytes], rows: list[bytes], width: int
-) -> tuple[Int8[np.ndarray, "rows cols"], Integer[np.ndarray, "rows cols"]] | None:
-    """Residues and deletions of rows that are one line each, or None if anything is amiss.
+def _file_blocks(path: Path) -> Iterator[bytes]:
+    """The same of a file, with Unix line ends.
 
-    With `width` 0 the first row tells how many columns there are.
+    Raises:
+        InputError: the file cannot be read, or is binary.
+    """
+    lines = 0
+    with opened(path) as file:
+        rest = file.read(len(BYTE_ORDER_MARK)).removeprefix(BYTE_ORDER_MARK)
+        while chunk := file.read(_BLOCK):
+            text = rest + chunk
+            # What precedes the first record goes with it, so the first block ends at the second header.
+            first = 0 if lines or text.startswith(b">") else text.find(b"\n>") + 1
+            end = text.rfind(b"\n>", first) + 1
+            if end:
+                yield normalise_part(text[:end], file=str(path), lines_before=lines)
+                lines += text.count(b"\n", 0, end)
+            rest = text[end:]
+    rest = normalise_part(rest.rstrip(END), file=str(path), lines_before=lines)
+    if rest and not rest.isspace():
+        yield rest if rest.endswith(b"\n") else rest + b"\n"
+
+
+def _pack(headers: list[bytes], rows: list[bytes], width: int) -> UInt8[np.ndarray, "rows width"] | None:
+    """Residues of rows that are one line each, or None if anything is amiss.
+
+    There is one column more than the alignment has: the line's end, which also takes what is inserted after the last
+    column. With `width` 0 the first row tells how many columns there are.
     """
     if not rows or len(headers) != len(rows) or not all(header[:1] == b">" for header in headers):
         return None
     width = width or len(rows[0].translate(None, _INSERTED))
-    joined = b"\n".join(rows) + b"\n"
-    codes = joined.translate(_CODES, _INSERTED)
+    codes = (b"\n".join(rows) + b"\n").translate(_CODES, _INSERTED)
     if not width or len(codes) != len(rows) * (width + 1) or INVALID in codes:
         return None
-    # One column more than the alignment has: the line's end, which also takes what is inserted after the last column.
     grid = np.frombuffer(codes, np.uint8).reshape(len(rows), width + 1)
-    if not (grid[:, -1] == _ROW_END).all():
-        return None
-    return grid[:, :-1].astype(np.int8), _deletions(joined, grid.shape)
+    return grid if (grid[:, -1] == _ROW_END).all() else None
 
 
 def _deletions(joined: bytes, shape: tuple[int, int]) -> Integer[np.ndarray, "rows cols"]:
@@ -161,10 +270,8 @@ def _tidy(lines: list[bytes]) -> tuple[list[bytes], list[bytes]]:
     return headers, [b"".join(row) for row in rows]
 
 
-def _fault(text: bytes, start: int, lines: list[bytes], width: int, file: str) -> InputError:
-    """What is wrong in a block that could not be packed; with `width` 0 its first row sets the width."""
-    number = text.count(b"\n", 0, start)
-    query_line = _first_row_line(text)
+def _fault(lines: list[bytes], number: int, query_line: int, width: int, file: str) -> InputError:
+    """What is wrong in lines that could not be packed, `number` others before; with `width` 0 the first row sets it."""
     header: tuple[int, bytes] | None = None
     columns = 0
     for raw in [*lines, b">"]:  # the last one ends the last record
@@ -197,7 +304,7 @@ def _fault(text: bytes, start: int, lines: list[bytes], width: int, file: str) -
 
 
 def _first_row_line(text: bytes) -> int:
-    """Number of the line on which the first row begins; the header's if there is none."""
+    """Number of the line in a text on which the first row begins; the header's if there is none."""
     seen = number = 0
     for number, raw in enumerate(text.split(b"\n", 200), start=1):
         line = raw.strip()

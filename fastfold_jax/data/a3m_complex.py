@@ -47,7 +47,7 @@ def parse_complex_a3m(data: bytes, *, file: str, source: Source = "other") -> tu
         InputError: the header and the rows disagree, and whatever `fastfold_jax.data.a3m.parse_a3m` raises for.
     """
     text = normalise(data, file=file)
-    lengths, copies = _read_header(text, file)
+    lengths, copies = read_header(text, file)
     rows = parse_rows(text, file=file)
     if rows.residues.shape[1] != sum(lengths):
         raise InputError(
@@ -87,7 +87,7 @@ def parse_complex_a3m(data: bytes, *, file: str, source: Source = "other") -> tu
     return tuple(parts)
 
 
-def _read_header(text: bytes, file: str) -> tuple[list[int], list[int]]:
+def read_header(text: bytes, file: str) -> tuple[list[int], list[int]]:
     """Lengths and copies of the distinct chains."""
     header = _HEADER.match(text)
     if not header:

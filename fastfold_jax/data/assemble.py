@@ -13,6 +13,7 @@ from fastfold_jax.data.complexes import complex_rows, entity
 from fastfold_jax.data.job import Job
 from fastfold_jax.data.msa import Limits
 from fastfold_jax.data.raw import RawFeatures, Templates, number_residues
+from fastfold_jax.errors import UserError
 
 __all__ = ["Limits", "RawFeatures", "assemble", "from_alphafold_dict"]
 
@@ -57,7 +58,27 @@ def assemble(job: Job, config: ModelConfig, *, limits: Limits | None = None) -> 
         deletions=msa.deletions,
         msa_mask=np.ones(msa.residues.shape, bool),
         first=np.arange(len(msa)) == 0,
-        templates=Templates.none(sum(lengths)),
+        templates=_templates([_entity_templates(job, sequence) for sequence in sequences], lengths),
+    )
+
+
+def _entity_templates(job: Job, sequence: str) -> Templates:
+    """The templates of a sequence, those of the first of its copies that has any."""
+    copies = (chain.templates for chain in job.chains if chain.sequence == sequence and chain.templates is not None)
+    return next((found for found in copies if len(found)), Templates.none(len(sequence)))
+
+
+def _templates(chains: Sequence[Templates], lengths: Sequence[int]) -> Templates:
+    """Those of a complex: the t-th of each chain side by side, with empty ones for chains that have fewer."""
+    for found, length in zip(chains, lengths, strict=True):
+        if found.aatype.shape[1] != length:
+            raise UserError(f"a chain has {length} residues, but its templates have {found.aatype.shape[1]}")
+    most = max(map(len, chains))
+    sized = [found.resize(most) for found in chains]
+    return Templates(
+        aatype=np.concatenate([found.aatype for found in sized], axis=1),
+        positions=np.concatenate([found.positions for found in sized], axis=1),
+        atom_mask=np.concatenate([found.atom_mask for found in sized], axis=1),
     )
 
 

@@ -42,7 +42,8 @@ def choose(raw: RawFeatures | Shape, config: ModelConfig, *, multiple: int = 1) 
     Args:
         raw: the protein, or the shape of its features.
         config: the model; no bucket exceeds what it can sample, but for `multiple`.
-        multiple: every size is a multiple of this, the number of devices that the activations are split over.
+        multiple: residues and MSA rows are multiples of this, the number of devices that activations are split over.
+            Templates are not: each device goes through all of them.
     """
     exact = raw if isinstance(raw, Shape) else sampled_shape(raw, config)
     num_res = _bucket(exact.num_res, fraction=16)
@@ -55,9 +56,9 @@ def choose(raw: RawFeatures | Shape, config: ModelConfig, *, multiple: int = 1) 
         "num_res": num_res,
         "num_msa": min(num_msa, config.num_clusters),
         "num_extra_msa": min(num_extra, max(config.num_extra_msa, 1)),
-        "num_templates": min(templates, config.num_templates),
     }
-    return Shape(**{name: -(-size // multiple) * multiple for name, size in sizes.items()})
+    split = {name: -(-size // multiple) * multiple for name, size in sizes.items()}
+    return Shape(**split, num_templates=min(templates, config.num_templates))
 
 
 def pad(features: Features, shape: Shape) -> Features:

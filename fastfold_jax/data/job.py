@@ -5,11 +5,11 @@ from pathlib import Path
 from fastfold_jax.data import layout
 from fastfold_jax.data.a3m_complex import is_complex
 from fastfold_jax.data.feature_file import read_features
-from fastfold_jax.data.job_chains import Chain, Job, chains_of, read_alignment_job, read_records
+from fastfold_jax.data.job_chains import HEAD, Chain, Job, chains_of, read_alignment_job, read_records
 from fastfold_jax.data.job_directory import read_directory
 from fastfold_jax.data.names import safe_name
 from fastfold_jax.data.stockholm import is_stockholm
-from fastfold_jax.data.textfile import InputError, read_bytes
+from fastfold_jax.data.textfile import InputError, read_bytes, read_head
 
 __all__ = ["Chain", "Job", "read_job"]
 
@@ -40,21 +40,23 @@ def read_job(path: str | Path) -> Job:
             where.
     """
     path = Path(path)
-    name = _job_name(path)
+    name = job_name(path)
     if path.is_dir():
         return read_directory(path, name=name)
     form = layout.format_of(path)
     if form in ("npz", "pickle"):
         return Job(name=name, chains=(), features=read_features(read_bytes(path), file=str(path)))
-    data = read_bytes(path)
-    if form == "fasta" or (form is None and data.lstrip().startswith(b">")):
-        return Job(name=name, chains=chains_of(read_records(path, data)))
-    if form is not None or is_stockholm(data) or is_complex(data):
-        return Job(name=name, chains=read_alignment_job(path, data))
+    head = read_head(path, HEAD)
+    if form == "fasta" or (form is None and head.lstrip().startswith(b">")):
+        return Job(name=name, chains=chains_of(read_records(path)))
+    if form in ("a3m", "stockholm") or (form is None and (is_stockholm(head) or is_complex(head))):
+        return Job(name=name, chains=read_alignment_job(path))
+    if form in ("table", "json"):
+        raise InputError(f"{path}: may hold several jobs, but one is needed here")
     raise InputError(f"{path}: the name does not say what it is; accepted are {layout.ACCEPTED}")
 
 
-def _job_name(path: Path) -> str:
-    """A job's name: the file's without its suffixes, or the directory's."""
+def job_name(path: Path) -> str:
+    """What to call the job in a file or directory: the file's without its suffixes, or the directory's."""
     path = path.resolve() if path.name in ("", "..") else path
     return safe_name(path.name if path.is_dir() else layout.stem(path), otherwise="job")

@@ -7,13 +7,18 @@ from pathlib import Path
 import numpy as np
 
 from fastfold_jax.data import layout
-from fastfold_jax.data.a3m import parse_a3m
+from fastfold_jax.data.a3m import read_a3m
 from fastfold_jax.data.a3m_complex import is_complex, parse_complex_a3m
 from fastfold_jax.data.alignment import Alignment
-from fastfold_jax.data.fasta import Record, parse_fasta
+from fastfold_jax.data.fasta import Record, parse_fasta, split_chains
+from fastfold_jax.data.msa import Limits
 from fastfold_jax.data.names import safe_name, unique_names
+from fastfold_jax.data.raw import Templates
 from fastfold_jax.data.stockholm import is_stockholm, parse_stockholm
-from fastfold_jax.data.textfile import InputError, read_bytes
+from fastfold_jax.data.textfile import InputError, read_bytes, read_head
+
+HEAD = 1 << 16
+"""Bytes by which a file's format is told."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,6 +32,7 @@ class Chain:
         alignments: in the order in which AlphaFold merges them: UniRef90, BFD, MGnify, others.
         paired: rows to be paired with those of the other chains: by species if its source is ``uniprot``, row by row if
             it is ``paired`` (then each chain of the job has as many).
+        templates: structures aligned to the sequence, best first; None where nobody has looked for any.
     """
 
     id: str
@@ -34,6 +40,7 @@ class Chain:
     sequence: str
     alignments: tuple[Alignment, ...] = ()
     paired: Alignment | None = None
+    templates: Templates | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,41 +51,58 @@ class Job:
         name: from the file's or the directory's name, safe in file names.
         chains: in order; empty for a job of ready-made features.
         features: AlphaFold's own feature dictionary, when that was the input.
+        seeds: that the job itself asks for (AlphaFold 3's ``modelSeeds``); empty where it does not.
     """
 
     name: str
     chains: tuple[Chain, ...]
     features: Mapping[str, np.ndarray] | None = None
+    seeds: tuple[int, ...] = ()
 
 
-def read_records(path: Path, data: bytes | None = None) -> tuple[Record, ...]:
-    """The records of a FASTA file."""
+def read_joined_records(path: Path, data: bytes | None = None) -> tuple[Record, ...]:
+    """The records of a FASTA file, in whose sequences ``:`` joins the chains of a complex."""
     data = read_bytes(path) if data is None else data
     if is_stockholm(data) or is_complex(data):
         raise InputError(f"{path}: an alignment, not a FASTA file; its name must end in .a3m or .sto")
-    return parse_fasta(data, file=str(path))
+    return parse_fasta(data, file=str(path), joined=True)
 
 
-def read_alignment(path: Path, data: bytes | None = None) -> Alignment:
-    """An alignment of one chain; a file that begins as Stockholm is one whatever its suffix."""
-    data = read_bytes(path) if data is None else data
-    parse = parse_stockholm if is_stockholm(data) or layout.format_of(path) == "stockholm" else parse_a3m
-    return parse(data, file=str(path), source=layout.source_of(path))
+def read_records(path: Path, data: bytes | None = None) -> tuple[Record, ...]:
+    """The chains in a FASTA file: its records, and of those with a ``:`` in their sequence the parts."""
+    return tuple(part for record in read_joined_records(path, data) for part in chain_records(record, place=str(path)))
 
 
-def read_alignment_job(path: Path, data: bytes) -> tuple[Chain, ...]:
+def chain_records(record: Record, *, place: str) -> tuple[Record, ...]:
+    """The chains of a record, each with the record's header."""
+    parts = split_chains(record.sequence, place=place, name=record.description)
+    return tuple(Record(description=record.description, sequence=part) for part in parts)
+
+
+def read_alignment(path: Path) -> Alignment:
+    """An alignment of one chain; a file that begins as Stockholm is one whatever its suffix.
+
+    Of an A3M file with more rows than `Limits` admits those that it admits are kept.
+    """
+    source = layout.source_of(path)
+    if is_stockholm(read_head(path, HEAD)) or layout.format_of(path) == "stockholm":
+        return parse_stockholm(read_bytes(path), file=str(path), source=source)
+    return read_a3m(path, source=source, choose=lambda count: Limits().rows(source, count))
+
+
+def read_alignment_job(path: Path) -> tuple[Chain, ...]:
     """The chains of a single alignment file, which is its own query; a complex A3M has several."""
-    if is_complex(data):
-        return complex_chains(path, data)
-    alignment = read_alignment(path, data)
+    if is_complex(read_head(path, HEAD)):
+        return complex_chains(path)
+    alignment = read_alignment(path)
     if alignment.source in ("uniprot", "paired"):  # alone, they have nothing to be paired with
         alignment = dataclasses.replace(alignment, source="other")
     return chains_of([query_record(alignment)], [(alignment,)])
 
 
-def complex_chains(path: Path, data: bytes) -> tuple[Chain, ...]:
+def complex_chains(path: Path) -> tuple[Chain, ...]:
     """The chains of a complex A3M, copies one after another."""
-    parts = [part for part in parse_complex_a3m(data, file=str(path)) for _ in range(part.copies)]
+    parts = [part for part in parse_complex_a3m(read_bytes(path), file=str(path)) for _ in range(part.copies)]
     records = [Record(description=part.description, sequence=part.query) for part in parts]
     return chains_of(records, [(part.unpaired,) for part in parts], [part.paired for part in parts])
 
@@ -107,3 +131,22 @@ def chains_of(
         )
         for i, record in enumerate(records)
     )
+
+
+def with_copies(job: Job, copies: Sequence[int], *, place: str) -> Job:
+    """The job with each chain so many times, copies one after another; they share alignments.
+
+    Raises:
+        InputError: there is not a number for each chain, or the job is of ready-made features.
+    """
+    if job.features is not None:
+        raise InputError(f"{place}: AlphaFold's own features hold all copies already; a stoichiometry cannot be given")
+    if len(copies) != len(job.chains):
+        raise InputError(
+            f"{place}: a stoichiometry of {':'.join(map(str, copies))}, but {len(job.chains)} chains; accepted is one "
+            "number a chain"
+        )
+    repeated = [chain for chain, count in zip(job.chains, copies, strict=True) for _ in range(count)]
+    ids = unique_names(chain.id for chain in repeated)
+    chains = tuple(dataclasses.replace(chain, id=name) for chain, name in zip(repeated, ids, strict=True))
+    return dataclasses.replace(job, chains=chains)

@@ -15,6 +15,7 @@ from fastfold_jax.data.alignment import Alignment
 from fastfold_jax.data.fasta import Record
 from fastfold_jax.data.feature_file import read_features
 from fastfold_jax.data.job_chains import (
+    HEAD,
     Chain,
     Job,
     chains_of,
@@ -24,7 +25,7 @@ from fastfold_jax.data.job_chains import (
     read_records,
 )
 from fastfold_jax.data.names import safe_name
-from fastfold_jax.data.textfile import InputError, read_bytes, shown
+from fastfold_jax.data.textfile import InputError, read_bytes, read_head, shown
 
 _logger = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class _Group:
 
 def read_directory(directory: Path, *, name: str) -> Job:
     """The job in a directory; see `fastfold_jax.data.job.read_job`."""
-    top = _files(directory)
+    top = files_of(directory)
     alignments = [path for path in top if layout.is_alignment(path)]
     fastas = [path for path in top if layout.format_of(path) == "fasta"]
     whole = [path for path in fastas if layout.chain_prefix(path) is None]
@@ -61,8 +62,8 @@ def read_directory(directory: Path, *, name: str) -> Job:
             "a complex in one file, and jobs of their own in directories of their own"
         )
     records = read_records(whole[0]) if whole else ()
-    if len(alignments) == 1 and is_complex(data := read_bytes(alignments[0])):
-        return Job(name=name, chains=_check_complex(complex_chains(alignments[0], data), alignments[0], records, whole))
+    if len(alignments) == 1 and is_complex(read_head(alignments[0], HEAD)):
+        return Job(name=name, chains=_check_complex(complex_chains(alignments[0]), alignments[0], records, whole))
     features = [path for path in top if layout.format_of(path) in ("npz", "pickle")]
     if features and not alignments and not fastas:
         return Job(name=name, chains=(), features=_read_only_features(directory, features))
@@ -89,12 +90,13 @@ def read_directory(directory: Path, *, name: str) -> Job:
     return Job(name=name, chains=chains)
 
 
-def _files(directory: Path) -> list[Path]:
+def files_of(directory: Path) -> list[Path]:
     """The files of a directory, without hidden ones, in natural order."""
-    return [path for path in _entries(directory) if path.is_file()]
+    return [path for path in entries_of(directory) if path.is_file()]
 
 
-def _entries(directory: Path) -> list[Path]:
+def entries_of(directory: Path) -> list[Path]:
+    """All that is in a directory but hidden files, in natural order."""
     try:
         found = [path for path in directory.iterdir() if not path.name.startswith((".", "__"))]
     except OSError as error:
@@ -153,8 +155,8 @@ def _by_query(read: list[_Read]) -> list[list[_Read]]:
 def _sub_groups(directory: Path) -> list[_Group]:
     """Chains of sub-directories."""
     groups = []
-    for sub in (path for path in _entries(directory) if path.is_dir()):
-        files = _files(sub)
+    for sub in (path for path in entries_of(directory) if path.is_dir()):
+        files = files_of(sub)
         alignments = [path for path in files if layout.is_alignment(path)]
         fastas = [path for path in files if layout.format_of(path) == "fasta"]
         if len({layout.chain_prefix(path) for path in (*alignments, *fastas)}) > 1:
@@ -179,10 +181,9 @@ def _group(key: str, alignments: list[Path], fastas: list[Path]) -> _Group:
 
 def _read_single(path: Path) -> Alignment:
     """An alignment of one chain."""
-    data = read_bytes(path)
-    if is_complex(data):
+    if is_complex(read_head(path, HEAD)):
         raise InputError(f"{path}: an alignment of a whole complex; it must be the only alignment of its directory")
-    return read_alignment(path, data)
+    return read_alignment(path)
 
 
 def _merge(key: str, query: tuple[Record, Path] | None, read: list[_Read]) -> _Group:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from fastfold_jax.data.alignment import Source
 
-Format = Literal["fasta", "a3m", "stockholm", "npz", "pickle"]
+Format = Literal["fasta", "a3m", "stockholm", "npz", "pickle", "table", "json"]
 
 _SUFFIXES: dict[str, Format] = {
     ".fasta": "fasta",
@@ -21,8 +21,14 @@ _SUFFIXES: dict[str, Format] = {
     ".npz": "npz",
     ".pkl": "pickle",
     ".pickle": "pickle",
+    ".csv": "table",
+    ".tsv": "table",
+    ".json": "json",
 }
-ACCEPTED = "FASTA (.fasta, .fa), A3M (.a3m), Stockholm (.sto), each also with .gz, or AlphaFold's features (.npz, .pkl)"
+ACCEPTED = (
+    "FASTA (.fasta, .fa), A3M (.a3m), Stockholm (.sto), tables of jobs (.csv, .tsv), AlphaFold 3's .json, each also "
+    "with .gz, or AlphaFold's features (.npz, .pkl)"
+)
 
 _CHAIN = re.compile(r"(chain[_-]?(?:[0-9]{1,4}|[A-Za-z]))(?=[_.-])", re.IGNORECASE)
 _TEMPLATE_HITS = re.compile(r"(pdb\d*_hits|hmm_output|hmmsearch|hhsearch)", re.IGNORECASE)
@@ -49,7 +55,14 @@ def format_of(path: Path) -> Format | None:
 
 def is_alignment(path: Path) -> bool:
     """Whether a file is an alignment to read; lists of template hits (``pdb_hits.sto``) look like one and are not."""
-    return format_of(path) in ("a3m", "stockholm") and not _TEMPLATE_HITS.match(_CHAIN.sub("", path.name).lstrip("_.-"))
+    return format_of(path) in ("a3m", "stockholm") and not is_template_hits(path)
+
+
+def is_template_hits(path: Path) -> bool:
+    """Whether a file is a list of template hits: ``.hhr``, ``pdb_hits.sto`` and such, a ``.gz`` behind it aside."""
+    name = path.name.lower().removesuffix(".gz")
+    named = _TEMPLATE_HITS.match(_CHAIN.sub("", path.name).lstrip("_.-"))
+    return name.endswith(".hhr") or bool(named and format_of(path) in ("a3m", "stockholm"))
 
 
 def source_of(path: Path) -> Source:

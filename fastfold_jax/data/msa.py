@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Int, Int8, Integer
 
 from fastfold_jax.constants import MSA_LETTER_TO_INDEX
-from fastfold_jax.data.alignment import Alignment
+from fastfold_jax.data.alignment import Alignment, Source
 from fastfold_jax.data.draws import Draws
 from fastfold_jax.data.layout import merge_rank
 
@@ -30,6 +30,17 @@ class Limits:
     reservoir: int = 32_768
     complex_rows: int = 2_048
     seed: int = 0
+
+    def rows(self, source: Source, count: int) -> Int[np.ndarray, " kept"]:
+        """Which of `count` rows of an alignment are used, by index, ascending."""
+        if source in ("uniref90", "mgnify", "uniprot"):
+            return np.arange(min(count, getattr(self, source)))
+        if source == "paired":  # rows of several chains correspond, so all of them must keep the same ones
+            return np.arange(min(count, self.reservoir))
+        if count <= self.reservoir:
+            return np.arange(count)
+        drawn = 1 + Draws(self.seed, count).permutation(count - 1)[: self.reservoir - 1]
+        return np.concatenate([[0], np.sort(drawn)])
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -83,14 +94,8 @@ def query_only(sequence: str) -> Msa:
 def cap(alignment: Alignment, limits: Limits) -> Msa:
     """The rows of an alignment that its source's limit admits, in their order."""
     msa = Msa(residues=alignment.residues, deletions=alignment.deletions)
-    if alignment.source in ("uniref90", "mgnify", "uniprot"):
-        return msa[: getattr(limits, alignment.source)]
-    if alignment.source == "paired":  # rows of several chains correspond, so all of them must keep the same ones
-        return msa[: limits.reservoir]
-    if len(msa) <= limits.reservoir:
-        return msa
-    drawn = 1 + Draws(limits.seed, len(msa)).permutation(len(msa) - 1)[: limits.reservoir - 1]
-    return msa[np.concatenate([[0], np.sort(drawn)])]
+    kept = limits.rows(alignment.source, len(msa))
+    return msa if len(kept) == len(msa) else msa[kept]
 
 
 def first_occurrences(*parts: Int8[np.ndarray, "r _"]) -> Int[np.ndarray, " k"]:

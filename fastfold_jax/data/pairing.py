@@ -17,13 +17,21 @@ _UNIPROT_NAME = re.compile(
     r"(?:tr|sp)\|[A-Za-z0-9]{6,10}(?:_\d)?\|"  # database, accession, isoform
     r"[A-Za-z0-9]+_(?P<species>[A-Za-z0-9]{1,5})(?:_\d+)?"  # entry name: protein and species
 )
+_UNIREF_TAXON = re.compile(r"UniRef\d+_\S+ .*?\bTaxID=(?P<taxon>\d+)\b", re.DOTALL)
 
 
 def species(description: str) -> str:
-    """UniProt's code of the species in a row's header: ``HUMAN`` in ``sp|P69905|HBA_HUMAN/2-142``; "" if none."""
+    """The species in a row's header, "" if none is named.
+
+    UniProt's code where there is one: ``HUMAN`` in ``sp|P69905|HBA_HUMAN/2-142``. UniRef's headers have no code of the
+    species, but NCBI's number of the taxon: ``9606`` in ``UniRef90_P69905/2-142 Hemoglobin n=3 TaxID=9606``.
+    """
     words = description.split(maxsplit=1)
     match = _UNIPROT_NAME.fullmatch(words[0].partition("/")[0]) if words else None
-    return match["species"] if match else ""
+    if match:
+        return match["species"]
+    taxon = _UNIREF_TAXON.match(description)
+    return taxon["taxon"] if taxon else ""
 
 
 def rows_by_species(descriptions: Iterable[str], residues: Int8[np.ndarray, "r n"]) -> Mapping[str, list[int]]:

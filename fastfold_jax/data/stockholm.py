@@ -31,7 +31,7 @@ def parse_stockholm(data: bytes, *, file: str, source: Source = "other") -> Alig
             rows differ in length; a letter is no amino acid; or the first row has no letters.
     """
     text = normalise(data, file=file)
-    names, rows = _read_rows(text, file)
+    names, rows = read_rows(text, file)
     width = len(rows[0])
     joined = b"".join(rows)
     codes = joined.translate(_CODES)
@@ -51,7 +51,7 @@ def parse_stockholm(data: bytes, *, file: str, source: Source = "other") -> Alig
     )
 
 
-def _read_rows(text: bytes, file: str) -> tuple[list[bytes], list[bytes]]:
+def read_rows(text: bytes, file: str) -> tuple[list[bytes], list[bytes]]:
     """Names and aligned sequences, in the order in which names first appear."""
     if not is_stockholm(text):
         raise InputError(f"{at(file, 1)}: not a Stockholm file: it does not begin with '# STOCKHOLM 1.0'")

@@ -2,9 +2,19 @@
 
 import gzip
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from fastfold_jax.errors import UserError
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+END = b"\0"
+"""The public MMseqs2 server ends each alignment with a NUL, its database's record separator."""
+
+_LINE = b"\n"
+_GZIP = b"\x1f\x8b"
 
 
 class InputError(UserError):
@@ -27,18 +37,43 @@ def read_bytes(path: Path) -> bytes:
     Raises:
         InputError: the file is missing, unreadable, or a damaged gzip file.
     """
+    with opened(path) as file:
+        return file.read()
+
+
+def read_head(path: Path, size: int) -> bytes:
+    """The first bytes of a file, as `read_bytes` reads it.
+
+    Raises:
+        InputError: as there.
+    """
+    with opened(path) as file:
+        return file.read(size)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """A file to read from, unpacked if gzip packed it; errors of reading it inside are `InputError`s.
+
+    Raises:
+        InputError: the file is missing, unreadable, or a damaged gzip file.
+    """
+    packed = False
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            packed = file.read(len(_GZIP)) == _GZIP
+            file.seek(0)
+            if packed:
+                with gzip.open(file) as text:
+                    yield cast(BinaryIO, text)
+            else:
+                yield file
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"{path}: a damaged or truncated gzip file ({error})") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
-    if not data.startswith(b"\x1f\x8b"):
-        return data
-    try:
-        return gzip.decompress(data)
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: a damaged or truncated gzip file ({error})") from None
 
 
 def normalise(data: bytes, *, file: str) -> bytes:
@@ -49,25 +84,31 @@ def normalise(data: bytes, *, file: str) -> bytes:
     Raises:
         InputError: there is nothing in it, or it is no text (a NUL byte, or not UTF-8).
     """
-    # The public MMseqs2 server ends each alignment with a NUL, its database's record separator.
-    data = data.removeprefix(b"\xef\xbb\xbf").rstrip(b"\0")
-    zero = data.find(b"\0")
-    if zero >= 0:
-        raise InputError(f"{file}: a binary file (a zero byte at offset {zero}), not text")
+    data = normalise_part(data.removeprefix(BYTE_ORDER_MARK).rstrip(END), file=file)
+    if not data or data.isspace():
+        raise InputError(f"{file}: the file is empty")
+    return data if data.endswith(b"\n") else data + b"\n"
+
+
+def normalise_part(data: bytes, *, file: str, lines_before: int = 0) -> bytes:
+    """Whole lines from the midst of a text, with Unix line ends.
+
+    Raises:
+        InputError: it is no text.
+    """
+    if END in data:
+        line = 1 + lines_before + data.count(_LINE, 0, data.find(END))
+        raise InputError(f"{file}: a binary file (a zero byte in line {line}), not text")
     if not data.isascii():
         try:
             data.decode()
         except UnicodeDecodeError as error:
-            line = 1 + data.count(b"\n", 0, error.start)
+            line = 1 + lines_before + data.count(_LINE, 0, error.start)
             raise InputError(
                 f"{at(file, line)}: neither ASCII nor UTF-8 text "
                 f"(byte 0x{data[error.start]:02x}); a binary file, or text in an older encoding: save it as UTF-8"
             ) from None
-    if b"\r" in data:
-        data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    if not data or data.isspace():
-        raise InputError(f"{file}: the file is empty")
-    return data if data.endswith(b"\n") else data + b"\n"
+    return data.replace(b"\r\n", _LINE).replace(b"\r", _LINE) if b"\r" in data else data
 
 
 def shown(text: bytes | str, limit: int = 40) -> str:

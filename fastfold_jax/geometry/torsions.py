@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from fastfold_jax.constants.atoms import ATOM37_INDEX, CHI_ATOM37, CHI_MASK, CHI_PI_PERIODIC
@@ -11,6 +12,7 @@ from fastfold_jax.constants.residues import UNKNOWN
 from fastfold_jax.geometry.rigid import Rigid
 
 _N, _CA, _C, _O = (ATOM37_INDEX[name] for name in ("N", "CA", "C", "O"))
+_COLUMNS37 = len(ATOM37_INDEX)
 
 # The backbone's three angles: columns of the four atoms, and how many of them belong to the residue before.
 _BACKBONE = (((_CA, _C, _N, _CA), 2), ((_C, _N, _CA, _C), 1), ((_N, _CA, _C, _O), 0))
@@ -35,31 +37,34 @@ class Torsions:
     mask: Array
 
 
-def _before(x: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
-    """What the residue before holds, zeros for the first."""
-    padding = [(0, 0)] * x.ndim
-    padding[axis] = (1, 0)
-    return jax.lax.slice_in_dim(jnp.pad(x, padding), 0, x.shape[axis], axis=axis)
+def _columns() -> np.ndarray:
+    """[21, 7, 4] the four atoms of each residue type's angles: 0..36 of the residue before, 37..73 of its own."""
+    backbone = [
+        [column + (0 if place < num_before else _COLUMNS37) for place, column in enumerate(columns)]
+        for columns, num_before in _BACKBONE
+    ]
+    backbone_of_all = np.broadcast_to(np.array(backbone), (len(CHI_ATOM37), 3, 4))
+    return np.concatenate([backbone_of_all, CHI_ATOM37 + _COLUMNS37], axis=1)
+
+
+def _with_before(x: Float[Array, "..."], residues: int) -> Float[Array, "..."]:
+    """The columns of the residue before, zeros for the first, then the residue's own; `residues` is the axis before."""
+    first = jnp.zeros_like(jax.lax.slice_in_dim(x, 0, 1, axis=residues))
+    before = jnp.concatenate([first, jax.lax.slice_in_dim(x, 0, x.shape[residues] - 1, axis=residues)], axis=residues)
+    return jnp.concatenate([before, x], axis=residues + 1)
 
 
 def _torsion_atoms(
     aatype: Int[Array, "*b n"], positions: Float[Array, "*b n 37 3"], mask: Float[Array, "*b n 37"]
 ) -> tuple[Float[Array, "*b n 7 4 3"], Float[Array, "*b n 7 4"]]:
     """Positions of the four atoms of each angle, and which of them are known."""
-    before, mask_before = _before(positions, positions.ndim - 3), _before(mask, mask.ndim - 2)
-    backbone, backbone_mask = [], []
-    for columns, num_before in _BACKBONE:
-        first, rest = jnp.array(columns[:num_before], int), jnp.array(columns[num_before:])
-        backbone.append(jnp.concatenate([before[..., first, :], positions[..., rest, :]], axis=-2))
-        backbone_mask.append(jnp.concatenate([mask_before[..., first], mask[..., rest]], axis=-1))
-    chi_columns = jnp.asarray(CHI_ATOM37)[aatype]
-    flat = chi_columns.reshape(*aatype.shape, 16)
-    side_chain = jnp.take_along_axis(positions, flat[..., None], axis=-2).reshape(*chi_columns.shape, 3)
-    side_chain_mask = jnp.take_along_axis(mask, flat, axis=-1).reshape(chi_columns.shape)
-    return (
-        jnp.concatenate([jnp.stack(backbone, axis=-3), side_chain], axis=-3),
-        jnp.concatenate([jnp.stack(backbone_mask, axis=-2), side_chain_mask], axis=-2),
+    shape = (*aatype.shape, 7, 4)
+    columns = jnp.asarray(_columns())[aatype].reshape(*aatype.shape, 28)
+    atoms = jnp.take_along_axis(
+        _with_before(positions, aatype.ndim - 1), columns[..., None], axis=-2, mode="promise_in_bounds"
     )
+    known = jnp.take_along_axis(_with_before(mask, aatype.ndim - 1), columns, axis=-1, mode="promise_in_bounds")
+    return atoms.reshape(*shape, 3), known.reshape(shape)
 
 
 def torsions_from_atom37(

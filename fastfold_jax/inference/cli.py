@@ -4,18 +4,18 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-import jax
 import tyro
 from rich.console import Console
 from rich.logging import RichHandler
 
 from fastfold_jax.errors import UserError
+from fastfold_jax.inference.compile_cache import use_compile_cache
 from fastfold_jax.inference.config import InferenceConfig
+from fastfold_jax.search.report import bars
 
 PROGRAM = "fastfold-infer"
-OK, USER_ERROR, INTERRUPTED = 0, 2, 130
+OK, USER_ERROR, SOME_FAILED, INTERRUPTED = 0, 2, 3, 130
 
 logger = logging.getLogger(__name__)
 
@@ -27,12 +27,19 @@ def main(argv: Sequence[str] | None = None) -> int:
       SystemExit: from the parser, 0 after --help and 2 for options that do not exist.
     """
     config = tyro.cli(InferenceConfig, prog=PROGRAM, args=None if argv is None else list(argv))
-    _set_up_logging(config.verbose)
+    console = Console(stderr=True)
+    _set_up_logging(console, verbose=config.verbose, quiet=config.jobs.dry_run)
     use_compile_cache(config.execution.cache_directory)
-    from fastfold_jax.inference.run import run  # after the options are known to be good: it imports the whole model
+    # After the options are known to be good: these import the whole model.
+    from fastfold_jax.inference import dry_run
+    from fastfold_jax.inference.run import run
 
     try:
-        run(config)
+        if config.jobs.dry_run:
+            dry_run.show(dry_run.plan(config), config.out, Console())
+            return OK
+        with bars(console) as report:
+            outcomes = run(config, report=report)
     except UserError as error:
         logger.debug("where it was raised:", exc_info=True)
         sys.stderr.write(f"{PROGRAM}: error: {error}\n")
@@ -40,6 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write(f"{PROGRAM}: interrupted; what was finished is in {config.out}\n")
         return _leave(INTERRUPTED)
+    failed = [outcome for outcome in outcomes if outcome.error is not None]
+    if failed:
+        sys.stderr.write(
+            f"{PROGRAM}: error: {len(failed)} of {len(outcomes)} jobs failed; see {config.out}/summary.csv\n"
+        )
+        return SOME_FAILED
     return OK
 
 
@@ -50,31 +63,16 @@ def _leave(code: int) -> int:
     os._exit(code)
 
 
-def use_compile_cache(directory: Path | None) -> None:
-    """Keeps every compiled program in the directory; None keeps none."""
-    if directory is not None:
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            logger.warning("no compile cache: %s cannot be made (%s)", directory, error.strerror)
-            directory = None
-    if directory is not None and not os.access(directory, os.W_OK):
-        logger.warning("no compiled program is kept: %s cannot be written to", directory)
-    jax.config.update("jax_compilation_cache_dir", None if directory is None else str(directory))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
-
-
-def _set_up_logging(verbose: bool) -> None:
-    """Our own messages on stderr, in colour on a terminal; warnings only from others."""
-    if sys.stderr.isatty():
-        handler: logging.Handler = RichHandler(console=Console(stderr=True), show_path=False, markup=False)
+def _set_up_logging(console: Console, *, verbose: bool, quiet: bool) -> None:
+    """Our own messages on stderr, in colour on a terminal; warnings only from others, and from all if `quiet`."""
+    if console.is_terminal:
+        handler: logging.Handler = RichHandler(console=console, show_path=False, markup=False)
         handler.setFormatter(logging.Formatter("%(message)s", datefmt="%H:%M:%S"))
     else:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    logging.getLogger("fastfold_jax").setLevel(logging.DEBUG if verbose else logging.INFO)
+    logging.getLogger("fastfold_jax").setLevel(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
 
 
 if __name__ == "__main__":

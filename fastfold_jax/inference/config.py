@@ -4,13 +4,17 @@ import dataclasses
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
 from fastfold_jax.autochunk.budget import Budget
 from fastfold_jax.config.execution import Kernels, Precision
+from fastfold_jax.config.options import at_least, option
+from fastfold_jax.data.job_table import parse_stoichiometry
 from fastfold_jax.errors import UserError
+from fastfold_jax.inference.relax import RelaxOptions
+from fastfold_jax.search.config import SearchOptions, TemplateOptions
 
 StopRule = Literal["deepmind", "colabfold"]
 RANDOM = "random"
@@ -24,24 +28,13 @@ def default_cache_directory() -> Path:
     return Path(base) / "fastfold-jax" / "compiled"
 
 
-def _option(text: str, *, metavar: str | None = None, default: str | None = None) -> Any:
-    """What the help says about an option; `default` in words where its value would not tell."""
-    return tyro.conf.arg(help=text, metavar=metavar, help_behavior_hint=default and f"(default: {default})")
-
-
-def _at_least(least: int, **values: int | None) -> None:
-    for name, value in values.items():
-        if value is not None and value < least:
-            raise UserError(f"--{name.replace('_', '-')} {value}: accepted are numbers from {least}")
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SamplingOptions:
     """What each pass sees of the alignment."""
 
     max_msa: Annotated[
         str | None,
-        _option(
+        option(
             "Most MSA clusters and most extra MSA rows a pass. Fewer is faster and smaller. Template rows, where a "
             "model counts them as clusters, are among the M.",
             metavar="M:E",
@@ -50,21 +43,21 @@ class SamplingOptions:
     ] = None
     seed: Annotated[
         int,
-        _option(
+        option(
             "Seed of everything random, 0 or more. The same seed gives the same features on any machine.", metavar="N"
         ),
     ] = 0
     num_seeds: Annotated[
-        int, _option("How many predictions each model makes, with seeds N, N+1, and so on.", metavar="K")
+        int, option("How many predictions each model makes, with seeds N, N+1, and so on.", metavar="K")
     ] = 1
     num_ensemble: Annotated[
         int,
-        _option("Feature samples averaged in each pass (8 in CASP14); costs that many times as much.", metavar="N"),
+        option("Feature samples averaged in each pass (8 in CASP14); costs that many times as much.", metavar="N"),
     ] = 1
 
     def __post_init__(self):
-        _at_least(0, seed=self.seed)
-        _at_least(1, num_seeds=self.num_seeds, num_ensemble=self.num_ensemble)
+        at_least(0, seed=self.seed)
+        at_least(1, num_seeds=self.num_seeds, num_ensemble=self.num_ensemble)
         self.rows()
 
     @property
@@ -94,11 +87,11 @@ class RecyclingOptions:
     """How often the network refines its own answer."""
 
     recycles: Annotated[
-        int | None, _option("Most passes after the first.", metavar="N", default="the model's own: 3, multimers 20")
+        int | None, option("Most passes after the first.", metavar="N", default="the model's own: 3, multimers 20")
     ] = None
     recycle_tolerance: Annotated[
         float | None,
-        _option(
+        option(
             "Stop early when the Cα distances change by at most so many Å from one pass to the next (root mean "
             "square). 0 never stops early.",
             metavar="Å",
@@ -107,14 +100,14 @@ class RecyclingOptions:
     ] = None
     recycle_stop: Annotated[
         StopRule,
-        _option(
+        option(
             "What to do when the tolerance is met: `deepmind` makes one more pass, as AlphaFold-Multimer does; "
             "`colabfold` stops at once."
         ),
     ] = "deepmind"
 
     def __post_init__(self):
-        _at_least(0, recycles=self.recycles)
+        at_least(0, recycles=self.recycles)
         if self.recycle_tolerance is not None and not 0 <= self.recycle_tolerance < float("inf"):
             raise UserError(f"--recycle-tolerance {self.recycle_tolerance}: accepted are numbers from 0, in Å")
 
@@ -125,7 +118,7 @@ class ExecutionOptions:
 
     precision: Annotated[
         Precision | None,
-        _option(
+        option(
             "Type of activations and of matmul operands. Parameters, norms and geometry are float32 in either case.",
             metavar="bf16|float32",
             default="bf16, on a CPU float32",
@@ -133,33 +126,42 @@ class ExecutionOptions:
     ] = None
     kernels: Annotated[
         Kernels,
-        _option(
+        option(
             "Implementation of the fused operations. `auto` chooses by the device; one named here that cannot run "
             "is an error."
         ),
     ] = "auto"
     memory_budget: Annotated[
         str,
-        _option(
+        option(
             "Memory that a pass may take on each device, in GiB: parts of it run piece by piece until it fits. `auto` "
             "is what the device has; `min` as little as is worth its time.",
             metavar="auto|min|GiB",
         ),
     ] = "auto"
+    dap: Annotated[
+        str,
+        option(
+            "How many devices share a protein. `auto` gives each job one, and more of one node to a job that is alone "
+            "and long, or does not fit.",
+            metavar="N|auto",
+        ),
+    ] = "auto"
     compile_cache: Annotated[
         Path | None,
-        _option(
+        option(
             "Where compiled programs are kept, so that the next protein of like size starts at once.",
             metavar="DIR",
             default="fastfold-jax/compiled in the user's cache directory",
         ),
     ] = None
     no_compile_cache: Annotated[
-        bool, tyro.conf.FlagCreatePairsOff, _option("Neither keep compiled programs nor use kept ones.")
+        bool, tyro.conf.FlagCreatePairsOff, option("Neither keep compiled programs nor use kept ones.")
     ] = False
 
     def __post_init__(self):
         self.budget()
+        self.devices()
 
     def budget(self) -> Budget:
         """`memory_budget` as AutoChunk takes it.
@@ -179,6 +181,18 @@ class ExecutionOptions:
             )
         return size
 
+    def devices(self) -> int | None:
+        """`dap` as a number, None for `auto`.
+
+        Raises:
+          UserError: if it is anything else.
+        """
+        if self.dap == "auto":
+            return None
+        if not self.dap.isdigit() or int(self.dap) < 1:
+            raise UserError(f"--dap {self.dap}: accepted are auto and numbers from 1")
+        return int(self.dap)
+
     @property
     def cache_directory(self) -> Path | None:
         """Where compiled programs are kept, or None for nowhere."""
@@ -186,43 +200,112 @@ class ExecutionOptions:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class InferenceConfig:
-    """Predict the structure of a protein or a complex with AlphaFold 2.
+class JobOptions:
+    """What an input means, and which of its jobs are run."""
 
-    Writes into the output directory ranked_0.pdb and ranked_0.cif (the best), ranked_1 and so on, the same by model and
-    seed with confidence and aligned errors as JSON, ranking.json and timings.json.
+    complex: Annotated[
+        bool,
+        tyro.conf.FlagCreatePairsOff,
+        option(
+            "Take every INPUT as one job: all records of a FASTA file, and all sub-directories, are chains of one "
+            "complex."
+        ),
+    ] = False
+    stoichiometry: Annotated[
+        str | None,
+        option(
+            "Copies of each chain, in order, joined by colons: 2 makes a dimer of a chain, 2:1 has the first of two "
+            "chains twice.",
+            metavar="N[:N...]",
+            default="the input's",
+        ),
+    ] = None
+    redo: Annotated[
+        bool,
+        tyro.conf.FlagCreatePairsOff,
+        option("Predict again what the output directory holds already, whole and of the same input and options."),
+    ] = False
+    dry_run: Annotated[
+        bool,
+        tyro.conf.FlagCreatePairsOff,
+        option("Say what would be run, with estimates of memory and time, and run nothing."),
+    ] = False
+
+    def __post_init__(self):
+        self.copies()
+
+    def copies(self) -> tuple[int, ...] | None:
+        """`stoichiometry` as numbers.
+
+        Raises:
+          UserError: if it is anything else.
+        """
+        if self.stoichiometry is None:
+            return None
+        return parse_stoichiometry(self.stoichiometry.strip(), place="--stoichiometry")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AnswerOptions:
+    """What is written beside structures and scores."""
+
+    plots: Annotated[
+        bool,
+        option("Draw coverage, pLDDT, aligned errors and contacts as PNG files (needs the extra `plots`)."),
+    ] = True
+    report: Annotated[bool, option("Write report.html, which opens in any browser without a network.")] = True
+    report_models: Annotated[int, option("How many of the best predictions the report shows in 3D.", metavar="N")] = 5
+
+    def __post_init__(self):
+        at_least(1, report_models=self.report_models)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InferenceConfig:
+    """Predict the structure of proteins and complexes with AlphaFold 2.
+
+    Writes ranked_0.pdb and ranked_0.cif (the best), ranked_1 and so on, the same by model and seed with confidence and
+    aligned errors as JSON, plots, and report.html: into the output directory, or, if there are several jobs, into one
+    of each job's name there. A run that was stopped goes on where it was when it is started again.
     """
 
     input: Annotated[
-        tyro.conf.Positional[Path],
-        _option(
-            "What to predict: a FASTA file (one chain or a complex), an alignment (A3M, Stockholm), a directory with "
-            "the files of one job, or AlphaFold's own features (.npz, features.pkl).",
-            metavar="INPUT",
+        tyro.conf.Positional[tuple[Path, ...]],
+        option(
+            "What to predict: FASTA (each record a job, ':' between the chains of a complex), CSV or TSV (columns id "
+            "and sequence), an alignment (A3M, Stockholm), AlphaFold 3's JSON, AlphaFold's own features (.npz, "
+            "features.pkl), or directories of these.",
+            metavar="INPUT [INPUT ...]",
         ),
     ]
-    out: Annotated[Path, _option("Output directory, made if need be.", metavar="DIR")]
+    out: Annotated[Path, option("Output directory, made if need be.", metavar="DIR")]
     model: Annotated[
         tuple[str, ...],
-        _option(
+        option(
             "One or more of model_1 to model_5, model_1_ptm to model_5_ptm, model_1_multimer_v3 to "
-            "model_5_multimer_v3 (and _multimer, _multimer_v2 for the older releases).",
+            "model_5_multimer_v3 (and _multimer, _multimer_v2 for the older releases); `all` for the five _ptm models, "
+            "for complexes the five _multimer_v3 ones.",
             metavar="NAME [NAME ...]",
             default="model_1_ptm, for a complex model_1_multimer_v3",
         ),
     ] = ()
     params: Annotated[
         str | None,
-        _option(
+        option(
             "DeepMind's parameters: the directory that holds the params_*.npz files, or one such file. `random` draws "
             "parameters instead, to try the program; the structure then means nothing.",
             metavar="DIR|FILE|random",
             default="the directory params, here",
         ),
     ] = None
+    jobs: tyro.conf.OmitArgPrefixes[JobOptions] = dataclasses.field(default_factory=JobOptions)
+    search: tyro.conf.OmitArgPrefixes[SearchOptions] = dataclasses.field(default_factory=SearchOptions)
+    templates: tyro.conf.OmitArgPrefixes[TemplateOptions] = dataclasses.field(default_factory=TemplateOptions)
     sampling: tyro.conf.OmitArgPrefixes[SamplingOptions] = dataclasses.field(default_factory=SamplingOptions)
     recycling: tyro.conf.OmitArgPrefixes[RecyclingOptions] = dataclasses.field(default_factory=RecyclingOptions)
+    relaxation: tyro.conf.OmitArgPrefixes[RelaxOptions] = dataclasses.field(default_factory=RelaxOptions)
+    answer: tyro.conf.OmitArgPrefixes[AnswerOptions] = dataclasses.field(default_factory=AnswerOptions)
     execution: tyro.conf.OmitArgPrefixes[ExecutionOptions] = dataclasses.field(default_factory=ExecutionOptions)
     verbose: Annotated[
-        bool, tyro.conf.FlagCreatePairsOff, _option("Log details, and show the traceback of an error.")
+        bool, tyro.conf.FlagCreatePairsOff, option("Log details, and show the traceback of an error.")
     ] = False

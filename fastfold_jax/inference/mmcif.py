@@ -2,7 +2,7 @@
 
 import gemmi
 
-from fastfold_jax.constants.residues import RESTYPE_3
+from fastfold_jax.inference.modelcif import add_modelcif
 from fastfold_jax.inference.provenance import LICENCE, LICENCE_NAME, LICENCE_URL, citation_category
 from fastfold_jax.inference.result import Prediction
 
@@ -10,8 +10,7 @@ from fastfold_jax.inference.result import Prediction
 def mmcif_text(structure: gemmi.Structure, prediction: Prediction) -> str:
     """The structure in mmCIF, with full sequences, program, licence and citation (or the warning), and confidence.
 
-    pLDDT is in the B factors and, with pTM and ipTM, in ModelCIF's quality categories, by which viewers recognise a
-    predicted structure.
+    pLDDT is in the B factors too. ModelCIF's categories say that it is a prediction, and how it was made.
     """
     groups = gemmi.MmcifOutputGroups(True)
     groups.cell = groups.symmetry = groups.scale = False  # there is no crystal
@@ -22,7 +21,7 @@ def mmcif_text(structure: gemmi.Structure, prediction: Prediction) -> str:
         row[1] = gemmi.cif.quote("peptide linking" if row[0] == "GLY" else "L-peptide linking")
     _add_entities(block, structure, prediction)
     _add_terms(block, prediction)
-    _add_quality(block, prediction)
+    add_modelcif(block, structure, prediction)
     return document.as_string()
 
 
@@ -56,45 +55,3 @@ def _add_terms(block: gemmi.cif.Block, prediction: Prediction) -> None:
         usage = {"id": ["1"], "type": ["license"], "details": [LICENCE], "url": [LICENCE_URL], "name": [LICENCE_NAME]}
         block.set_mmcif_category("_citation.", citation_category(prediction))
     block.set_mmcif_category("_pdbx_data_usage.", usage)
-
-
-def _add_quality(block: gemmi.cif.Block, prediction: Prediction) -> None:
-    scores = {"pLDDT": prediction.mean_plddt, "pTM": prediction.ptm, "ipTM": prediction.iptm}
-    given = [(name, value) for name, value in scores.items() if value is not None]
-    local = str(len(given) + 1)
-    block.set_mmcif_category(
-        "_ma_qa_metric.",
-        {
-            "id": [str(i + 1) for i in range(len(given))] + [local],
-            "mode": ["global"] * len(given) + ["local"],
-            "name": [name for name, _ in given] + ["pLDDT"],
-            "type": [name for name, _ in given] + ["pLDDT"],
-        },
-    )
-    block.set_mmcif_category(
-        "_ma_qa_metric_global.",
-        {
-            "ordinal_id": [str(i + 1) for i in range(len(given))],
-            "metric_id": [str(i + 1) for i in range(len(given))],
-            "metric_value": [f"{value:.4f}" for _, value in given],
-            "model_id": ["1"] * len(given),
-        },
-    )
-    residues = [
-        (chain.id, RESTYPE_3[restype], str(i + 1), f"{prediction.plddt[chain.start + i]:.2f}")
-        for chain in prediction.chains
-        for i, restype in enumerate(chain.aatype)
-    ]
-    chains, names, numbers, plddt = (list(column) for column in zip(*residues, strict=True))
-    block.set_mmcif_category(
-        "_ma_qa_metric_local.",
-        {
-            "ordinal_id": [str(i + 1) for i in range(len(residues))],
-            "label_asym_id": chains,
-            "label_comp_id": names,
-            "label_seq_id": numbers,
-            "metric_id": [local] * len(residues),
-            "metric_value": plddt,
-            "model_id": ["1"] * len(residues),
-        },
-    )

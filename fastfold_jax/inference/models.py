@@ -56,13 +56,62 @@ class Network:
         return init_state(self.config, self.seed, zero_final=False)
 
 
-def choose(config: InferenceConfig, job: Job) -> list[ModelConfig]:
+ALL = "all"
+_ALL_MONOMERS = tuple(f"model_{number}_ptm" for number in range(1, 6))
+_ALL_MULTIMERS = tuple(f"model_{number}_multimer_v3" for number in range(1, 6))
+
+
+class NetworkTable:
+    """The networks of each job of a run; each parameter file's headers are checked once.
+
+    Args:
+      config: The run. What it names itself is found and checked here and now.
+      networks: In place of those that it names.
+
+    Raises:
+      UserError: if a name is no preset's, the networks' rankings cannot be compared, or a file is missing, damaged or
+        of another network.
+    """
+
+    def __init__(self, config: InferenceConfig, networks: Sequence[ModelConfig] | None = None):
+        self._config = config
+        self._given = networks
+        self._located: dict[tuple[ModelConfig, ...], list[Network]] = {}
+        if networks is not None or (config.model and ALL not in config.model):
+            self._locate(networks if networks is not None else choose(config, None))
+
+    def networks(self, job: Job) -> list[Network]:
+        """Those for a job.
+
+        Raises:
+          UserError: see above.
+        """
+        return self._locate(self._given if self._given is not None else choose(self._config, job))
+
+    def _locate(self, chosen: Sequence[ModelConfig]) -> list[Network]:
+        key = tuple(chosen)
+        if key not in self._located:
+            self._located[key] = locate(chosen, self._config.params, seed=self._config.sampling.seed)
+        return self._located[key]
+
+
+def choose(config: InferenceConfig, job: Job | None) -> list[ModelConfig]:
     """The networks asked for, else the one for a chain or a complex, with the run's sampling sizes.
+
+    Args:
+      config: The run.
+      job: May be None where the run names networks itself.
 
     Raises:
       UserError: if a name is no preset's, or the networks' rankings cannot be compared.
     """
-    names = config.model or (_named_by_file(config.params) or default_model(job),)
+    names: Sequence[str] = config.model
+    if ALL in names:
+        if len(names) > 1:
+            raise UserError(f"--model {' '.join(names)}: {ALL} means all five of a kind, and stands alone")
+        names = _ALL_MULTIMERS if job and is_complex(job) else _ALL_MONOMERS
+    elif not names:
+        names = (_named_by_file(config.params) or (DEFAULT_MULTIMER if job and is_complex(job) else DEFAULT_MONOMER),)
     chosen = [_sized(preset(name), config.sampling) for name in dict.fromkeys(names)]
     if len({isinstance(network, MultimerConfig) for network in chosen}) > 1:
         raise UserError(
@@ -77,12 +126,11 @@ def _named_by_file(params: str | None) -> str | None:
     return match[1] if match and match[1] in PRESETS else None
 
 
-def default_model(job: Job) -> str:
-    """The network for a job when none is named."""
-    chains = len(job.chains)
-    if job.features is not None and "asym_id" in job.features:
-        chains = len(np.unique(job.features["asym_id"]))
-    return DEFAULT_MULTIMER if chains > 1 else DEFAULT_MONOMER
+def is_complex(job: Job) -> bool:
+    """Whether a job has several chains."""
+    if job.features is not None:
+        return "asym_id" in job.features and len(np.unique(job.features["asym_id"])) > 1
+    return len(job.chains) > 1
 
 
 def _sized(network: ModelConfig, options: SamplingOptions) -> ModelConfig:

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from fastfold_jax.autochunk import fit
 from fastfold_jax.autochunk.api import autochunk
@@ -21,7 +22,10 @@ from fastfold_jax.errors import UserError
 from fastfold_jax.inference.recycle import FeatureStream, Recycling
 from fastfold_jax.inference.result import PassRecord
 from fastfold_jax.model.alphafold import Outputs, abstract_state, make_apply
-from fastfold_jax.model.recycling import Prev, init_prev
+from fastfold_jax.model.distributed import argument_specs, distribute, for_mesh, named_shardings, start_prev
+from fastfold_jax.model.recycling import Prev
+from parallel import make_mesh
+from parallel.hosts import fetch
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +39,10 @@ class PredictionError(UserError):
     """The network could not be run on this input: too little memory, or it gave no numbers."""
 
 
+def _where_they_are(state: Any) -> Any:
+    return state
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Program:
     """One pass, compiled for one network, shape and precision.
@@ -42,6 +50,7 @@ class Program:
     Attributes:
       run: `(state, features, prev) -> (outputs, prev)`; the memory of the old `prev` serves for the new one.
       start: Makes the `prev` of the first pass.
+      place: Puts parameters where the program reads them: on each of its devices.
       num_res: Residues, padding included.
       seconds: What tracing and compiling took; 0 for a program that this process has compiled already.
       from_cache: It was compiled before, by this process or another.
@@ -53,6 +62,7 @@ class Program:
     num_res: int
     seconds: float
     from_cache: bool
+    place: Callable[[Any], Any] = _where_they_are
     smaller: "Callable[[], Program] | None" = None
 
 
@@ -76,11 +86,13 @@ class Compiler:
     """Compiles each program once a process; JAX's persistent cache, where set, makes it once a machine.
 
     Args:
+      mesh: The devices that share a protein; None for the first device alone.
       memory_budget: What a pass may take on a device.
     """
 
-    def __init__(self, execution: Execution, memory_budget: Budget = "device"):
-        self.execution = execution
+    def __init__(self, execution: Execution, mesh: Mesh | None = None, memory_budget: Budget = "device"):
+        self.mesh = make_mesh(devices=jax.devices()[:1]) if mesh is None else mesh
+        self.execution = for_mesh(execution, self.mesh)
         self.memory_budget = memory_budget
         self._programs: dict[Any, Program] = {}
 
@@ -101,16 +113,20 @@ class Compiler:
 
     def _compile(self, config: ModelConfig, features: Features, memory_budget: Budget) -> Program:
         num_res = features.aatype.shape[0]
-        start_recycling = functools.partial(init_prev, num_res, config, self.execution)
+        start_recycling = functools.partial(start_prev, num_res, config, self.execution, self.mesh)
         start = time.perf_counter()
         with _memory_errors(num_res), _events(_CACHE_HIT) as hits:
-            apply = autochunk(make_apply(config, self.execution), memory_budget, donate_argnums=(2,))
+            chunked = autochunk(make_apply(config, self.execution), memory_budget, donate_argnums=(2,))
             arguments = (abstract_state(config), features, jax.eval_shape(start_recycling))
-            plan = apply.explain(*arguments)
-            compiled = fit.within(
-                plan.budget,
-                lambda budget: jax.jit(apply.with_budget(budget), donate_argnums=2).lower(*arguments).compile(),
-            )
+            shardings = named_shardings(self.mesh, argument_specs(config))
+
+            def build(budget: Budget) -> Any:
+                apply = distribute(chunked.with_budget(budget), self.mesh, config, self.execution)
+                return jax.jit(apply, in_shardings=shardings, donate_argnums=2).lower(*arguments).compile()
+
+            jax.eval_shape(distribute(chunked, self.mesh, config, self.execution), *arguments)
+            plan = chunked.explanations[-1]
+            compiled = fit.within(plan.budget, build)
         seconds = time.perf_counter() - start
         logger.info(
             "%s for %d residues in %.1f s", "program taken from the cache" if hits else "compiled", num_res, seconds
@@ -123,6 +139,7 @@ class Compiler:
             num_res=num_res,
             seconds=seconds,
             from_cache=bool(hits),
+            place=lambda state: jax.device_put(state, shardings[0]),
             smaller=lambda: self._compile(config, features, int(peak * _SMALLER)),
         )
 
@@ -158,6 +175,7 @@ def predict(
       PredictionError: if memory does not suffice or a pass gives something else than numbers.
     """
     passes: list[PassRecord] = []
+    state = program.place(state)
     prev = program.start()
     while True:
         features = stream.take()
@@ -186,7 +204,7 @@ def predict(
             break
         del outputs  # its N x N arrays need not lie beside the next pass's
     del prev
-    return Result(outputs=jax.device_get(outputs), passes=tuple(passes))
+    return Result(outputs=fetch(outputs), passes=tuple(passes))
 
 
 def _figures(outputs: Outputs, begun: float) -> PassRecord:

@@ -1,5 +1,6 @@
 """What every output file says about its origin: program, model, licence of the weights, citation, warning."""
 
+import dataclasses
 import importlib.metadata
 import textwrap
 from collections.abc import Iterator
@@ -19,23 +20,42 @@ LICENCE_NAME = "CC BY 4.0"
 LICENCE_URL = "https://creativecommons.org/licenses/by/4.0/"
 LICENCE = f"{ATTRIBUTION}. Whoever uses this structure names DeepMind and cites the papers listed here."
 
-_ALPHAFOLD = (
-    "Highly accurate protein structure prediction with AlphaFold",
-    "Nature",
-    "596",
-    "583",
-    "2021",
-    "10.1038/s41586-021-03819-2",
-    "Jumper, J. et al.",
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Paper:
+    """What a citation says."""
+
+    key: str
+    authors: str
+    title: str
+    journal: str
+    year: str
+    doi: str
+    volume: str | None = None
+    page: str | None = None
+
+    def __str__(self) -> str:
+        volume = f" {self.volume}, {self.page}" if self.volume else ""
+        return f"{self.authors} {self.title}. {self.journal}{volume} ({self.year}). doi:{self.doi}"
+
+
+ALPHAFOLD = Paper(
+    key="Jumper2021",
+    authors="Jumper, J. et al.",
+    title="Highly accurate protein structure prediction with AlphaFold",
+    journal="Nature",
+    volume="596",
+    page="583",
+    year="2021",
+    doi="10.1038/s41586-021-03819-2",
 )
-_MULTIMER = (
-    "Protein complex prediction with AlphaFold-Multimer",
-    "bioRxiv",
-    None,
-    None,
-    "2021",
-    "10.1101/2021.10.04.463034",
-    "Evans, R. et al.",
+MULTIMER = Paper(
+    key="Evans2021",
+    authors="Evans, R. et al.",
+    title="Protein complex prediction with AlphaFold-Multimer",
+    journal="bioRxiv",
+    year="2021",
+    doi="10.1101/2021.10.04.463034",
 )
 _REMARK = 6  # the first number that the PDB format leaves to free text
 _REMARK_COLUMNS = 69
@@ -49,17 +69,23 @@ def program() -> str:
         return f"{PROGRAM} (not installed)"
 
 
-def _papers(prediction: Prediction) -> tuple[tuple[str | None, ...], ...]:
-    return (_ALPHAFOLD, _MULTIMER) if "multimer" in prediction.provenance.model else (_ALPHAFOLD,)
+def _papers(prediction: Prediction) -> tuple[Paper, ...]:
+    return (ALPHAFOLD, MULTIMER) if "multimer" in prediction.provenance.model else (ALPHAFOLD,)
 
 
 def citation_category(prediction: Prediction) -> dict[str, list[str | None]]:
     """Columns of mmCIF's `_citation`."""
     papers = _papers(prediction)
-    columns = zip(*papers, strict=True)
-    names = ("title", "journal_abbrev", "journal_volume", "page_first", "year", "pdbx_database_id_DOI")
-    ids = ["primary", *(str(i) for i in range(1, len(papers)))]
-    return {"id": list(ids)} | {name: list(column) for name, column in zip(names, columns, strict=False)}
+    columns = {
+        "title": "title",
+        "journal_abbrev": "journal",
+        "journal_volume": "volume",
+        "page_first": "page",
+        "year": "year",
+        "pdbx_database_id_DOI": "doi",
+    }
+    ids: list[str | None] = ["primary", *(str(i) for i in range(1, len(papers)))]
+    return {"id": ids} | {column: [getattr(paper, field) for paper in papers] for column, field in columns.items()}
 
 
 def statements(prediction: Prediction) -> Iterator[str]:
@@ -83,8 +109,7 @@ def statements(prediction: Prediction) -> Iterator[str]:
             yield f"Chain {chain.id}: {chain.description}"
     if not source.warning:
         yield LICENCE
-        for title, journal, _, _, year, doi, authors in _papers(prediction):
-            yield f"{authors} {title}. {journal} ({year}). doi:{doi}"
+        yield from map(str, _papers(prediction))
 
 
 def remark_records(prediction: Prediction) -> Iterator[str]:

@@ -1,19 +1,17 @@
-"""Orders the predictions of a run and publishes the order, best first: `ranking.json` and the `ranked_*` structures."""
+"""Orders the predictions of a job, best first, and writes the order: `ranking.json` and the `ranked_*` structures."""
 
 import dataclasses
-import json
-import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fastfold_jax.errors import UserError
+from fastfold_jax.inference.files import copy_atomically, write_json
+from fastfold_jax.inference.interfaces import score_interfaces
 from fastfold_jax.inference.result import Prediction, Provenance, Scale
-from fastfold_jax.inference.writers import copy_atomically, write_json
-
-logger = logging.getLogger(__name__)
 
 RANKING_FILE = "ranking.json"
+_STRUCTURES = (".pdb", ".cif")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,6 +24,7 @@ class Finished:
       ranking_confidence, mean_plddt, ptm, iptm: As in `Prediction`.
       passes: How many passes it took.
       files: Names of its files in the output directory, structures first.
+      interfaces: Scores of each two chains, as JSON holds them.
       provenance: How it was made.
     """
 
@@ -37,6 +36,7 @@ class Finished:
     iptm: float | None
     passes: int
     files: tuple[str, ...]
+    interfaces: tuple[Mapping[str, Any], ...] = ()
     provenance: Provenance
 
     @classmethod
@@ -51,8 +51,30 @@ class Finished:
             iptm=prediction.iptm,
             passes=len(prediction.passes),
             files=tuple(files),
+            interfaces=tuple(interface.to_json() for interface in score_interfaces(prediction)),
             provenance=prediction.provenance,
         )
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Finished":
+        """The inverse of `to_json`.
+
+        Raises:
+          KeyError, TypeError: if it is anything else.
+        """
+        fields = {**content, "files": tuple(content["files"]), "interfaces": tuple(content["interfaces"])}
+        return cls(**{**fields, "provenance": Provenance(**content["provenance"])})
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return dataclasses.asdict(self)
+
+
+def scores_text(plddt: float, ptm: float | None, iptm: float | None) -> str:
+    """Scores in one short line."""
+    text = f"pLDDT {plddt:5.2f}"
+    text += "" if ptm is None else f"  pTM {ptm:.3f}"
+    return text + ("" if iptm is None else f"  ipTM {iptm:.3f}")
 
 
 def rank(predictions: Sequence[Finished]) -> list[Finished]:
@@ -68,28 +90,30 @@ def rank(predictions: Sequence[Finished]) -> list[Finished]:
     return sorted(predictions, key=lambda prediction: -prediction.ranking_confidence)
 
 
-def publish(predictions: Sequence[Finished], directory: Path) -> list[Finished]:
-    """Ranks the predictions and writes `ranked_0.pdb`, `ranked_0.cif`, ... (copies) and `ranking.json`.
+def write_ranking(
+    ranked: Sequence[Finished], directory: Path, relaxed: Mapping[str, tuple[Sequence[str], Mapping[str, Any]]]
+) -> list[str]:
+    """Writes `ranked_0.pdb`, `ranked_0.cif`, ... (copies) and `ranking.json`, and returns their names.
 
-    `ranked_*` files that an earlier run's `ranking.json` lists and this one does not replace are removed, so that the
-    directory never shows a mixture of two runs.
+    Args:
+      ranked: Best first.
+      directory: Of the job.
+      relaxed: Structure files that take the place of a prediction's own, and the figures of the relaxation, by name.
 
     Raises:
       OutputError: if a file cannot be written.
     """
-    ranked = rank(predictions)
-    stale = _earlier_files(directory)
+    written = []
     entries = {}
     for place, prediction in enumerate(ranked):
-        structures = [name for name in prediction.files if name.endswith((".pdb", ".cif"))]
+        files, figures = relaxed.get(prediction.name, (prediction.files, None))
+        structures = [name for name in files if name.endswith(_STRUCTURES)]
         copies = [f"ranked_{place}{Path(name).suffix}" for name in structures]
         for source, copy in zip(structures, copies, strict=True):
             copy_atomically(directory / source, directory / copy)
-        stale.difference_update(copies)
-        entry = {"rank": place, **dataclasses.asdict(prediction, dict_factory=_without_none), "ranked_files": copies}
-        entries[entry.pop("name")] = entry
-    for name in stale:
-        (directory / name).unlink(missing_ok=True)
+        written += copies
+        entry = {"rank": place, **prediction.to_json(), "ranked_files": copies, "relaxation": figures}
+        entries[entry.pop("name")] = _without_none(entry)
     warning = next((item.provenance.warning for item in ranked if item.provenance.warning), None)
     content: dict[str, Any] = {
         **({"warning": warning} if warning else {}),
@@ -98,18 +122,10 @@ def publish(predictions: Sequence[Finished], directory: Path) -> list[Finished]:
         "predictions": entries,
     }
     write_json(directory / RANKING_FILE, content, indent=1)
-    return ranked
+    return [*written, RANKING_FILE]
 
 
-def _without_none(items: list[tuple[str, Any]]) -> dict[str, Any]:
-    return {key: value for key, value in items if value is not None}
-
-
-def _earlier_files(directory: Path) -> set[str]:
-    """`ranked_*` files of the run that wrote here before."""
-    try:
-        entries = json.loads((directory / RANKING_FILE).read_text(encoding="utf-8"))["predictions"].values()
-        names = {name for entry in entries for name in entry["ranked_files"]}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return set()  # none, or somebody else's file of that name
-    return {name for name in names if Path(name).name == name and name.startswith("ranked_")}
+def _without_none(content: Any) -> Any:
+    if not isinstance(content, dict):
+        return content
+    return {key: _without_none(value) for key, value in content.items() if value is not None}

@@ -6,6 +6,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
+from fastfold_jax.constants import RESTYPES_WITH_X
+
 Scale = Literal["plddts", "iptm+ptm"]
 MAX_ALIGNED_ERROR = 31.75
 """Å: centre of the last bin of the aligned error head, the largest error it can predict."""
@@ -89,6 +91,7 @@ class Prediction:
       atom_mask: [n, 37], 1 where the residue has the atom.
       plddt: [n] 0..100.
       pae: [n, n] predicted aligned error, Å, or None for a network without that head.
+      contact_probability: [n, n] that Cβ atoms (Cα of glycine) are within 8 Å, by the distogram.
       ptm, iptm: 0..1 or None.
       ranking_confidence: What predictions are ranked by: mean pLDDT (0..100) or 0.8 ipTM + 0.2 pTM (0..1).
       scale: Which of the two.
@@ -101,6 +104,7 @@ class Prediction:
     atom_mask: Float[np.ndarray, "n 37"]
     plddt: Float[np.ndarray, " n"]
     pae: Float[np.ndarray, "n n"] | None
+    contact_probability: Float[np.ndarray, "n n"]
     ptm: float | None
     iptm: float | None
     ranking_confidence: float
@@ -111,6 +115,16 @@ class Prediction:
     def name(self) -> str:
         """Model and seed, which tell predictions of one run apart."""
         return f"{self.provenance.model}_seed{self.provenance.seed}"
+
+    @property
+    def aatype(self) -> Int[np.ndarray, " n"]:
+        """[n] residue types, 20 = unknown."""
+        return np.concatenate([chain.aatype for chain in self.chains])
+
+    @property
+    def sequence(self) -> str:
+        """One letter a residue, X where unknown, and ``:`` between chains."""
+        return ":".join("".join(RESTYPES_WITH_X[restype] for restype in chain.aatype) for chain in self.chains)
 
     @property
     def mean_plddt(self) -> float:

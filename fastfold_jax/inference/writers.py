@@ -1,16 +1,14 @@
-"""Files of a prediction: PDB, mmCIF, confidence and aligned errors as JSON; each appears whole or not at all."""
+"""Files of a prediction: PDB, mmCIF, confidence and aligned errors as JSON, and all of it as arrays."""
 
-import json
 import logging
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fastfold_jax.errors import UserError
+from fastfold_jax.inference.arrays import ARRAYS_SUFFIX, prediction_bytes
+from fastfold_jax.inference.files import write_atomically, write_json
 from fastfold_jax.inference.mmcif import mmcif_text
 from fastfold_jax.inference.result import MAX_ALIGNED_ERROR, Prediction
 from fastfold_jax.inference.structure import build_structure, pdb_obstacle, pdb_text
@@ -18,53 +16,6 @@ from fastfold_jax.inference.structure import build_structure, pdb_obstacle, pdb_
 logger = logging.getLogger(__name__)
 
 _CATEGORIES = ((90.0, "H"), (70.0, "M"), (50.0, "L"), (-np.inf, "D"))  # high, medium, low, disordered
-
-
-class OutputError(UserError):
-    """The output directory cannot be used."""
-
-
-def prepare_directory(directory: Path) -> None:
-    """Makes the directory if need be and proves that a file can be written there.
-
-    Raises:
-      OutputError: if it cannot.
-    """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=directory, prefix=".writable-"):
-            pass
-    except OSError as error:
-        raise OutputError(
-            f"cannot write to the output directory {directory}: {error.strerror}; give a directory that you may "
-            "write to with --out"
-        ) from error
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a file that other processes see either whole or not at all.
-
-    Raises:
-      OutputError: if it cannot be written (no space, directory gone).
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
-
-
-def copy_atomically(source: Path, path: Path) -> None:
-    """Copies a text file so that others see either all of the copy or none."""
-    write_atomically(path, source.read_text(encoding="utf-8"))
-
-
-def write_json(path: Path, content: Any, *, indent: int | None = None) -> None:
-    """JSON, packed unless an indent asks for a file that people read."""
-    separators = (",", ":") if indent is None else (",", ": ")
-    write_atomically(path, json.dumps(content, separators=separators, indent=indent, allow_nan=False) + "\n")
 
 
 def confidence_json(prediction: Prediction) -> dict[str, Any]:
@@ -99,6 +50,11 @@ def _warned(prediction: Prediction, content: Mapping[str, Any]) -> dict[str, Any
     return {**content, **({"warning": warning} if warning else {})}
 
 
+def mmcif_string(prediction: Prediction, name: str) -> str:
+    """The structure in mmCIF format."""
+    return mmcif_text(build_structure(prediction, name), prediction)
+
+
 def write_prediction(prediction: Prediction, directory: Path, job: str) -> Sequence[str]:
     """Writes all files of one prediction and returns their names, structures first.
 
@@ -124,4 +80,6 @@ def write_prediction(prediction: Prediction, directory: Path, job: str) -> Seque
         documents[f"{stem}_pae.json"] = pae_json(prediction)
     for name, content in documents.items():
         write_json(directory / name, content)
-    return [*written, *documents]
+    arrays = f"{stem}{ARRAYS_SUFFIX}"
+    write_atomically(directory / arrays, prediction_bytes(prediction))
+    return [*written, *documents, arrays]

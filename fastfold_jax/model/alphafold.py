@@ -48,6 +48,8 @@ class FullOutputs:
 class Outputs:
     """One pass's prediction. N counts padded residues, of which only those in `seq_mask` mean anything.
 
+    Where a protein is split over devices, each has its rows of what is [N, N] and all of the rest.
+
     Attributes:
       atom_positions: [N, 37, 3] Å.
       atom_mask: [N, 37], 1 where the residue type has the atom.
@@ -129,7 +131,7 @@ class AlphaFold(nnx.Module):
         ranking, pae, ptm, iptm = mean_plddt, None, None, None
         if logits["aligned_error"] is not None:
             breaks = jnp.asarray(heads.ALIGNED_ERROR_BREAKS)
-            pae = axis.gather(confidence.predicted_aligned_error(logits["aligned_error"], breaks), 0)
+            pae = confidence.predicted_aligned_error(logits["aligned_error"], breaks)
             ptm = confidence.predicted_tm_score(logits["aligned_error"], breaks, seq_mask, axis=axis)
             if self.is_complex:
                 iptm = confidence.predicted_tm_score(
@@ -144,7 +146,7 @@ class AlphaFold(nnx.Module):
             pae=pae,
             ptm=ptm,
             iptm=iptm,
-            contact_probability=axis.gather(contacts, 0),
+            contact_probability=contacts,
             ranking_confidence=ranking,
             mean_plddt=mean_plddt,
             change=confidence.ca_distance_change(prev.pos, structure.atom_positions, seq_mask),

@@ -46,15 +46,16 @@ class Attention(nnx.Module):
           mask: 0 for positions that are not attended to.
           bias: Scores added for every row.
         """
-        return pallas_kernels.self_attention(
-            x,
-            mask,
-            bias,
-            (self.query_w[...], self.key_w[...], self.value_w[...], self.gating_w[...]),
-            self.gating_b[...],
-            (self.output_w[...], self.output_b[...]),
-            implementation=self.kernels,
-        )
+        with jax.named_scope("op.attention"):
+            return pallas_kernels.self_attention(
+                x,
+                mask,
+                bias,
+                (self.query_w[...], self.key_w[...], self.value_w[...], self.gating_w[...]),
+                self.gating_b[...],
+                (self.output_w[...], self.output_b[...]),
+                implementation=self.kernels,
+            )
 
 
 class GlobalAttention(nnx.Module):

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 from fastfold_jax.config.execution import Execution
 from fastfold_jax.config.model import ModelConfig, MonomerConfig, MultimerConfig
 from fastfold_jax.data.batch import Features
+from fastfold_jax.model.evoformer import block_type
 from fastfold_jax.model.layers import Linear
 from parallel.axis import Axis
 
@@ -79,6 +80,7 @@ class InputEmbedder(nnx.Module):
         is_complex = isinstance(config, MultimerConfig)
         position: Callable[..., nnx.Module] = ChainRelativePosition if is_complex else RelativePosition
         self.relative_encoding = position(config, execution)
+        self.msa_sharded = block_type(config).msa_sharded
         self.execution = execution
 
     def target_feat(self, aatype: Int[Array, " n"]) -> Float[Array, "n f"]:
@@ -87,9 +89,10 @@ class InputEmbedder(nnx.Module):
         return jax.nn.one_hot(aatype + first, self.target_feat_dim, dtype=self.execution.dtype)
 
     def msa(self, features: Features) -> Float[Array, "s n m"]:
-        """The MSA representation, whole."""
+        """The MSA representation: this device's rows or residues, as the features are."""
         msa = self.preprocess_msa(features.msa_feat.astype(self.execution.dtype))
-        return msa + self.preprocess_1d(self.target_feat(features.aatype))
+        target = self.preprocess_1d(self.target_feat(features.aatype))
+        return msa + (self.execution.axis.shard(target, 0) if self.msa_sharded == 1 else target)
 
     def pair(self, features: Features) -> Float[Array, "n j z"]:
         """The pair representation for every residue i and this device's residues j."""
@@ -106,7 +109,10 @@ class ExtraMSAEmbedder(nnx.Module):
         self.execution = execution
 
     def __call__(self, features: Features) -> Float[Array, "e n c"]:
-        """The extra MSA representation, whole. One-hot letters are made here because they are 25 times the input."""
+        """The extra MSA representation: this device's rows or residues, as the features are.
+
+        One-hot letters are made here because they are 25 times the input.
+        """
         dtype = self.execution.dtype
         deletion = features.extra_deletion_value
         encoded = (

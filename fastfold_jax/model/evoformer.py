@@ -5,7 +5,9 @@ ending node's attention. m is carried sharded over rows where the outer product 
 comes first. On one device every change of layout is the identity.
 """
 
-from typing import ClassVar
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 import jax
 from flax import nnx
@@ -18,6 +20,8 @@ from fastfold_jax.model.msa import MSAColumnAttention, MSAColumnGlobalAttention,
 from fastfold_jax.model.outer_product_mean import OuterProductMean
 from fastfold_jax.model.transition import Transition
 from fastfold_jax.model.triangle import TriangleAttention, TriangleMultiplication
+from parallel.layout import cut, cut_local, join, join_local, num_slabs
+from parallel.pipeline import Step, pipeline
 
 MSA_DROPOUT = 0.15
 PAIR_DROPOUT = 0.25
@@ -28,6 +32,7 @@ MSA = Float[Array, "s r c_m"]
 Pair = Float[Array, "i j c_z"]
 MovedMSA = Float[Array, "moved_s moved_r c_m"]
 MovedPair = Float[Array, "moved_i moved_j c_z"]
+Slabs = Sequence[Float[Array, "_ n c_z"]]
 ColumnAttention = type[MSAColumnAttention] | type[MSAColumnGlobalAttention]
 
 
@@ -54,31 +59,82 @@ class PairTrack(nnx.Module):
         self.pair_transition = Transition(channels, transition_factor, execution)
         self.axis = execution.axis
 
-    def multiply(self, z: Pair, seq_mask: Float[Array, " n"], keys: list[PRNGKeyArray | None]) -> Pair:
-        """Both triangle multiplications, on rows."""
-        for module, key in zip(
-            (self.triangle_multiplication_outgoing, self.triangle_multiplication_incoming), keys, strict=True
-        ):
-            z = z + shared_dropout(module(z, seq_mask), key, PAIR_DROPOUT, shared=0)
-        return z
+    def slabs(self, z: Float[Array, "i n c_z"]) -> Slabs:
+        """This device's rows as slabs, one if it is alone: what follows exchanges one while it computes another."""
+        return cut_local(z, 0, num_slabs(z, 0, self.axis))
 
-    def attend_starting(self, z: Pair, seq_mask: Float[Array, " n"], key: PRNGKeyArray | None) -> Pair:
-        """Attention around the starting node, on rows."""
-        attention = self.triangle_attention_starting_node
-        return z + shared_dropout(attention(z, attention.bias(z), seq_mask), key, PAIR_DROPOUT, shared=0)
+    def multiply(
+        self, rows: Slabs, seq_mask: Float[Array, " n"], keys: list[PRNGKeyArray | None], first: Step | None = None
+    ) -> Slabs:
+        """Both triangle multiplications, on rows.
 
-    def attend_ending(self, z: Pair, seq_mask: Float[Array, " n"], key: PRNGKeyArray | None) -> MovedPair:
-        """Attention around the ending node: takes rows, returns columns."""
-        attention = self.triangle_attention_ending_node
-        bias = attention.bias(z)
-        z = self.axis.all_to_all(z, split=1, concat=0)
-        return z + shared_dropout(attention(z, bias, seq_mask), key, PAIR_DROPOUT, shared=1)
+        Args:
+          first: Done to each slab before.
+        """
+        outgoing, incoming = self.triangle_multiplication_outgoing, self.triangle_multiplication_incoming
+        masks = cut_local(self.axis.shard(seq_mask, 0), 0, len(rows))
 
-    def pair_track(self, z: Pair, seq_mask: Float[Array, " n"], keys: list[PRNGKeyArray | None]) -> MovedPair:
-        """The Evoformer's pair updates (AlphaFold 2 supplement, Algorithm 6, lines 6 to 10): rows in, columns out."""
-        z = self.multiply(z, seq_mask, keys[:2])
-        z = self.attend_starting(z, seq_mask, keys[2])
-        z = self.attend_ending(z, seq_mask, keys[3])
+        def begin(slab: int, z: Any) -> Any:
+            z = first(slab, z) if first else z
+            return z, outgoing.operands(z, masks[slab][:, None] * seq_mask)
+
+        def go_on(slab: int, value: Any) -> Any:
+            z = outgoing_end(slab, value)
+            return z, incoming.operands(z, masks[slab][:, None] * seq_mask)
+
+        def end(module: TriangleMultiplication, key: PRNGKeyArray | None) -> Step:
+            def add(slab: int, value: Any) -> Any:
+                z, product = value
+                return z + shared_dropout(module.update(product, z), key, PAIR_DROPOUT, shared=0)
+
+            return add
+
+        outgoing_end, incoming_end = end(outgoing, keys[0]), end(incoming, keys[1])
+        values, _ = pipeline(rows, [begin, outgoing.exchange_rows])
+        multiply = outgoing.contraction([operands for _, operands in values])
+        values, _ = pipeline(
+            [z for z, _ in values], [multiply, outgoing.exchange_channels, go_on, incoming.exchange_rows]
+        )
+        multiply = incoming.contraction([operands for _, operands in values])
+        return pipeline([z for z, _ in values], [multiply, incoming.exchange_channels, incoming_end])[0]
+
+    def attend_starting(
+        self, rows: Slabs, seq_mask: Float[Array, " n"], key: PRNGKeyArray | None
+    ) -> tuple[MovedPair, Float[Array, "h n n"]]:
+        """Attention around the starting node: takes rows, returns columns, and the ending node's bias."""
+        starting, ending = self.triangle_attention_starting_node, self.triangle_attention_ending_node
+        bias = starting.bias(rows)
+
+        def attend(slab: int, z: Any) -> Any:
+            z = z + shared_dropout(starting(z, bias, seq_mask), key, PAIR_DROPOUT, shared=0)
+            return z, ending.bias_of_rows(z)
+
+        def exchange(slab: int, value: Any) -> Any:
+            z, ending_bias = value
+            return self.axis.all_to_all(z, split=1, concat=0), self.axis.gather(ending_bias, 1)
+
+        values, _ = pipeline(rows, [attend, exchange])
+        columns = join([z for z, _ in values], 0, self.axis)
+        return columns, ending.join_bias([part for _, part in values])
+
+    def attend_ending(
+        self, z: Pair, bias: Float[Array, "h n n"], seq_mask: Float[Array, " n"], key: PRNGKeyArray | None
+    ) -> Pair:
+        """Attention around the ending node, on columns."""
+        update = self.triangle_attention_ending_node(z, bias, seq_mask)
+        return z + shared_dropout(update, key, PAIR_DROPOUT, shared=1)
+
+    def pair_track(
+        self, rows: Slabs, seq_mask: Float[Array, " n"], keys: list[PRNGKeyArray | None], first: Step | None = None
+    ) -> MovedPair:
+        """The Evoformer's pair updates (AlphaFold 2 supplement, Algorithm 6, lines 6 to 10): rows in, columns out.
+
+        Args:
+          first: Done to each slab of rows before.
+        """
+        rows = self.multiply(rows, seq_mask, keys[:2], first)
+        z, bias = self.attend_starting(rows, seq_mask, keys[2])
+        z = self.attend_ending(z, bias, seq_mask, keys[3])
         return z + self.pair_transition(z)
 
 
@@ -109,24 +165,41 @@ class EvoformerBlock(PairTrack):
         self.outer_product_mean = OuterProductMean(c_m, config.c_outer, config.c_z, execution)
 
     def attend_rows(
-        self, m: MSA, bias: Float[Array, "h n n"], mask: Float[Array, "rows n"], key: PRNGKeyArray | None
-    ) -> MSA:
-        """Row attention, on rows."""
-        update = self.msa_row_attention_with_pair_bias(m, bias, self.axis.shard(mask, 0))
-        return m + shared_dropout(update, key, MSA_DROPOUT, shared=0)
+        self,
+        m: MSA,
+        bias: Float[Array, "h n n"],
+        mask: Float[Array, "rows n"],
+        key: PRNGKeyArray | None,
+        beside: Sequence[Callable[[], Array]] = (),
+    ) -> tuple[MovedMSA, list[Array]]:
+        """Row attention: takes rows, returns residues, and what came of `beside`."""
+        count = num_slabs(m, 0, self.axis)
+        masks = cut_local(self.axis.shard(mask, 0), 0, count)
 
-    def update_columns(self, m: MSA, mask: Float[Array, "rows n"]) -> MSA:
-        """Column attention and transition, on residues."""
-        m = m + getattr(self, self.column_scope)(m, self.axis.shard(mask, 1))
+        def attend(slab: int, rows: Any) -> Any:
+            update = self.msa_row_attention_with_pair_bias(rows, bias, masks[slab])
+            return rows + shared_dropout(update, key, MSA_DROPOUT, shared=0)
+
+        def exchange(slab: int, rows: Any) -> Any:
+            return self.axis.all_to_all(rows, split=1, concat=0)
+
+        moved, others = pipeline(cut_local(m, 0, count), [attend, exchange], beside)
+        return join(moved, 0, self.axis), others
+
+    def update_columns(self, m: MSA, mask: Float[Array, "s i"]) -> MSA:
+        """Column attention and transition, on some residues."""
+        m = m + getattr(self, self.column_scope)(m, mask)
         return m + self.msa_transition(m)
-
-    def rows_to_residues(self, m: MSA) -> MovedMSA:
-        """From m split over rows to m split over residues."""
-        return self.axis.all_to_all(m, split=1, concat=0)
 
     def residues_to_rows(self, m: MSA) -> MovedMSA:
         """From m split over residues to m split over rows."""
         return self.axis.all_to_all(m, split=0, concat=1)
+
+    def columns_to_rows(self, z: Pair) -> list[Callable[[], MovedPair]]:
+        """From z split over columns to slabs of z split over rows, each of them to be called for."""
+        count = num_slabs(z, 1, self.axis)
+        slabs = cut(z, 0, count, self.axis)
+        return [functools.partial(self.axis.all_to_all, slab, split=0, concat=1) for slab in slabs]
 
 
 _COLUMN_SCOPES: dict[ColumnAttention, str] = {
@@ -145,13 +218,28 @@ class OuterProductLastBlock(EvoformerBlock):
     ) -> tuple[MSA, Pair]:
         """(m, z) of the next block. `key` is None for no dropout."""
         msa_key, *pair_keys = split_key(key, 5)
-        # Nothing needs these rows before the outer product is added, so the whole MSA track hides the exchange.
-        z_rows = self.axis.all_to_all(z, split=0, concat=1)
-        m = self.attend_rows(m, self.msa_row_attention_with_pair_bias.bias(z, sharded=1), msa_mask, msa_key)
-        m = self.update_columns(self.rows_to_residues(m), msa_mask)
-        z_rows = z_rows + self.outer_product_mean(m, msa_mask)
-        m = self.residues_to_rows(m)
-        return m, self.pair_track(z_rows, seq_mask, pair_keys)
+        bias = self.msa_row_attention_with_pair_bias.bias(z, sharded=1)
+        # Nothing needs these rows before the outer product is added: they travel while the MSA is computed.
+        m, rows = self.attend_rows(m, bias, msa_mask, msa_key, beside=self.columns_to_rows(z))
+        outer = self.outer_product_mean
+        masks = cut_local(self.axis.shard(msa_mask, 1), 1, len(rows))
+
+        def update(slab: int, m: Any) -> Any:
+            m = self.update_columns(m, masks[slab])
+            return m, *outer.project(m, masks[slab])
+
+        def exchange(slab: int, value: Any) -> Any:
+            m, left, right = value
+            return m, left, self.axis.gather(right, 1)
+
+        residues, _ = pipeline(cut_local(m, 1, len(rows)), [update, exchange])
+        m = join_local([m for m, _, _ in residues], 1)
+        right = join([right for _, _, right in residues], 1, self.axis)
+
+        def add(slab: int, z: Any) -> Any:
+            return z + outer.update(residues[slab][1], right, masks[slab], msa_mask)
+
+        return self.residues_to_rows(m), self.pair_track(rows, seq_mask, pair_keys, first=add)
 
 
 class OuterProductFirstBlock(EvoformerBlock):
@@ -164,11 +252,21 @@ class OuterProductFirstBlock(EvoformerBlock):
     ) -> tuple[MSA, Pair]:
         """(m, z) of the next block. `key` is None for no dropout."""
         msa_key, *pair_keys = split_key(key, 5)
-        z_rows = self.axis.all_to_all(z, split=0, concat=1) + self.outer_product_mean(m, msa_mask)
-        bias = self.msa_row_attention_with_pair_bias.bias(z_rows, sharded=0)
-        m = self.attend_rows(self.residues_to_rows(m), bias, msa_mask, msa_key)
-        m = self.update_columns(self.rows_to_residues(m), msa_mask)
-        return m, self.pair_track(z_rows, seq_mask, pair_keys)
+        exchanges = self.columns_to_rows(z)
+        masks = cut_local(self.axis.shard(msa_mask, 1), 1, len(exchanges))
+        outer = self.outer_product_mean
+        projections = [outer.project(slab, mask) for slab, mask in zip(cut_local(m, 1, len(masks)), masks, strict=True)]
+        right = join([self.axis.gather(right, 1) for _, right in projections], 1, self.axis)
+
+        def update(slab: int, left: Any) -> Any:
+            return outer.update(left, right, masks[slab], msa_mask)
+
+        updates, rows = pipeline([left for left, _ in projections], [update], beside=exchanges)
+        rows = [z + update for z, update in zip(rows, updates, strict=True)]
+        bias = self.msa_row_attention_with_pair_bias.bias(join_local(rows, 0), sharded=0)
+        m, _ = self.attend_rows(self.residues_to_rows(m), bias, msa_mask, msa_key)
+        m = self.update_columns(m, self.axis.shard(msa_mask, 1))
+        return m, self.pair_track(rows, seq_mask, pair_keys)
 
 
 def split_key(key: PRNGKeyArray | None, num: int) -> list[PRNGKeyArray | None]:

@@ -29,7 +29,6 @@ ALIGNED_ERROR_BREAKS = _inner_edges(0.0, 31.0, 64)
 LDDT_BINS = 50
 """Equal bins of lDDT-Cα, 0..100."""
 
-LDDT_CHANNELS = 128
 ATOM37_COLUMNS = 37
 
 
@@ -65,9 +64,9 @@ class PredictedLDDTHead(nnx.Module):
 
     def __init__(self, config: ModelConfig, execution: Execution):
         self.input_layer_norm = LayerNorm(config.c_s, kernels=execution.kernels)
-        self.act_0 = Linear(config.c_s, LDDT_CHANNELS, init="relu")
-        self.act_1 = Linear(LDDT_CHANNELS, LDDT_CHANNELS, init="relu")
-        self.logits = Linear(LDDT_CHANNELS, LDDT_BINS, init="zeros")
+        self.act_0 = Linear(config.c_s, config.c_lddt, init="relu")
+        self.act_1 = Linear(config.c_lddt, config.c_lddt, init="relu")
+        self.logits = Linear(config.c_lddt, LDDT_BINS, init="zeros")
 
     def __call__(self, single: Float[Array, "i c_s"]) -> Float[Array, "i 50"]:
         """Logits from the structure module's last single representation."""

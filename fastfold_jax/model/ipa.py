@@ -31,19 +31,12 @@ from fastfold_jax.config.model import ModelConfig, MonomerConfig
 from fastfold_jax.geometry.rigid import Rigid, dot
 from fastfold_jax.model.layers import Linear, parameter
 
-HEADS = 12
-SCALARS = 16
-QUERY_POINTS = 4
-VALUE_POINTS = 8
-
 # softplus of this is 1: at first, distances weigh as much in each head.
 _UNIT_SOFTPLUS = math.log(math.e - 1.0)
 
 # Scalars, points and pairs share the variance of a logit equally; a pair of unit-variance points contributes 9 / 2.
 _TERM = math.sqrt(1.0 / 3.0)
-_SCALAR_SCALE = _TERM * math.sqrt(1.0 / SCALARS)
-_POINT_SCALE = _TERM * math.sqrt(1.0 / (QUERY_POINTS * 9.0 / 2.0))
-
+_POINT_VARIANCE = 9.0 / 2.0
 
 # Far below any logit; exp of it is 0, and it stays finite whatever is added.
 _MASKED = -1e9
@@ -67,8 +60,8 @@ def _clipped_length(points: Float[Array, "*n 3"]) -> Float[Array, "*n"]:
 class PointProjection(nnx.Module):
     """Points that each residue puts into its own frame, in global coordinates."""
 
-    def __init__(self, in_dim: int, points: int):
-        self.point_projection = Linear(in_dim, (HEADS, 3 * points))
+    def __init__(self, in_dim: int, heads: int, points: int):
+        self.point_projection = Linear(in_dim, (heads, 3 * points))
 
     def __call__(self, single: Float[Array, "i c"], frames: Rigid) -> Float[Array, "i h p 3"]:
         """Points in the unit of the frames' translations."""
@@ -80,17 +73,20 @@ class InvariantPointAttention(nnx.Module):
     """AlphaFold 2 supplement, Algorithm 22. Everything is float32."""
 
     def __init__(self, config: ModelConfig, execution: Execution):
-        c_s, c_z = config.c_s, config.c_z
+        c_s, c_z, heads, scalars = config.c_s, config.c_z, config.ipa_heads, config.ipa_scalars
         monomer = isinstance(config, MonomerConfig)
-        self.q_scalar_projection = Linear(c_s, (HEADS, SCALARS), bias=monomer)
-        self.k_scalar_projection = Linear(c_s, (HEADS, SCALARS), bias=monomer)
-        self.v_scalar_projection = Linear(c_s, (HEADS, SCALARS), bias=monomer)
-        self.q_point_projection = PointProjection(c_s, QUERY_POINTS)
-        self.k_point_projection = PointProjection(c_s, QUERY_POINTS)
-        self.v_point_projection = PointProjection(c_s, VALUE_POINTS)
-        self.trainable_point_weights = parameter(HEADS, _UNIT_SOFTPLUS)
-        self.attention_2d = Linear(c_z, HEADS)
-        self.output_projection = Linear(HEADS * (SCALARS + 4 * VALUE_POINTS + c_z), c_s, init="zeros")
+        self.q_scalar_projection = Linear(c_s, (heads, scalars), bias=monomer)
+        self.k_scalar_projection = Linear(c_s, (heads, scalars), bias=monomer)
+        self.v_scalar_projection = Linear(c_s, (heads, scalars), bias=monomer)
+        self.q_point_projection = PointProjection(c_s, heads, config.ipa_query_points)
+        self.k_point_projection = PointProjection(c_s, heads, config.ipa_query_points)
+        self.v_point_projection = PointProjection(c_s, heads, config.ipa_value_points)
+        self.trainable_point_weights = parameter(heads, _UNIT_SOFTPLUS)
+        self.attention_2d = Linear(c_z, heads)
+        self.output_projection = Linear(heads * (scalars + 4 * config.ipa_value_points + c_z), c_s, init="zeros")
+        self.scalars = scalars
+        self.scalar_scale = _TERM * math.sqrt(1.0 / scalars)
+        self.point_scale = _TERM * math.sqrt(1.0 / (config.ipa_query_points * _POINT_VARIANCE))
         self.length = _smooth_length if monomer else _clipped_length
         self.axis = execution.axis
 
@@ -131,18 +127,17 @@ class InvariantPointAttention(nnx.Module):
             ],
             axis=-1,
         )
-        k_scalars, v_scalars, k_points, v_points = jnp.split(
-            self.axis.gather(keys_and_values, 0), [SCALARS, 2 * SCALARS, 2 * SCALARS + 3 * QUERY_POINTS], axis=-1
-        )
-        q_scalars = self.q_scalar_projection(single) * _SCALAR_SCALE
+        q_scalars = self.q_scalar_projection(single) * self.scalar_scale
         q_points = _flatten(self.q_point_projection(single, frames))
+        ends = [self.scalars, 2 * self.scalars, 2 * self.scalars + q_points.shape[-1]]
+        k_scalars, v_scalars, k_points, v_points = jnp.split(self.axis.gather(keys_and_values, 0), ends, axis=-1)
         logits = jnp.einsum("ihc,jhc->hij", q_scalars, k_scalars) + logit_bias
         logits = logits - 0.5 * _recompute(self.weighted_distances)(q_points, k_points)
         attention = jax.nn.softmax(logits, axis=-1)
 
         gathered = jnp.einsum("hij,jhc->ihc", attention, jnp.concatenate([v_scalars, v_points], axis=-1))
-        scalars, points = gathered[..., :SCALARS], gathered[..., SCALARS:]
-        points = frames[..., None, None].invert_apply(points.reshape(*points.shape[:-1], VALUE_POINTS, 3))
+        scalars, points = gathered[..., : self.scalars], gathered[..., self.scalars :]
+        points = frames[..., None, None].invert_apply(points.reshape(*points.shape[:-1], -1, 3))
         pairs = _recompute(lambda attention, pair: jnp.einsum("hij,ijc->ihc", attention, normalize(pair)))(
             attention, pair
         )
@@ -154,7 +149,7 @@ class InvariantPointAttention(nnx.Module):
 
         Differences are taken before they are squared: |q|² - 2 q·k + |k|² would cancel far from the origin.
         """
-        weights = _POINT_SCALE * jax.nn.softplus(self.trainable_point_weights[...])
+        weights = self.point_scale * jax.nn.softplus(self.trainable_point_weights[...])
         distances = weights * jnp.sum(jnp.square(q[:, None] - k[None, :]), axis=-1)
         return jnp.moveaxis(distances, -1, 0)
 

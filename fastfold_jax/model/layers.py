@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 import pallas_kernels
 from fastfold_jax.model.initial import Init, Initial
+from parallel.axis import EXCHANGED
 
 Shape = int | tuple[int, ...]
 
@@ -108,7 +109,8 @@ def scan_blocks(blocks: Any, body: Callable[..., Any], carry: Any, *, key: PRNGK
     Args:
       blocks: What `stack` returned.
       body: One block's step; `key` is None without dropout, else this layer's own key.
-      remat: Recompute each step's activations in the backward pass.
+      remat: Recompute each step's activations in the backward pass, all but what collectives brought, where the axis
+        names it.
     """
     graphdef, state = nnx.split(blocks)
     num = jax.tree.leaves(state)[0].shape[0]
@@ -118,4 +120,6 @@ def scan_blocks(blocks: Any, body: Callable[..., Any], carry: Any, *, key: PRNGK
         layer_state, layer_key = layer
         return body(nnx.merge(graphdef, layer_state), carry, layer_key), None
 
-    return lax.scan(jax.checkpoint(step, prevent_cse=False) if remat else step, carry, (state, keys))[0]
+    if remat:
+        step = jax.checkpoint(step, prevent_cse=False, policy=jax.checkpoint_policies.save_only_these_names(EXCHANGED))
+    return lax.scan(step, carry, (state, keys))[0]

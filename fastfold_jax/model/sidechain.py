@@ -13,8 +13,6 @@ from fastfold_jax.geometry.frames import atom14_positions, frames_from_torsions
 from fastfold_jax.geometry.rigid import Rigid
 from fastfold_jax.model.layers import Linear
 
-CHANNELS = 128
-
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,13 +36,14 @@ class RigidSidechain(nnx.Module):
     """AlphaFold 2 supplement, Algorithm 20, lines 11-14, and Algorithm 24. Attribute names are DeepMind's scopes."""
 
     def __init__(self, config: ModelConfig):
-        self.input_projection = Linear(config.c_s, CHANNELS)
-        self.input_projection_1 = Linear(config.c_s, CHANNELS)
-        self.resblock1 = Linear(CHANNELS, CHANNELS, init="relu")
-        self.resblock2 = Linear(CHANNELS, CHANNELS, init="zeros")
-        self.resblock1_1 = Linear(CHANNELS, CHANNELS, init="relu")
-        self.resblock2_1 = Linear(CHANNELS, CHANNELS, init="zeros")
-        self.unnormalized_angles = Linear(CHANNELS, (14,))
+        channels = config.c_sidechain
+        self.input_projection = Linear(config.c_s, channels)
+        self.input_projection_1 = Linear(config.c_s, channels)
+        self.resblock1 = Linear(channels, channels, init="relu")
+        self.resblock2 = Linear(channels, channels, init="zeros")
+        self.resblock1_1 = Linear(channels, channels, init="relu")
+        self.resblock2_1 = Linear(channels, channels, init="zeros")
+        self.unnormalized_angles = Linear(channels, (14,))
 
     def __call__(
         self,

@@ -20,6 +20,7 @@ from fastfold_jax.model.template_pairs import (
     template_pairs,
     templates_of,
 )
+from parallel.layout import join_local
 
 # One-hot letters, sine and cosine of seven angles in both namings, the angles' mask.
 _ROW_FEATURES = LETTERS + 14 + 14 + 7
@@ -35,11 +36,11 @@ class MonomerTemplateBlock(TemplateBlock):
     ) -> Float[Array, "i n c"]:
         """Rows in, rows out."""
         keys = split_key(key, 4)
-        pair = self.attend_starting(pair, seq_mask, keys[0])
-        columns = self.attend_ending(pair, seq_mask, keys[1])
-        pair = self.axis.all_to_all(columns, split=0, concat=1)
-        pair = self.multiply(pair, seq_mask, keys[2:])
-        return pair + self.pair_transition(pair)
+        columns, bias = self.attend_starting(self.slabs(pair), seq_mask, keys[0])
+        columns = self.attend_ending(columns, bias, seq_mask, keys[1])
+        rows = self.slabs(self.axis.all_to_all(columns, split=0, concat=1))
+        rows = self.multiply(rows, seq_mask, keys[2:])
+        return join_local([pair + self.pair_transition(pair) for pair in rows], 0)
 
 
 class MonomerSingleTemplate(nnx.Module):

@@ -50,7 +50,8 @@ class MultimerTemplateBlock(TemplateBlock):
         self, pair: Float[Array, "i n c"], seq_mask: Float[Array, " n"], key: PRNGKeyArray | None
     ) -> Float[Array, "i n c"]:
         """Rows in, rows out."""
-        return self.axis.all_to_all(self.pair_track(pair, seq_mask, split_key(key, 4)), split=0, concat=1)
+        columns = self.pair_track(self.slabs(pair), seq_mask, split_key(key, 4))
+        return self.axis.all_to_all(columns, split=0, concat=1)
 
 
 def unit_vectors(template: Template, execution: Execution) -> Float[Array, "3 i n"]:

@@ -1,5 +1,6 @@
 """The transition layer."""
 
+import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -23,10 +24,11 @@ class Transition(nnx.Module):
 
     def __call__(self, x: Float[Array, "*batch c"]) -> Float[Array, "*batch c"]:
         """The update of `x`."""
-        return pallas_kernels.transition(
-            x,
-            (self.input_layer_norm.scale[...], self.input_layer_norm.offset[...]),
-            (self.transition1.weights[...], self.transition1.bias[...]),
-            (self.transition2.weights[...], self.transition2.bias[...]),
-            implementation=self.kernels,
-        )
+        with jax.named_scope("op.transition"):
+            return pallas_kernels.transition(
+                x,
+                (self.input_layer_norm.scale[...], self.input_layer_norm.offset[...]),
+                (self.transition1.weights[...], self.transition1.bias[...]),
+                (self.transition2.weights[...], self.transition2.bias[...]),
+                implementation=self.kernels,
+            )

@@ -1,5 +1,9 @@
 """Triangle multiplication and triangle attention: how pairs inform each other through third residues."""
 
+from collections.abc import Sequence
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
@@ -9,6 +13,10 @@ from fastfold_jax.config.execution import Execution
 from fastfold_jax.model.attention import Attention, pair_bias
 from fastfold_jax.model.layers import LayerNorm, Linear, parameter
 from pallas_kernels.triangle_multiplication.api import Direction
+from parallel.layout import cut, join
+from parallel.pipeline import Step
+
+Slabs = Sequence[Float[Array, "_ n c"]]
 
 
 class TriangleMultiplication(nnx.Module):
@@ -32,27 +40,62 @@ class TriangleMultiplication(nnx.Module):
         self.kernels = execution.kernels
 
     def __call__(self, z: Float[Array, "i n c"], seq_mask: Float[Array, " n"]) -> Float[Array, "i n c"]:
-        """The update of this device's rows.
+        """The update of this device's rows, at once.
 
         The contraction is independent for each channel, so rows are exchanged for channels and back: no device holds
         a whole operand, and nothing is summed over devices.
         """
         mask = self.axis.shard(seq_mask, 0)[:, None] * seq_mask
-        input_norm = _affine(self.left_norm_input)
-        operands = pallas_kernels.triangle_producer(
-            z, mask, input_norm, _affine(self.projection), _affine(self.gate), implementation=self.kernels
-        )
-        operands = self.axis.all_to_all(operands, split=1, concat=2)
-        product = pallas_kernels.triangle_contraction(operands, self.direction, implementation=self.kernels)
-        product = self.axis.all_to_all(product, split=1, concat=0)
-        return pallas_kernels.triangle_consumer(
-            product,
-            z,
-            (input_norm, _affine(self.center_norm)),
-            _affine(self.output_projection),
-            _affine(self.gating_linear),
-            implementation=self.kernels,
-        )
+        _, operands = self.exchange_rows(0, (z, self.operands(z, mask)))
+        return self.update(self.exchange_channels(0, self.contraction([operands])(0, z))[1], z)
+
+    def operands(self, z: Float[Array, "i n c"], mask: Float[Array, "i n"]) -> Float[Array, "2 c i n"]:
+        """Both operands, for some rows."""
+        with jax.named_scope("op.triangle_producer"):
+            return pallas_kernels.triangle_producer(
+                z,
+                mask,
+                _affine(self.left_norm_input),
+                _affine(self.projection),
+                _affine(self.gate),
+                implementation=self.kernels,
+            )
+
+    def exchange_rows(self, slab: int, value: Any) -> Any:
+        """A slab's operands for all channels become those of as many rows of every device for this one's channels."""
+        z, operands = value
+        return z, self.axis.all_to_all(operands, split=1, concat=2)
+
+    def contraction(self, operands: Sequence[Float[Array, "2 c a n"]]) -> Step:
+        """The step that makes a slab of the product's rows, from all exchanged operands."""
+        if self.direction == "outgoing":
+            right = join([slab[1] for slab in operands], 1, self.axis)
+            pairs = [(slab[0], right) for slab in operands]
+        else:
+            left, right = join(operands, 2, self.axis)
+            pairs = [(left, slab) for slab in cut(right, 2, len(operands), self.axis)]
+
+        def contract(slab: int, z: Any) -> Any:
+            return z, pallas_kernels.triangle_contraction(pairs[slab], self.direction, implementation=self.kernels)
+
+        return contract
+
+    def exchange_channels(self, slab: int, value: Any) -> Any:
+        """A slab of the product goes back to the devices whose rows it is for, with all channels."""
+        z, product = value
+        return z, self.axis.all_to_all(product, split=1, concat=0)
+
+    def update(self, product: Float[Array, "c i n"], z: Float[Array, "i n c"]) -> Float[Array, "i n c"]:
+        """What is added to some rows."""
+        with jax.named_scope("op.triangle_consumer"):
+            return pallas_kernels.triangle_consumer(
+                product,
+                z,
+                (_affine(self.left_norm_input), _affine(self.center_norm)),
+                _affine(self.output_projection),
+                _affine(self.gating_linear),
+                implementation=self.kernels,
+            )
 
 
 def _affine(layer: LayerNorm | Linear) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
@@ -79,9 +122,17 @@ class TriangleAttention(nnx.Module):
         self.ending = orientation == "per_column"
         self.axis = execution.axis
 
-    def bias(self, z_rows: Float[Array, "i n c"]) -> Float[Array, "h n n"]:
+    def bias(self, rows: Slabs) -> Float[Array, "h n n"]:
         """The bias every row (or column) shares, whole, from this device's rows of pairs."""
-        bias = self.axis.gather(pair_bias(self.query_norm, self.feat_2d_weights[...], z_rows), 1)
+        return self.join_bias([self.axis.gather(self.bias_of_rows(z), 1) for z in rows])
+
+    def bias_of_rows(self, z: Float[Array, "i n c"]) -> Float[Array, "h i n"]:
+        """The bias's part that comes of some rows of pairs."""
+        return pair_bias(self.query_norm, self.feat_2d_weights[...], z)
+
+    def join_bias(self, slabs: Sequence[Float[Array, "h a n"]]) -> Float[Array, "h n n"]:
+        """The bias from its gathered parts."""
+        bias = join(slabs, 1, self.axis)
         return jnp.swapaxes(bias, 1, 2) if self.ending else bias
 
     def __call__(

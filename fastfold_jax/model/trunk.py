@@ -94,29 +94,34 @@ class Trunk(nnx.Module):
         if self.template_embedder is not None:
             z = z + self.template_embedder.pair_update(z, features, template_key)
         if self.extra_msa_stack is not None:
-            extra = axis.shard(self.extra_msa_embedder(features), self.msa_sharded)
+            extra = self.extra_msa_embedder(features)
             masks = (features.extra_msa_mask.astype(self.execution.dtype), seq_mask)
             _, z = run_stack(self.extra_msa_stack, extra, z, masks, key=extra_key, remat=remat)
 
         m, msa_mask = self.msa_with_templates(features, prev)
-        m = axis.shard(m, self.msa_sharded)
         m, z = run_stack(self.evoformer_iteration, m, z, (msa_mask, seq_mask), key=main_key, remat=remat)
 
         first_row = axis.from_first(m[0]) if self.msa_sharded == 0 else axis.gather(m[0], 0)
         return Representations(
             single=self.single_activations(first_row),
             msa_first_row=first_row,
-            msa=m if self.msa_sharded == 0 and axis.size > 1 else m[: features.msa_feat.shape[0]],
+            msa=m[: features.msa_feat.shape[0]],
             pair=z,
         )
 
-    def msa_with_templates(self, features: Features, prev: Prev) -> tuple[Float[Array, "s n m"], Float[Array, "s n"]]:
-        """The whole MSA representation and its mask, template rows last."""
+    def msa_with_templates(
+        self, features: Features, prev: Prev
+    ) -> tuple[Float[Array, "s r m"], Float[Array, "rows n"]]:
+        """This device's part of the MSA representation, template rows last, and the mask of the whole."""
+        axis, dim = self.execution.axis, self.msa_sharded
         m = self.input_embedder.msa(features)
-        m = m.at[0].add(self.recycling_embedder.msa_first_row(prev))
+        first_row = self.recycling_embedder.msa_first_row(prev)
+        m = m.at[0].add(axis.on_first(first_row) if dim == 0 else axis.shard(first_row, 0))
         mask = features.msa_mask.astype(m.dtype)
-        if self.template_embedder is not None:
-            rows, row_mask = self.template_embedder.msa_rows(features)
-            m = jnp.concatenate([m, rows.astype(m.dtype)])
-            mask = jnp.concatenate([mask, row_mask.astype(m.dtype)])
+        if self.template_embedder is None:
+            return m, mask
+        # Where rows are split, each device has some of the templates' behind its own, and the mask's are in that order.
+        rows, row_mask = (axis.padded(x.astype(m.dtype), 0) for x in self.template_embedder.msa_rows(features))
+        m = jnp.concatenate([m, axis.shard(rows, dim)])
+        mask = axis.gather(jnp.concatenate([axis.shard(mask, dim), axis.shard(row_mask, dim)]), dim)
         return m, mask

@@ -2,14 +2,15 @@
 
 from jaxtyping import Array, Float
 
-from pallas_kernels.dispatch import Operation
-from pallas_kernels.transition import reference
+from pallas_kernels.dispatch import Kernel, Operation
+from pallas_kernels.transition import reference, triton
 
-_OPERATION = Operation(
+TRANSITION = Operation(
     "transition",
     reference.transition,
-    {"cpu": reference.transition_in_blocks},
+    platforms={"cpu": reference.transition_in_blocks},
     dimensions=(("*b .", (".", "."), (". .", "."), (". o", "o")), "*b o"),
+    triton=Kernel(function=triton.transition, unfit=triton.unfit),
 )
 
 
@@ -27,4 +28,4 @@ def transition(
       norm: Scale and offset.
       first, second: Weights and bias of the linear maps.
     """
-    return _OPERATION(x, norm, first, second, implementation=implementation)
+    return TRANSITION(x, norm, first, second, implementation=implementation)

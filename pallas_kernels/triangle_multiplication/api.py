@@ -8,23 +8,30 @@ from typing import Literal
 
 from jaxtyping import Array, Float
 
-from pallas_kernels.dispatch import Operation
-from pallas_kernels.triangle_multiplication import reference
+from pallas_kernels.dispatch import Kernel, Operation
+from pallas_kernels.triangle_multiplication import reference, triton
 
 Direction = Literal["outgoing", "incoming"]
 Affine = tuple[Float[Array, "..."], Float[Array, "..."]]
 
-_PRODUCER = Operation(
+PRODUCER = Operation(
     "triangle_producer",
     reference.producer,
-    {"cpu": reference.producer_on_cpu},
+    platforms={"cpu": reference.producer_on_cpu},
     dimensions=(("i k .", "i k", (".", "."), (". .", "."), (". .", ".")), ". . i k"),
+    triton=Kernel(function=triton.producer, unfit=triton.unfit_producer),
 )
-_CONTRACTION = Operation("triangle_contraction", reference.contraction, dimensions=((". c . .",), "c . ."))
-_CONSUMER = Operation(
+CONTRACTION = Operation(
+    "triangle_contraction",
+    reference.contraction,
+    dimensions=((("c . .", "c . ."),), "c . ."),
+    triton=Kernel(function=triton.contraction, unfit=triton.unfit_contraction),
+)
+CONSUMER = Operation(
     "triangle_consumer",
     reference.consumer,
     dimensions=((". i j", "i j .", ((".", "."), (".", ".")), (". o", "o"), (". o", "o")), "i j o"),
+    triton=Kernel(function=triton.consumer, unfit=triton.unfit_consumer),
 )
 
 
@@ -46,14 +53,22 @@ def triangle_producer(
     Returns:
       Operands a and b, channels first, in the type of `z`.
     """
-    return _PRODUCER(z, mask, norm, projection, gate, implementation=implementation)
+    return PRODUCER(z, mask, norm, projection, gate, implementation=implementation)
 
 
 def triangle_contraction(
-    operands: Float[Array, "2 c n m"], direction: Direction, *, implementation: str = "auto"
+    operands: Float[Array, "2 c n m"] | tuple[Float[Array, "c a b"], Float[Array, "c d e"]],
+    direction: Direction,
+    *,
+    implementation: str = "auto",
 ) -> Float[Array, "c i j"]:
-    """Σ_k a[i, k] b[j, k] for `outgoing`, Σ_k a[k, j] b[k, i] for `incoming`, each channel by itself."""
-    return _CONTRACTION(operands, direction=direction, implementation=implementation)
+    """Σ_k a[i, k] b[j, k] for `outgoing`, Σ_k a[k, j] b[k, i] for `incoming`, each channel by itself.
+
+    Args:
+      operands: a and b; apart, either need hold no more than the rows or columns that are wanted.
+    """
+    a, b = operands
+    return CONTRACTION((a, b), direction=direction, implementation=implementation)
 
 
 def triangle_consumer(
@@ -73,4 +88,4 @@ def triangle_consumer(
     Returns:
       The update of `z`, in its type.
     """
-    return _CONSUMER(product, z, norms, output, gate, implementation=implementation)
+    return CONSUMER(product, z, norms, output, gate, implementation=implementation)

@@ -43,7 +43,7 @@ def contraction(operands, direction):
     a, b = operands
     equation = "cik,cjk->cij" if direction == "outgoing" else "cki,ckj->cij"
     left, right = (a, b) if direction == "outgoing" else (b, a)
-    return jnp.einsum(equation, left, right, preferred_element_type=jnp.float32).astype(operands.dtype)
+    return jnp.einsum(equation, left, right, preferred_element_type=jnp.float32).astype(a.dtype)
 
 
 def consumer(product, z, norms, output, gate):

@@ -88,7 +88,8 @@ def test_buckets_hold_what_they_are_chosen_for(exact, multiple):
     config = preset("model_2")
     bucket = choose(exact, config, multiple=multiple)
     for size, fits in zip(dataclasses.astuple(bucket), dataclasses.astuple(exact), strict=True):
-        assert size >= fits and size % multiple == 0
+        assert size >= fits
+    assert not any(size % multiple for size in (bucket.num_res, bucket.num_msa, bucket.num_extra_msa))
     assert bucket.num_extra_msa > 0
     assert (bucket.num_templates > 0) == (exact.num_templates > 0)
     if multiple != 3:  # the sizes are multiples of powers of two

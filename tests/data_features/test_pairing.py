@@ -33,6 +33,20 @@ def test_species(header, code):
     assert species(header) == code
 
 
+TAXA = {
+    "UniRef90_A0A8C0C0Z5/2-90 [subseq from] A protein n=1 Tax=Buteo japonicus TaxID=224669 RepID=X_9AVES": "224669",
+    "UniRef90_UPI001863CDCB TNF n=2 Tax=Megalops TaxID=118141 RepID=UPI001863CDCB": "118141",
+    "UniRef100_A0A1B2 no taxon RepID=X": "",
+    "query TaxID=9606": "",
+    "sp|P69905|HBA_HUMAN TaxID=9606": "HUMAN",
+}
+
+
+@pytest.mark.parametrize(("header", "taxon"), TAXA.items())
+def test_headers_of_uniref_name_a_taxon(header, taxon):
+    assert species(header) == taxon
+
+
 @pytest.mark.parametrize("header", HEADERS)
 def test_species_equal_the_reference(header):
     identifiers = pytest.importorskip("alphafold.data.msa_identifiers")

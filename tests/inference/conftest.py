@@ -44,6 +44,7 @@ def make_prediction():
             "atom_mask": ATOM37_MASK[np.concatenate(aatype)],
             "plddt": draw.uniform(0, 100, n).astype(np.float32),
             "pae": draw.uniform(0, 31, (n, n)).astype(np.float32),
+            "contact_probability": draw.uniform(0, 1, (n, n)).astype(np.float32),
             "ptm": 0.75,
             "iptm": None,
             "ranking_confidence": 71.5,

@@ -20,7 +20,7 @@ def test_command_of_the_manual():
     """
     config = parse(*command.split())
     assert config == InferenceConfig(
-        input=Path("in.fasta"),
+        input=(Path("in.fasta"),),
         params="random",
         model=("model_1_ptm", "model_2_ptm"),
         out=Path("results"),
@@ -66,7 +66,15 @@ def test_bad_recycling(options):
 
 @pytest.mark.parametrize(
     "args",
-    ["in", "in --out o --precision fp8", "in --out o --max-msa 5", "in --out o --kernels cuda", "in --out o --x"],
+    [
+        "in",
+        "in --out o --stoichiometry 2:",
+        "in --out o --report-models 0",
+        "in --out o --precision fp8",
+        "in --out o --max-msa 5",
+        "in --out o --kernels cuda",
+        "in --out o --x",
+    ],
 )
 def test_bad_options_exit_with_2(args, capsys):
     with pytest.raises(SystemExit) as exit_:
@@ -80,6 +88,11 @@ def test_help_states_groups_defaults_and_units(capsys):
         parse("--help")
     text = capsys.readouterr().out
     for part in (
+        "jobs options",
+        "search options",
+        "templates options",
+        "relaxation options",
+        "answer options",
         "sampling options",
         "recycling options",
         "execution options",

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from fastfold_jax.errors import UserError
-from fastfold_jax.inference.ranking import Finished, publish, rank
+from fastfold_jax.inference.ranking import Finished, rank, write_ranking
 from fastfold_jax.inference.writers import write_prediction
 
 
@@ -17,8 +17,9 @@ def finished(make_prediction, directory, seed: int, score: float, **changes) -> 
 
 def test_best_first_and_copies(make_prediction, tmp_path):
     scores = [50.0, 90.0, 70.0]
-    results = [finished(make_prediction, tmp_path, seed, score) for seed, score in enumerate(scores)]
-    assert [item.ranking_confidence for item in publish(results, tmp_path)] == [90.0, 70.0, 50.0]
+    ranked = rank([finished(make_prediction, tmp_path, seed, score) for seed, score in enumerate(scores)])
+    assert [item.ranking_confidence for item in ranked] == [90.0, 70.0, 50.0]
+    files = write_ranking(ranked, tmp_path, {})
     content = json.loads((tmp_path / "ranking.json").read_text())
     names = ["model_1_ptm_seed1", "model_1_ptm_seed2", "model_1_ptm_seed0"]
     assert content["order"] == names
@@ -29,6 +30,23 @@ def test_best_first_and_copies(make_prediction, tmp_path):
         for suffix in (".pdb", ".cif"):
             copy = (tmp_path / f"ranked_{place}{suffix}").read_text()
             assert copy == (tmp_path / f"job_{name}{suffix}").read_text()
+            assert f"ranked_{place}{suffix}" in files
+
+
+def test_a_relaxed_structure_takes_the_place_of_the_predicted_one(make_prediction, tmp_path):
+    ranked = [finished(make_prediction, tmp_path, 0, 60.0)]
+    for suffix in (".pdb", ".cif"):
+        (tmp_path / f"relaxed{suffix}").write_text("relaxed")
+    figures = {"rounds": 1}
+    write_ranking(ranked, tmp_path, {ranked[0].name: (["relaxed.pdb", "relaxed.cif"], figures)})
+    assert (tmp_path / "ranked_0.pdb").read_text() == "relaxed"
+    content = json.loads((tmp_path / "ranking.json").read_text())
+    assert content["predictions"][ranked[0].name]["relaxation"] == figures
+
+
+def test_a_summary_survives_json(make_prediction, tmp_path):
+    item = Finished.of(make_prediction("GAW", "KDE"), ["a.pdb"])
+    assert item.interfaces and Finished.from_json(json.loads(json.dumps(item.to_json()))) == item
 
 
 def test_ties_keep_their_order(make_prediction, tmp_path):
@@ -40,26 +58,3 @@ def test_scales_do_not_mix(make_prediction, tmp_path):
     one = finished(make_prediction, tmp_path, 0, 60.0)
     with pytest.raises(UserError, match="different scales"):
         rank([one, dataclasses.replace(one, scale="iptm+ptm")])
-
-
-def test_files_of_an_earlier_run_do_not_linger(make_prediction, tmp_path):
-    publish([finished(make_prediction, tmp_path, seed, 60.0) for seed in range(3)], tmp_path)
-    (tmp_path / "ranked_of_mine.txt").write_text("not ours")
-    publish([finished(make_prediction, tmp_path, 0, 60.0)], tmp_path)
-    assert sorted(p.name for p in tmp_path.glob("ranked_*")) == ["ranked_0.cif", "ranked_0.pdb", "ranked_of_mine.txt"]
-
-
-@pytest.mark.parametrize("text", ["", "[]", '{"predictions": {"a": {"ranked_files": ["../x", "/etc/x", "other"]}}}'])
-def test_foreign_ranking_file_removes_nothing(make_prediction, tmp_path, text):
-    out = tmp_path / "out"
-    out.mkdir()
-    for path in (tmp_path / "x", out / "other"):
-        path.write_text("keep")
-    (out / "ranking.json").write_text(text)
-    publish([finished(make_prediction, out, 0, 60.0)], out)
-    assert (tmp_path / "x").exists() and (out / "other").exists()
-
-
-def test_nothing_finished(tmp_path):
-    assert publish([], tmp_path) == []
-    assert json.loads((tmp_path / "ranking.json").read_text()) == {"order": [], "predictions": {}}

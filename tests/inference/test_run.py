@@ -13,11 +13,19 @@ import pytest
 from fastfold_jax.config.presets import preset
 from fastfold_jax.data.job import Job
 from fastfold_jax.errors import UserError
-from fastfold_jax.inference import run as run_module
-from fastfold_jax.inference.config import ExecutionOptions, InferenceConfig, RecyclingOptions, SamplingOptions
-from fastfold_jax.inference.models import choose, default_model, locate
+from fastfold_jax.inference import engine
+from fastfold_jax.inference.config import (
+    AnswerOptions,
+    ExecutionOptions,
+    InferenceConfig,
+    JobOptions,
+    RecyclingOptions,
+    SamplingOptions,
+)
+from fastfold_jax.inference.engine import default_execution
+from fastfold_jax.inference.models import choose, locate
 from fastfold_jax.inference.predictor import PredictionError
-from fastfold_jax.inference.run import default_execution, run
+from fastfold_jax.inference.run import run
 from fastfold_jax.params.npz import ParamsError
 from fastfold_jax.params.store import save
 
@@ -26,9 +34,11 @@ A3M = ">query\nGAMKWDE\n>one\nGAMRWDE\n>two\nG-MKwwWDD\n>three\nAAMKWDE\n"
 
 def configuration(source: Path, out: Path, **changes) -> InferenceConfig:
     fields = {
-        "input": source,
+        "input": (source,),
         "out": out,
         "params": "random",
+        "jobs": JobOptions(complex=True),
+        "answer": AnswerOptions(plots=False),
         "sampling": SamplingOptions(num_seeds=2),
         "recycling": RecyclingOptions(recycles=1),
         "execution": ExecutionOptions(precision="float32", no_compile_cache=True),
@@ -49,18 +59,19 @@ def finished_run(tmp_path_factory, small_network):
     package.addHandler(handler)
     package.setLevel(logging.INFO)
     try:
-        results = run(configuration(source, directory / "out"), networks=[small_network])
+        (outcome,) = run(configuration(source, directory / "out"), networks=[small_network])
     finally:
         package.removeHandler(handler)
         package.setLevel(logging.NOTSET)
-    return directory / "out", results, messages
+    return directory / "out", outcome.ranked, messages
 
 
 def test_all_files_are_there(finished_run):
     out, results, _ = finished_run
-    expected = {"ranking.json", "timings.json"} | {f"ranked_{i}.{end}" for i in range(2) for end in ("pdb", "cif")}
+    expected = {"ranking.json", "timings.json", "manifest.json", "coverage.json", "report.html"}
+    expected |= {f"ranked_{i}.{end}" for i in range(2) for end in ("pdb", "cif")}
     for seed in range(2):
-        ends = (".pdb", ".cif", "_confidence.json", "_pae.json")
+        ends = (".pdb", ".cif", "_confidence.json", "_pae.json", "_arrays.npz")
         expected |= {f"seven_model_1_ptm_seed{seed}{end}" for end in ends}
     assert {path.name for path in out.iterdir()} == expected
     assert len(results) == 2
@@ -91,7 +102,7 @@ def test_ranking_and_timings(finished_run):
     first, second = timings["predictions"].values()
     assert len(first["passes"]) == len(second["passes"]) == 2
     assert first["compile"] > 0 and second["compile"] == 0 and second["compiled_before"]
-    assert timings["total"] > timings["read_parameters"] > 0
+    assert timings["total"] > timings["write"] > 0
 
 
 def test_log_has_a_line_a_pass_and_a_banner(finished_run):
@@ -116,7 +127,8 @@ def test_same_seed_same_files(finished_run, small_network, tmp_path):
 
 def test_bundled_example(small_network, tmp_path):
     source = Path(__file__).resolve().parents[2] / "examples" / "crambin" / "crambin.fasta"
-    (result,) = run(configuration(source, tmp_path, sampling=SamplingOptions()), networks=[small_network])
+    config = configuration(source, tmp_path, sampling=SamplingOptions())
+    (result,) = run(config, networks=[small_network])[0].ranked
     assert result.files[0] == "crambin_model_1_ptm_seed0.pdb"
     chain = gemmi.read_structure(str(tmp_path / "ranked_0.cif"))[0]["A"]
     sequence = "".join(source.read_text().splitlines()[1:])
@@ -126,7 +138,7 @@ def test_bundled_example(small_network, tmp_path):
 def test_complex(small_multimer, tmp_path):
     (tmp_path / "two.fasta").write_text(">first\nGAMK\n>second\nWDE\n>third\nGAMK\n")
     config = configuration(tmp_path / "two.fasta", tmp_path / "out", sampling=SamplingOptions())
-    (result,) = run(config, networks=[small_multimer])
+    (result,) = run(config, networks=[small_multimer])[0].ranked
     assert result.scale == "iptm+ptm"
     assert result.ranking_confidence == pytest.approx(0.8 * result.iptm + 0.2 * result.ptm, abs=1e-5)
     for suffix in ("pdb", "cif"):
@@ -148,7 +160,7 @@ def test_monomer_model_on_a_complex_numbers_each_chain_from_one(small_network, t
 def test_ensemble(small_network, tmp_path):
     (tmp_path / "seven.a3m").write_text(A3M)
     config = configuration(tmp_path / "seven.a3m", tmp_path / "out", sampling=SamplingOptions())
-    assert run(config, networks=[dataclasses.replace(small_network, num_ensemble=2)])[0].passes == 2
+    assert run(config, networks=[dataclasses.replace(small_network, num_ensemble=2)])[0].ranked[0].passes == 2
 
 
 def test_parameters_from_a_file(finished_run, small_network, tmp_path):
@@ -169,7 +181,7 @@ def test_parameters_from_a_file(finished_run, small_network, tmp_path):
 
 def test_what_is_finished_survives_an_interrupt(small_network, tmp_path, monkeypatch):
     (tmp_path / "seven.a3m").write_text(A3M)
-    predict = run_module.predict
+    predict = engine.predict
     calls = []
 
     def interrupted(*args):
@@ -178,7 +190,7 @@ def test_what_is_finished_survives_an_interrupt(small_network, tmp_path, monkeyp
             raise KeyboardInterrupt
         return predict(*args)
 
-    monkeypatch.setattr(run_module, "predict", interrupted)
+    monkeypatch.setattr(engine, "predict", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(configuration(tmp_path / "seven.a3m", tmp_path / "out"), networks=[small_network])
     assert json.loads((tmp_path / "out" / "ranking.json").read_text())["order"] == ["model_1_ptm_seed0"]
@@ -193,9 +205,10 @@ def test_a_run_that_finishes_nothing_leaves_the_earlier_one_alone(finished_run, 
     def failing(*args):
         raise PredictionError("out of memory")
 
-    monkeypatch.setattr(run_module, "predict", failing)
+    monkeypatch.setattr(engine, "predict", failing)
     with pytest.raises(PredictionError, match="model_1_ptm_seed0: out of memory"):
-        run(configuration(tmp_path / "seven.a3m", tmp_path / "out"), networks=[small_network])
+        config = configuration(tmp_path / "seven.a3m", tmp_path / "out", jobs=JobOptions(redo=True))
+        run(config, networks=[small_network])
     assert {p.name: p.read_bytes() for p in out.iterdir()} == {
         p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()
     }
@@ -212,17 +225,25 @@ def job(*lengths: int, features=None) -> Job:
 
 
 def test_model_by_default():
-    assert default_model(job(5)) == "model_1_ptm"
-    assert default_model(job(5, 5)) == "model_1_multimer_v3"
-    assert default_model(job(features={"asym_id": np.array([1, 1, 2])})) == "model_1_multimer_v3"
-    assert default_model(job(features={"aatype": np.zeros(3)})) == "model_1_ptm"
-    config = InferenceConfig(input=Path("x"), out=Path("y"), params="somewhere/params_model_3_ptm.npz")
+    config = InferenceConfig(input=(Path("x"),), out=Path("y"))
+    cases = [
+        (job(5), "model_1_ptm"),
+        (job(5, 5), "model_1_multimer_v3"),
+        (job(features={"asym_id": np.array([1, 1, 2])}), "model_1_multimer_v3"),
+        (job(features={"aatype": np.zeros(3)}), "model_1_ptm"),
+    ]
+    for given, expected in cases:
+        assert [network.name for network in choose(config, given)] == [expected]
+    everything = dataclasses.replace(config, model=("all",))
+    assert [network.name for network in choose(everything, job(5))] == [f"model_{i}_ptm" for i in range(1, 6)]
+    assert choose(everything, job(5, 5))[4].name == "model_5_multimer_v3"
+    config = InferenceConfig(input=(Path("x"),), out=Path("y"), params="somewhere/params_model_3_ptm.npz")
     assert [network.name for network in choose(config, job(5))] == ["model_3_ptm"]
 
 
 def test_max_msa_counts_templates_where_the_model_does():
     config = InferenceConfig(
-        input=Path("x"), out=Path("y"), model=("model_1", "model_3"), sampling=SamplingOptions(max_msa="32:64")
+        input=(Path("x"),), out=Path("y"), model=("model_1", "model_3"), sampling=SamplingOptions(max_msa="32:64")
     )
     first, third = choose(config, job(5))
     assert (first.num_clusters, third.num_clusters, first.num_extra_msa) == (28, 32, 64)
@@ -231,7 +252,7 @@ def test_max_msa_counts_templates_where_the_model_does():
 
 
 def test_models_of_two_kinds_do_not_mix():
-    config = InferenceConfig(input=Path("x"), out=Path("y"), model=("model_1_ptm", "model_1_multimer_v3"))
+    config = InferenceConfig(input=(Path("x"),), out=Path("y"), model=("model_1_ptm", "model_1_multimer_v3"))
     with pytest.raises(UserError, match="one kind at a time"):
         choose(config, job(5))
     repeated = dataclasses.replace(config, model=("model_1", "model_1"))

@@ -12,16 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fastfold_jax.constants import ATOM37_INDEX, RESTYPE_3
+from fastfold_jax.inference.files import OutputError, prepare_directory, write_atomically
 from fastfold_jax.inference.provenance import RANDOM_WARNING
 from fastfold_jax.inference.structure import build_structure, chain_ids, pdb_obstacle
-from fastfold_jax.inference.writers import (
-    OutputError,
-    confidence_json,
-    pae_json,
-    prepare_directory,
-    write_atomically,
-    write_prediction,
-)
+from fastfold_jax.inference.writers import confidence_json, pae_json, write_prediction
 
 
 def compare(structure: gemmi.Structure, prediction):

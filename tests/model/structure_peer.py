@@ -13,7 +13,6 @@ from fastfold_jax.constants import atoms
 from fastfold_jax.geometry import Rigid
 
 IPA = "invariant_point_attention"
-HEADS = 12
 
 
 def _to_monomer_attention(ours: dict) -> dict:
@@ -57,18 +56,23 @@ def to_haiku(flat: dict[tuple[str, ...], np.ndarray], root: str, *, monomer: boo
     return {"/".join((root, *path)): value for path, value in modules.items()}
 
 
-def _config(name: str, layers: int, channels: int):
+def _config(name: str, layers: int, sizes: dict[str, int]):
     config = peer_config.model_config(name).model
     config.global_config.zero_init = False
     config.global_config.deterministic = True
-    config.heads.structure_module.num_layer = layers
-    config.heads.structure_module.num_channel = channels
-    return config.heads.structure_module, config.global_config
+    module = config.heads.structure_module
+    module.num_layer = layers
+    module.num_channel = sizes["c_s"]
+    module.sidechain.num_channel = sizes["c_sidechain"]
+    module.num_head = sizes["ipa_heads"]
+    module.num_scalar_qk = module.num_scalar_v = sizes["ipa_scalars"]
+    module.num_point_qk, module.num_point_v = sizes["ipa_query_points"], sizes["ipa_value_points"]
+    return module, config.global_config
 
 
-def attention(name: str, channels: int, *, monomer: bool):
+def attention(name: str, sizes: dict[str, int], *, monomer: bool):
     """`(haiku parameters, single, pair, mask, frames' quaternions [i, 4] and translations) -> update`."""
-    config, shared = _config(name, 1, channels)
+    config, shared = _config(name, 1, sizes)
 
     def forward(single, pair, mask, quaternion, translation):
         if monomer:
@@ -83,9 +87,9 @@ def attention(name: str, channels: int, *, monomer: bool):
     return hk.without_apply_rng(hk.transform(forward)).apply
 
 
-def structure(name: str, layers: int, channels: int, *, monomer: bool):
+def structure(name: str, layers: int, sizes: dict[str, int], *, monomer: bool):
     """`(haiku parameters, single, pair, aatype, mask) -> outputs by name`."""
-    config, shared = _config(name, layers, channels)
+    config, shared = _config(name, layers, sizes)
 
     def run_monomer(representations, batch):
         out = folding.StructureModule(config, shared)(representations, batch, is_training=False)

@@ -77,7 +77,7 @@ def test_devices_agree_with_one(name, stack, devices):
     m, z, msa_mask, seq_mask = _inputs(channels)
     seq_mask = seq_mask.at[-2:].set(0.0)
     key = jax.random.key(3)
-    sharded_execution = dataclasses.replace(FLOAT32, axis=Axis("dap", devices))
+    sharded_execution = dataclasses.replace(FLOAT32, axis=Axis("dap", devices, slab_bytes=1))
     sharded_graph = nnx.graphdef(_stack(name, stack, sharded_execution)[1])
     state = nnx.state(blocks)
     spec_m = PartitionSpec("dap") if block_type(config).msa_sharded == 0 else PartitionSpec(None, "dap")

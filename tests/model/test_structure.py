@@ -20,7 +20,16 @@ from parallel import Axis
 PRESETS = ("model_1_ptm", "model_1_multimer_v3")
 both = pytest.mark.parametrize("name", PRESETS)
 TOLERANCE = 1e-5
-SIZES = {"c_s": 24, "c_z": 16}
+# None is a released network's, nor are any two alike.
+SIZES = {
+    "c_s": 24,
+    "c_z": 16,
+    "c_sidechain": 20,
+    "ipa_heads": 3,
+    "ipa_scalars": 5,
+    "ipa_query_points": 2,
+    "ipa_value_points": 6,
+}
 FULL = Execution(precision="float32", outputs="full")
 
 
@@ -102,7 +111,7 @@ def test_attention_equals_the_peers(name):
     rng = np.random.default_rng(1)
     single, pair, _, mask = _inputs(1, 9, masked=2)
     quaternion, translation, frames = peer.random_frames(rng, 9)
-    theirs = jax.jit(peer.attention(name, SIZES["c_s"], monomer=monomer))
+    theirs = jax.jit(peer.attention(name, SIZES, monomer=monomer))
     params = peer.to_haiku(_flat(state), peer.IPA, monomer=monomer)
     weights = jnp.asarray(rng.normal(size=single.shape), jnp.float32) * mask[:, None]
 
@@ -151,7 +160,7 @@ def test_structure_equals_the_peers(name):
     layers, num, masked = 3, 12, 3
     state, apply = _structure(name, structure_layers=layers)
     single, pair, aatype, mask = _inputs(2, num, masked=masked)
-    theirs = peer.structure(name, layers, SIZES["c_s"], monomer=monomer)
+    theirs = peer.structure(name, layers, SIZES, monomer=monomer)
     params = peer.to_haiku(_flat(state), "structure_module", monomer=monomer)
     rng = np.random.default_rng(3)
     kept = slice(0, num - masked)

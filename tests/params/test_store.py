@@ -85,9 +85,29 @@ def test_numbers_arrive_in_their_places(small_file):
     )
 
 
-@pytest.mark.parametrize("name", ["model_3", "model_1_multimer_v3"])
-def test_drawn_parameters_are_saved_and_read(name, tmp_path):
-    config = preset(name, evoformer_blocks=1, extra_msa_blocks=1, template_blocks=1)
+OTHER_SIZES = {
+    "c_m": 24,
+    "c_z": 16,
+    "c_s": 20,
+    "c_e": 8,
+    "c_t": 12,
+    "c_template_attention": 4,
+    "c_outer": 6,
+    "msa_heads": 2,
+    "pair_heads": 2,
+    "ipa_heads": 3,
+    "ipa_scalars": 5,
+    "ipa_query_points": 2,
+    "ipa_value_points": 6,
+    "c_sidechain": 10,
+    "c_lddt": 14,
+}
+
+
+@pytest.mark.parametrize("sizes", [{}, OTHER_SIZES], ids=["released", "other"])
+@pytest.mark.parametrize("name", ["model_3", "model_1_ptm", "model_1_multimer_v3"])
+def test_drawn_parameters_are_saved_and_read(name, sizes, tmp_path):
+    config = preset(name, evoformer_blocks=1, extra_msa_blocks=1, template_blocks=1, **sizes)
     state = init_state(config, 3, zero_final=False)
     store.save(state, config, tmp_path / "params.npz")
     again = store.load(tmp_path / "params.npz", config)

@@ -1,0 +1,1 @@
+"""Training examples: experimental structures and alignments, indexed, filtered, sampled, cropped. NumPy only."""

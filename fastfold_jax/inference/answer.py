@@ -1,0 +1,131 @@
+"""What a reader opens first: the ranked structures of a job, plots, and the report."""
+
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fastfold_jax.errors import UserError
+from fastfold_jax.inference import fingerprint
+from fastfold_jax.inference.arrays import ARRAYS_SUFFIX, load_prediction
+from fastfold_jax.inference.citations import BIBLIOGRAPHY_FILE, Served, bibtex, papers
+from fastfold_jax.inference.config import InferenceConfig
+from fastfold_jax.inference.coverage import Coverage
+from fastfold_jax.inference.files import write_atomically
+from fastfold_jax.inference.manifest import Manifest
+from fastfold_jax.inference.plots import write_plots
+from fastfold_jax.inference.ranking import Finished, rank, write_ranking
+from fastfold_jax.inference.relaxing import relax_prediction
+from fastfold_jax.inference.report import REPORT_FILE, Ranked, report_html
+from fastfold_jax.inference.timings import Timings
+
+logger = logging.getLogger(__name__)
+
+_ANSWER = "answer"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Answer:
+    """The finished predictions of a job.
+
+    Attributes:
+      job: Its name.
+      directory: Where its files are.
+      finished: Its predictions, unordered.
+      made_from: What decided each, by its name.
+      manifest: Of the directory.
+      coverage: Of the alignment.
+      timings: Seconds.
+    """
+
+    job: str
+    directory: Path
+    finished: Sequence[Finished]
+    made_from: Mapping[str, str]
+    manifest: Manifest
+    coverage: Coverage
+    timings: Timings
+
+
+def publish(answer: Answer, config: InferenceConfig) -> list[Finished]:
+    """Ranks, relaxes, plots and reports, unless all of that is there already; returns the predictions, best first.
+
+    Everything is made from the files of the predictions, never from memory, so that a run that was stopped and started
+    again gives the same. Files that an earlier answer left in the directory and this one does not replace are removed,
+    so that it never shows a mixture of two runs.
+
+    Raises:
+      UserError: if relaxation fails (the rest is written nevertheless) or a file cannot be written.
+    """
+    ranked = rank(answer.finished)
+    made_from = fingerprint.of_options(
+        predictions=[(item.name, answer.made_from[item.name]) for item in ranked],
+        relaxation=config.relaxation,
+        answer=config.answer,
+        plots=config.answer.plots and _can_plot(),
+    )
+    if answer.manifest.finished(_ANSWER, made_from) is not None:
+        return ranked
+    stale = set(answer.manifest.files(_ANSWER))
+    relaxed, failure = _relax(answer, ranked, config)
+    files = write_ranking(ranked, answer.directory, relaxed)
+    shown = [
+        Ranked(summary=item, prediction=load_prediction(answer.directory / _arrays_of(item)))
+        for item in ranked[: config.answer.report_models]
+    ]
+    if config.answer.plots and _can_plot():
+        with answer.timings.measure("plots"):
+            files += write_plots([item.prediction for item in shown], answer.coverage, answer.directory)
+    if config.answer.report:
+        with answer.timings.measure("report"):
+            text = report_html(answer.job, ranked, shown, answer.coverage, config)
+            write_atomically(answer.directory / REPORT_FILE, text)
+        files.append(REPORT_FILE)
+    if ranked[0].provenance.warning is None:
+        served = Served(multimer=ranked[0].scale == "iptm+ptm", complex=bool(ranked[0].interfaces))
+        write_atomically(answer.directory / BIBLIOGRAPHY_FILE, bibtex(papers(served, config)))
+        files.append(BIBLIOGRAPHY_FILE)
+    for name in stale.difference(files):
+        (answer.directory / name).unlink(missing_ok=True)
+    answer.timings.write()
+    if failure is not None:
+        raise failure
+    answer.manifest.add(_ANSWER, made_from, files, {})
+    return ranked
+
+
+def _arrays_of(item: Finished) -> str:
+    return next(name for name in item.files if name.endswith(ARRAYS_SUFFIX))
+
+
+def _can_plot() -> bool:
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        logger.info("no plots: matplotlib is not installed (pip install 'fastfold-jax[plots]')")
+        return False
+    return True
+
+
+def _relax(
+    answer: Answer, ranked: Sequence[Finished], config: InferenceConfig
+) -> tuple[dict[str, tuple[Sequence[str], Mapping[str, Any]]], UserError | None]:
+    """Files and figures of the relaxed structures, made or found finished, and what ended it early."""
+    wanted = {"none": 0, "best": 1, "all": len(ranked)}[config.relaxation.relax]
+    relaxed: dict[str, tuple[Sequence[str], Mapping[str, Any]]] = {}
+    for item in ranked[:wanted]:
+        name = f"{item.name}_relaxed"
+        how = {**dataclasses.asdict(config.relaxation), "relax": None}  # which ones is no matter
+        made_from = fingerprint.of_options(prediction=answer.made_from[item.name], how=how)
+        entry = None if config.jobs.redo else answer.manifest.finished(name, made_from)
+        if entry is None:
+            prediction = load_prediction(answer.directory / _arrays_of(item))
+            try:
+                with answer.timings.measure("relax"):
+                    files, figures = relax_prediction(prediction, answer.directory, answer.job, config.relaxation)
+            except UserError as error:
+                return relaxed, error
+            entry = answer.manifest.add(name, made_from, files, figures)
+        relaxed[item.name] = tuple(entry.files), entry.content
+    return relaxed, None

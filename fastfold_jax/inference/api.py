@@ -1,0 +1,239 @@
+"""Prediction from Python: `Predictor(params).predict(sequence)`."""
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypedDict, Unpack
+
+import jax
+
+from fastfold_jax.config.model import ModelConfig
+from fastfold_jax.data.fasta import Record, clean_sequence
+from fastfold_jax.data.job_chains import Job, chain_records, chains_of
+from fastfold_jax.data.job_sources import find_jobs
+from fastfold_jax.data.names import safe_name
+from fastfold_jax.errors import UserError
+from fastfold_jax.inference import fingerprint
+from fastfold_jax.inference.answer import Answer, publish
+from fastfold_jax.inference.compile_cache import use_compile_cache
+from fastfold_jax.inference.config import (
+    RANDOM,
+    AnswerOptions,
+    ExecutionOptions,
+    InferenceConfig,
+    RecyclingOptions,
+    SamplingOptions,
+)
+from fastfold_jax.inference.coverage import Coverage
+from fastfold_jax.inference.engine import Engine, OnPass, Parameters, Target, Task
+from fastfold_jax.inference.files import prepare_directory, write_json
+from fastfold_jax.inference.interfaces import Interface, score_interfaces
+from fastfold_jax.inference.job_run import COVERAGE_FILE, complete, seeds_of
+from fastfold_jax.inference.manifest import Manifest
+from fastfold_jax.inference.models import NetworkTable
+from fastfold_jax.inference.outcome import JobOutcome
+from fastfold_jax.inference.provenance import RANDOM_WARNING
+from fastfold_jax.inference.ranking import Finished, rank
+from fastfold_jax.inference.relax import RelaxOptions
+from fastfold_jax.inference.report import Ranked, report_html
+from fastfold_jax.inference.result import PassRecord, Prediction
+from fastfold_jax.inference.structure import build_structure, pdb_obstacle, pdb_text
+from fastfold_jax.inference.timings import Timings
+from fastfold_jax.inference.writers import mmcif_string, write_prediction
+from fastfold_jax.search.config import SearchOptions, TemplateOptions
+from fastfold_jax.search.report import Report, silent
+
+__all__ = ["Interface", "JobOutcome", "JobResult", "Prediction", "Predictor"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class JobResult:
+    """The predictions of one job.
+
+    Attributes:
+      job: As it was predicted, alignments and templates included.
+      predictions: Best first.
+      coverage: Of the alignment.
+      config: The run.
+    """
+
+    job: Job
+    predictions: tuple[Prediction, ...]
+    coverage: Coverage
+    config: InferenceConfig
+
+    @property
+    def best(self) -> Prediction:
+        """The first of the ranking."""
+        return self.predictions[0]
+
+    def interfaces(self, place: int = 0) -> tuple[Interface, ...]:
+        """Scores of each two chains, by default of the best prediction; none for a single chain."""
+        return score_interfaces(self.predictions[place])
+
+    def pdb(self, place: int = 0) -> str:
+        """A structure in PDB format, by default the best.
+
+        Raises:
+          UserError: if the format cannot hold it.
+        """
+        structure = build_structure(self.predictions[place], self._stem(place))
+        if obstacle := pdb_obstacle(structure):
+            raise UserError(f"no PDB of {structure.name}: {obstacle}; mmcif() can hold it")
+        return pdb_text(structure)
+
+    def mmcif(self, place: int = 0) -> str:
+        """A structure in mmCIF format, by default the best."""
+        return mmcif_string(self.predictions[place], self._stem(place))
+
+    def report(self) -> str:
+        """The page that `report.html` is."""
+        summaries = [Finished.of(prediction, ()) for prediction in self.predictions]
+        shown = [Ranked(summary=s, prediction=p) for s, p in zip(summaries, self.predictions, strict=True)]
+        return report_html(
+            self.job.name, summaries, shown[: self.config.answer.report_models], self.coverage, self.config
+        )
+
+    def write(self, directory: str | Path) -> JobOutcome:
+        """Writes all that the command writes, and returns what it is.
+
+        Raises:
+          UserError: if relaxation, where asked for, fails, or a file cannot be written.
+        """
+        directory = Path(directory)
+        prepare_directory(directory)
+        write_json(directory / COVERAGE_FILE, self.coverage.to_json())
+        manifest = Manifest(directory)
+        made_from, finished = {}, []
+        for prediction in self.predictions:
+            files = write_prediction(prediction, directory, self.job.name)
+            summary = Finished.of(prediction, files)
+            made_from[prediction.name] = fingerprint.of_options(arrays=fingerprint.of_file(directory / files[-1]))
+            manifest.add(prediction.name, made_from[prediction.name], files, summary.to_json())
+            finished.append(summary)
+        answer = Answer(
+            job=self.job.name,
+            directory=directory,
+            finished=finished,
+            made_from=made_from,
+            manifest=manifest,
+            coverage=self.coverage,
+            timings=Timings(directory),
+        )
+        ranked = tuple(publish(answer, self.config))
+        number = len(self.best.plddt)
+        return JobOutcome(name=self.job.name, directory=directory, num_res=number, ranked=ranked, made=len(finished))
+
+    def _stem(self, place: int) -> str:
+        return f"{self.job.name}_{self.predictions[place].name}"
+
+
+class Options(TypedDict, total=False):
+    """The option groups of the command line that a `Predictor` takes."""
+
+    search: SearchOptions
+    templates: TemplateOptions
+    sampling: SamplingOptions
+    recycling: RecyclingOptions
+    relaxation: RelaxOptions
+    answer: AnswerOptions
+    execution: ExecutionOptions
+
+
+class Predictor:
+    """Predicts structures; reads parameters and compiles programs once.
+
+        predictor = Predictor("params")
+        result = predictor.predict("MKTAYIAKQRQISFVKSHFSRQ")
+        result.write("out")
+
+    Args:
+      params: As `--params`: a directory, a file, or "random".
+      model: Names of networks; by default one for a chain, another for a complex; "all" for five.
+      networks: In place of `model`: networks that are no preset.
+      devices: Over as many of these a protein is split as the options say; by default JAX's first.
+      on_pass: Called after each pass with the prediction's name, the most passes, and the figures of those so far.
+      report: Told how searches get on.
+      options: The groups of options that the command line has.
+
+    Raises:
+      UserError: if what is named cannot be used.
+    """
+
+    def __init__(
+        self,
+        params: str | Path | None = None,
+        *,
+        model: str | Sequence[str] = (),
+        networks: Sequence[ModelConfig] | None = None,
+        devices: Sequence[jax.Device] | None = None,
+        on_pass: OnPass | None = None,
+        report: Report = silent,
+        **options: Unpack[Options],
+    ):
+        self.config = InferenceConfig(
+            input=(),
+            out=Path("."),
+            model=(model,) if isinstance(model, str) else tuple(model),
+            params=None if params is None else str(params),
+            **options,
+        )
+        execution = self.config.execution
+        use_compile_cache(execution.cache_directory)
+        self._table = NetworkTable(self.config, networks)
+        if self.config.params == RANDOM:
+            logger.warning(RANDOM_WARNING)
+        self._engine = Engine(execution, self.config.recycling, Parameters(), devices)
+        self._on_pass = on_pass or _log_nothing
+        self._report = report
+
+    def predict(self, what: "str | Path | Job", *, name: str | None = None) -> JobResult:
+        """Predicts one job with every model and seed.
+
+        Args:
+          what: A sequence (`:` between the chains of a complex), a `Path` of a file or directory with one job, or a
+            `Job`.
+          name: What to call the job in files.
+
+        Raises:
+          UserError: if anything given cannot be used, or memory does not suffice.
+        """
+        job = _as_job(what, name)
+        networks = self._table.networks(job)
+        job = complete(job, networks, self.config, self._report)
+        target = Target(job)
+        predictions = {}
+        for network in networks:
+            for seed in seeds_of(job, self.config.sampling):
+                task = Task(network=network, seed=seed)
+                predictions[task.name], _ = self._engine.predict(target, task, self._on_pass)
+        ranked = rank([Finished.of(prediction, ()) for prediction in predictions.values()])
+        return JobResult(
+            job=job,
+            predictions=tuple(predictions[item.name] for item in ranked),
+            coverage=target.coverage(networks[0].config),
+            config=self.config,
+        )
+
+
+def _as_job(what: str | Path | Job, name: str | None) -> Job:
+    if isinstance(what, Path):
+        sources = find_jobs([what])
+        if len(sources) != 1:
+            raise UserError(f"{what}: holds {len(sources)} jobs; predict takes one at a time, `fastfold-infer` many")
+        job = sources[0].read()
+    elif isinstance(what, str):
+        label = name or "sequence"
+        sequence = clean_sequence(what, place="the sequence (give a file as a pathlib.Path)", name=label)
+        record = Record(description=label, sequence=sequence)
+        job = Job(name="prediction", chains=chains_of(chain_records(record, place="the sequence")))
+    else:
+        job = what
+    return job if name is None else dataclasses.replace(job, name=safe_name(name, otherwise="prediction"))
+
+
+def _log_nothing(name: str, most: int, passes: Sequence[PassRecord]) -> None:
+    """Says nothing."""

@@ -1,0 +1,307 @@
+"""One job of a run: what of it is to be done, its predictions, and what is written of them."""
+
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, Future
+from pathlib import Path
+from threading import Event
+
+from fastfold_jax import search
+from fastfold_jax.data.job import Job
+from fastfold_jax.data.job_sources import JobSource
+from fastfold_jax.errors import UserError
+from fastfold_jax.inference import fingerprint
+from fastfold_jax.inference.answer import Answer, publish
+from fastfold_jax.inference.config import InferenceConfig, SamplingOptions
+from fastfold_jax.inference.coverage import Coverage
+from fastfold_jax.inference.engine import Engine, Parameters, Target, Task, Timing, default_execution
+from fastfold_jax.inference.files import prepare_directory, write_json
+from fastfold_jax.inference.manifest import Manifest, remove_partial_files
+from fastfold_jax.inference.models import Network, NetworkTable
+from fastfold_jax.inference.outcome import JobOutcome
+from fastfold_jax.inference.provenance import program
+from fastfold_jax.inference.ranking import Finished, scores_text
+from fastfold_jax.inference.recycle import Recycling
+from fastfold_jax.inference.result import PassRecord, Prediction
+from fastfold_jax.inference.timings import Timings
+from fastfold_jax.inference.writers import write_prediction
+
+logger = logging.getLogger(__name__)
+
+COVERAGE_FILE = "coverage.json"
+_COVERAGE = "coverage"
+# Search options that say how, and not what, is found.
+_HOW = ("search_threads", "search_cache", "no_search_cache", "msa_server_contact", "msa_server_patience")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Context:
+    """What the jobs of a run share."""
+
+    config: InferenceConfig
+    table: NetworkTable
+    parameters: Parameters
+    report: search.Report = search.silent
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Survey:
+    """A job that has been read, and what of it is done.
+
+    Attributes:
+      job: As given.
+      networks: That predict it.
+      basis: Digest of what decides all its predictions alike.
+      tasks: Its predictions, and the digest of what decides each.
+      finished: Those that an earlier run has made.
+      manifest: Of its directory.
+    """
+
+    job: Job
+    networks: Sequence[Network]
+    basis: str
+    tasks: Mapping[Task, str]
+    finished: Mapping[str, Finished]
+    manifest: Manifest
+
+    @property
+    def left(self) -> list[Task]:
+        """Predictions to make."""
+        return [task for task in self.tasks if task.name not in self.finished]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """A job that has been searched too, if anything of it is left to do.
+
+    Attributes:
+      survey: What is known of it.
+      target: The job with its features; None if nothing is left to predict.
+      coverage: Of its alignment.
+      timings: Seconds.
+    """
+
+    survey: Survey
+    target: Target | None
+    coverage: Coverage
+    timings: Timings
+
+    @property
+    def num_res(self) -> int:
+        """Residues."""
+        return self.coverage.depth.shape[1]
+
+
+def survey(context: Context, source: JobSource, directory: Path) -> Survey:
+    """Reads a job and sees what of it is finished; writes nothing.
+
+    Raises:
+      UserError: if anything of it cannot be used.
+    """
+    config = context.config
+    job = dataclasses.replace(source.read(), name=source.name)
+    networks = context.table.networks(job)
+    basis = _basis(job, config)
+    tasks = {
+        Task(network=network, seed=seed): _task_fingerprint(basis, network, seed, config)
+        for network in networks
+        for seed in seeds_of(job, config.sampling)
+    }
+    manifest = Manifest(directory)
+    finished = {} if config.jobs.redo else _finished(manifest, tasks)
+    return Survey(job=job, networks=networks, basis=basis, tasks=tasks, finished=finished, manifest=manifest)
+
+
+def prepare(context: Context, source: JobSource, directory: Path) -> Prepared:
+    """Reads a job, sees what of it is finished, and searches for what is not.
+
+    Raises:
+      UserError: if anything of it cannot be used.
+    """
+    timings = Timings(directory)
+    config = context.config
+    with timings.measure("read_input"):
+        known = survey(context, source, directory)
+    prepare_directory(directory)
+    remove_partial_files(directory)
+    first = known.networks[0].config
+    made_from = fingerprint.of_options(basis=known.basis, kind=type(first).__name__)
+    coverage = None if config.jobs.redo else _known_coverage(known.manifest, made_from)
+    target = None
+    if coverage is None or known.left:
+        with timings.measure("search"):
+            completed = complete(known.job, known.networks, config, context.report)
+        target = Target(completed)
+        with timings.measure("features"):
+            target.features(first)
+            if coverage is None:
+                coverage = target.coverage(first)
+                write_json(directory / COVERAGE_FILE, coverage.to_json())
+                known.manifest.add(_COVERAGE, made_from, [COVERAGE_FILE], coverage.to_json())
+            for task in known.left[:1]:
+                target.begin(task)
+    return Prepared(survey=known, target=target, coverage=coverage, timings=timings)
+
+
+def complete(job: Job, networks: Sequence[Network], config: InferenceConfig, report: search.Report) -> Job:
+    """The job with the alignments and, where a network reads any, the templates that it lacks.
+
+    Raises:
+      UserError: if a search fails.
+    """
+    if job.features is not None:
+        return job
+    completed = search.complete(job, config.search, report)
+    if any(network.config.num_templates for network in networks):
+        completed = search.attach(completed, config.templates, config.search, report)
+    return completed
+
+
+def seeds_of(job: Job, options: SamplingOptions) -> Sequence[int]:
+    """The run's seeds; the job's own if it has any and the run's are left as they are."""
+    return job.seeds if job.seeds and options.seeds == SamplingOptions().seeds else options.seeds
+
+
+def _basis(job: Job, config: InferenceConfig) -> str:
+    """What decides all predictions of a job alike."""
+    searched = {key: value for key, value in dataclasses.asdict(config.search).items() if key not in _HOW}
+    return fingerprint.of_options(
+        program=program(), job=fingerprint.of_job(job), search=searched, templates=config.templates
+    )
+
+
+def _task_fingerprint(basis: str, network: Network, seed: int, config: InferenceConfig) -> str:
+    parameters = fingerprint.of_parameters(network.file) if network.file else f"{network.source} {network.seed}"
+    return fingerprint.of_options(
+        basis=basis,
+        network=fingerprint.of_network(network.config),
+        parameters=parameters,
+        seed=seed,
+        recycling=Recycling.of(config.recycling, network.config),
+        precision=default_execution(config.execution).precision,
+    )
+
+
+def _finished(manifest: Manifest, tasks: Mapping[Task, str]) -> dict[str, Finished]:
+    found = {}
+    for task, made_from in tasks.items():
+        entry = manifest.finished(task.name, made_from)
+        if entry is not None:
+            try:
+                found[task.name] = Finished.from_json(entry.content)
+            except (KeyError, TypeError):
+                logger.warning("%s: what is known of %s is damaged; made again", manifest.directory, task.name)
+    return found
+
+
+def _known_coverage(manifest: Manifest, made_from: str) -> Coverage | None:
+    entry = manifest.finished(_COVERAGE, made_from)
+    try:
+        return Coverage.from_json(dict(entry.content)) if entry else None
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+class JobRun:
+    """Predicts a job and has its files written in another thread, so that the device goes on meanwhile.
+
+    Args:
+      context: The run's.
+      source: The job.
+      directory: Where its files go.
+      ahead: Runs what can be done before it is needed.
+      writing: Runs what writes files, one after another.
+    """
+
+    def __init__(self, context: Context, source: JobSource, directory: Path, ahead: Executor, writing: Executor):
+        self._context = context
+        self._source = source
+        self._directory = directory
+        self._ahead = ahead
+        self._writing = writing
+        self._prepared: Prepared | None = None
+        self._made: list[Finished] = []
+        self._pending: list[Future[None]] = []
+        self._error: Exception | None = None
+        self._outcome: Future[JobOutcome] | None = None
+
+    def run(self, prepared: "Future[Prepared]", engine: Engine, stopped: Event) -> None:
+        """Makes the predictions that are left; what goes wrong is kept for the outcome."""
+        try:
+            job = self._prepared = prepared.result()
+            left = job.survey.left
+            for task, following in zip(left, [*left[1:], None], strict=False):
+                if stopped.is_set():
+                    return
+                assert job.target is not None, "a job with predictions to make has features"
+                if following is not None:
+                    job.target.begin(following, self._ahead)
+                prediction, timing = engine.predict(job.target, task, self._log_pass)
+                self._pending.append(self._writing.submit(self._write, task, prediction, timing))
+        except UserError as error:
+            self._error = error
+        except Exception as error:
+            if self._context.config.verbose:
+                logger.exception("%s: a defect of the program", self._source.name)
+            self._error = error
+
+    def finish(self) -> "Future[JobOutcome]":
+        """Ranks what is there, once it is written, and publishes it; begun once, however often it is called."""
+        if self._outcome is None:
+            self._outcome = self._writing.submit(self._finish)
+        return self._outcome
+
+    def _log_pass(self, name: str, most: int, passes: Sequence[PassRecord]) -> None:
+        record = passes[-1]
+        change = f"{record.change:6.2f} Å" if len(passes) > 1 else "   –    "
+        scores = scores_text(record.plddt, record.ptm, record.iptm)
+        text = "%s %s  pass %d/%d  %s  change %s  %.1f s"
+        logger.info(text, self._source.name, name, len(passes), most, scores, change, record.seconds)
+
+    def _write(self, task: Task, prediction: Prediction, timing: Timing) -> None:
+        assert self._prepared is not None
+        timings = self._prepared.timings
+        with timings.measure("write"):
+            files = write_prediction(prediction, self._directory, self._source.name)
+            finished = Finished.of(prediction, files)
+            made_from = self._prepared.survey.tasks[task]
+            self._prepared.survey.manifest.add(task.name, made_from, files, finished.to_json())
+        self._made.append(finished)
+        timings.note(task.name, timing.to_json())
+        timings.write()
+
+    def _finish(self) -> JobOutcome:
+        ranked: Sequence[Finished] = ()
+        failed = [future.exception() for future in self._pending]
+        error = next((each for each in failed if isinstance(each, Exception)), self._error)
+        if self._prepared is not None:
+            known = {**self._prepared.survey.finished, **{item.name: item for item in self._made}}
+            # In the order of the tasks, whatever was made when, so that ties are broken alike.
+            finished = [known[task.name] for task in self._prepared.survey.tasks if task.name in known]
+            try:
+                if finished:
+                    ranked = publish(self._answer(finished), self._context.config)
+            except Exception as publishing:
+                error = error or publishing
+        return JobOutcome(
+            name=self._source.name,
+            directory=self._directory,
+            num_res=self._prepared.num_res if self._prepared else self._source.num_res,
+            ranked=tuple(ranked),
+            made=len(self._made),
+            error=error,
+        )
+
+    def _answer(self, finished: Sequence[Finished]) -> Answer:
+        assert self._prepared is not None
+        known = self._prepared.survey
+        return Answer(
+            job=self._source.name,
+            directory=self._directory,
+            finished=tuple(finished),
+            made_from={task.name: digest for task, digest in known.tasks.items()},
+            manifest=known.manifest,
+            coverage=self._prepared.coverage,
+            timings=self._prepared.timings,
+        )

@@ -1,0 +1,119 @@
+"""What is finished in a job's directory, and the checks that it is: `manifest.json`.
+
+A prediction's entry is written after its files, and names what decided it (a fingerprint) and each file's digest. When
+a run is started again, an entry counts only if the fingerprint is the run's and every file is there as it was written.
+"""
+
+import dataclasses
+import json
+import logging
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fastfold_jax.inference import fingerprint
+from fastfold_jax.inference.files import write_json
+
+logger = logging.getLogger(__name__)
+
+MANIFEST_FILE = "manifest.json"
+_FORMAT = 1
+_PARTIAL = re.compile(r"\..+\.(\d+)\.partial")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One piece of finished work.
+
+    Attributes:
+      fingerprint: Of all that decided it.
+      files: Digest of each file, by name.
+      content: What is kept of it, as JSON holds it.
+    """
+
+    fingerprint: str
+    files: Mapping[str, str]
+    content: Mapping[str, Any]
+
+
+class Manifest:
+    """The finished work in a directory.
+
+    Args:
+      directory: Of the job; it exists.
+    """
+
+    def __init__(self, directory: Path):
+        self.directory = directory
+        self._entries = _read(directory / MANIFEST_FILE)
+
+    def finished(self, name: str, expected: str) -> Entry | None:
+        """The entry `name` if its fingerprint is the expected one and its files are whole."""
+        entry = self._entries.get(name)
+        if entry is None:
+            return None
+        if entry.fingerprint != expected:
+            logger.info("%s: %s was made from other input or options; made again", self.directory, name)
+            return None
+        for file, digest in entry.files.items():
+            if Path(file).name != file or fingerprint.of_file(self.directory / file) != digest:
+                logger.warning("%s: not as it was written; made again", self.directory / file)
+                return None
+        return entry
+
+    def add(self, name: str, made_from: str, files: Iterable[str], content: Mapping[str, Any]) -> Entry:
+        """Records finished work whose files are written.
+
+        Raises:
+          OutputError: if the manifest cannot be written.
+        """
+        digests = {file: fingerprint.of_file(self.directory / file) for file in files}
+        assert all(digests.values()), "a file that was just written cannot be read"
+        entry = Entry(fingerprint=made_from, files={k: v for k, v in digests.items() if v}, content=dict(content))
+        self._entries[name] = entry
+        entries = {key: dataclasses.asdict(value) for key, value in sorted(self._entries.items())}
+        write_json(self.directory / MANIFEST_FILE, {"format": _FORMAT, "finished": entries}, indent=1)
+        return entry
+
+    def files(self, name: str) -> tuple[str, ...]:
+        """The files that an entry lists, whether or not they are still there."""
+        entry = self._entries.get(name)
+        return tuple(file for file in entry.files if Path(file).name == file) if entry else ()
+
+
+def remove_partial_files(directory: Path) -> None:
+    """Removes files that a process which is no more left half-written."""
+    for path in directory.iterdir():
+        match = _PARTIAL.fullmatch(path.name)
+        if match and not _is_running(int(match[1])):
+            path.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return process != os.getpid()  # a file of our own number that we do not know is an earlier process's
+
+
+def _read(path: Path) -> dict[str, Entry]:
+    """The entries of a file; none where it is absent or not one of ours."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if document["format"] != _FORMAT:
+            return {}
+        found = {str(name): Entry(**entry) for name, entry in document["finished"].items()}
+        good = all(isinstance(entry.files, dict) and isinstance(entry.content, dict) for entry in found.values())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        good = False
+    if not good:
+        logger.warning("%s: not a manifest of this program; nothing in its directory counts as finished", path)
+        return {}
+    return found

@@ -1,0 +1,147 @@
+"""ModelCIF's categories (mmcif_ma.dic): what was modelled, from what, by which steps, and how sure it is."""
+
+from collections.abc import Mapping, Sequence
+
+import gemmi
+
+from fastfold_jax.constants.residues import RESTYPE_3
+from fastfold_jax.inference.result import Prediction
+
+_DICTIONARY = {
+    "dict_name": "mmcif_ma.dic",
+    "dict_version": "1.4.6",
+    "dict_location": "https://raw.githubusercontent.com/ihmwg/ModelCIF/master/dist/mmcif_ma.dic",
+}
+_MODEL = "1"
+_SOFTWARE = _PARAMETERS = "1"  # groups
+_TARGET, _COORDINATES = "1", "2"  # data
+
+
+def add_modelcif(block: gemmi.cif.Block, structure: gemmi.Structure, prediction: Prediction) -> None:
+    """Adds the categories to a block that holds the structure."""
+    _row(block, "_audit_conform.", _DICTIONARY)
+    _add_targets(block, structure, prediction)
+    _add_protocol(block, prediction)
+    _add_model(block, structure)
+    _add_quality(block, prediction)
+
+
+def _row(block: gemmi.cif.Block, category: str, values: Mapping[str, str | None]) -> None:
+    block.set_mmcif_category(category, {name: [value] for name, value in values.items()})
+
+
+def _rows(block: gemmi.cif.Block, category: str, names: Sequence[str], rows: Sequence[Sequence[str | None]]) -> None:
+    columns = zip(*rows, strict=True)
+    block.set_mmcif_category(category, {name: list(column) for name, column in zip(names, columns, strict=True)})
+
+
+def _add_targets(block: gemmi.cif.Block, structure: gemmi.Structure, prediction: Prediction) -> None:
+    """The sequences that were asked for, and the data that the steps take and give."""
+    _rows(
+        block,
+        "_ma_data.",
+        ("id", "name", "content_type"),
+        [(_TARGET, "Target sequences", "target"), (_COORDINATES, "Model", "model coordinates")],
+    )
+    _rows(
+        block,
+        "_ma_data_group.",
+        ("ordinal_id", "group_id", "data_id"),
+        [("1", "1", _TARGET), ("2", "2", _COORDINATES)],
+    )
+    entities = [(entity.name, _TARGET, "other") for entity in structure.entities]
+    _rows(block, "_ma_target_entity.", ("entity_id", "data_id", "origin"), entities)
+    described = {chain.id: " ".join(chain.description.split()) or None for chain in prediction.chains}
+    copies = [(chain, entity.name, described.get(chain)) for entity in structure.entities for chain in entity.subchains]
+    _rows(block, "_ma_target_entity_instance.", ("asym_id", "entity_id", "details"), copies)
+
+
+def _add_protocol(block: gemmi.cif.Block, prediction: Prediction) -> None:
+    """The program with what it was told, and the step in which it made the model."""
+    source = prediction.provenance
+    _row(
+        block,
+        "_ma_software_group.",
+        {"ordinal_id": "1", "group_id": _SOFTWARE, "software_id": "1", "parameter_group_id": _PARAMETERS},
+    )
+    told = [
+        ("model", "string", source.model, "Network"),
+        ("parameters", "string", source.parameters, "Parameter file"),
+        ("seed", "integer", str(source.seed), "Seed of the sampling of features"),
+        ("max-msa", "string", source.rows, "Most MSA clusters and extra rows a pass"),
+        ("passes", "integer", str(len(prediction.passes)), "Passes made, recycles and the first"),
+        ("precision", "string", source.precision, "Type of activations"),
+        ("platform", "string", source.platform, "What it ran on"),
+    ]
+    rows = [(str(i), _PARAMETERS, *parameter) for i, parameter in enumerate(told, start=1)]
+    names = ("parameter_id", "group_id", "name", "data_type", "value", "description")
+    _rows(block, "_ma_software_parameter.", names, rows)
+    _row(
+        block,
+        "_ma_protocol_step.",
+        {
+            "ordinal_id": "1",
+            "protocol_id": "1",
+            "step_id": "1",
+            "method_type": "modeling",
+            "step_name": "Structure prediction",
+            "details": f"{source.model} of AlphaFold 2, {len(prediction.passes)} passes",
+            "software_group_id": _SOFTWARE,
+            "input_data_group_id": "1",
+            "output_data_group_id": "2",
+        },
+    )
+
+
+def _add_model(block: gemmi.cif.Block, structure: gemmi.Structure) -> None:
+    assembly = [
+        (entity.name, chain, "1", str(len(entity.full_sequence)))
+        for entity in structure.entities
+        for chain in entity.subchains
+    ]
+    _rows(
+        block,
+        "_ma_struct_assembly.",
+        ("ordinal_id", "assembly_id", "entity_id", "asym_id", "seq_id_begin", "seq_id_end"),
+        [(str(i), "1", *part) for i, part in enumerate(assembly, start=1)],
+    )
+    _row(
+        block,
+        "_ma_model_list.",
+        {
+            "ordinal_id": "1",
+            "model_id": _MODEL,
+            "model_group_id": "1",
+            "model_name": structure.name,
+            "assembly_id": "1",
+            "data_id": _COORDINATES,
+            "model_type": "Ab initio model",
+        },
+    )
+
+
+def _add_quality(block: gemmi.cif.Block, prediction: Prediction) -> None:
+    """pLDDT of each residue; its mean, pTM and ipTM of the model. Viewers colour by these."""
+    scores = {"pLDDT": prediction.mean_plddt, "pTM": prediction.ptm, "ipTM": prediction.iptm}
+    given = [(str(i), name, value) for i, (name, value) in enumerate(scores.items(), 1) if value is not None]
+    local = str(len(scores) + 1)
+    metrics = [(i, "global", name, name, _SOFTWARE) for i, name, _ in given]
+    metrics.append((local, "local", "pLDDT", "pLDDT", _SOFTWARE))
+    _rows(block, "_ma_qa_metric.", ("id", "mode", "name", "type", "software_group_id"), metrics)
+    _rows(
+        block,
+        "_ma_qa_metric_global.",
+        ("ordinal_id", "metric_id", "metric_value", "model_id"),
+        [(str(n), i, f"{value:.4f}", _MODEL) for n, (i, _, value) in enumerate(given, start=1)],
+    )
+    residues = [
+        (chain.id, RESTYPE_3[restype], str(i + 1), local, f"{prediction.plddt[chain.start + i]:.2f}", _MODEL)
+        for chain in prediction.chains
+        for i, restype in enumerate(chain.aatype)
+    ]
+    _rows(
+        block,
+        "_ma_qa_metric_local.",
+        ("ordinal_id", "label_asym_id", "label_comp_id", "label_seq_id", "metric_id", "metric_value", "model_id"),
+        [(str(n), *residue) for n, residue in enumerate(residues, start=1)],
+    )

@@ -1,0 +1,92 @@
+"""What became of each job of a run, told in the log and in `summary.csv`."""
+
+import csv
+import dataclasses
+import io
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from fastfold_jax.inference.files import write_atomically
+from fastfold_jax.inference.ranking import Finished, scores_text
+
+logger = logging.getLogger(__name__)
+
+SUMMARY_FILE = "summary.csv"
+_COLUMNS = (
+    "job",
+    "status",
+    "residues",
+    "predictions",
+    "best",
+    "mean_plddt",
+    "ptm",
+    "iptm",
+    "ranking_confidence",
+    "directory",
+    "error",
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class JobOutcome:
+    """A job that has come to an end.
+
+    Attributes:
+      name: The job's.
+      directory: Where its files are.
+      num_res: Residues; 0 if they never became known.
+      ranked: Its predictions, best first; those from an earlier run too.
+      made: How many of them this run made.
+      error: Why it is not complete, if it is not.
+    """
+
+    name: str
+    directory: Path
+    num_res: int
+    ranked: tuple[Finished, ...]
+    made: int
+    error: Exception | None = None
+
+    @property
+    def status(self) -> str:
+        """One word."""
+        return "failed" if self.error is not None else "done" if self.made else "kept"
+
+    def log(self) -> None:
+        """Its predictions, a line each, or the error."""
+        for place, item in enumerate(self.ranked):
+            path = self.directory / f"ranked_{place}{Path(item.files[0]).suffix}"
+            logger.info("%s  %s  %s", path, scores_text(item.mean_plddt, item.ptm, item.iptm), item.name)
+        if self.error is not None:
+            logger.error("%s: %s", self.name, self.error)
+        elif not self.made:
+            logger.info("%s: finished by an earlier run, and still whole", self.name)
+
+
+def write_summary(outcomes: Sequence[JobOutcome], directory: Path) -> None:
+    """`summary.csv`: a row a job, in the input's order, with the scores of its best prediction.
+
+    Raises:
+      OutputError: if it cannot be written.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for outcome in outcomes:
+        row = {
+            "job": outcome.name,
+            "status": "failed" if outcome.error is not None else "done",
+            "residues": outcome.num_res or "",
+            "predictions": len(outcome.ranked),
+            "directory": outcome.directory.name,
+            "error": "" if outcome.error is None else str(outcome.error),
+        }
+        if outcome.ranked:
+            best = outcome.ranked[0]
+            row["best"] = best.name
+            for score in ("mean_plddt", "ptm", "iptm", "ranking_confidence"):
+                value = getattr(best, score)
+                row[score] = "" if value is None else f"{value:.4f}"
+        writer.writerow(row)
+    write_atomically(directory / SUMMARY_FILE, text.getvalue())

@@ -1,0 +1,9 @@
+"""Search for alignments and templates behind one interface."""
+
+from fastfold_jax.search.alignments import complete
+from fastfold_jax.search.config import SearchOptions, TemplateOptions
+from fastfold_jax.search.report import Report, bars, silent
+from fastfold_jax.search.save import save
+from fastfold_jax.search.templates import attach
+
+__all__ = ["Report", "SearchOptions", "TemplateOptions", "attach", "bars", "complete", "save", "silent"]

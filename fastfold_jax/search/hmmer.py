@@ -1,0 +1,212 @@
+"""jackhmmer over FASTA files of any size, through pyhmmer: no external program, bounded memory, many threads."""
+
+import contextlib
+import dataclasses
+import gzip
+import io
+import itertools
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from importlib import metadata
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastfold_jax.errors import UserError
+from fastfold_jax.search.report import Report
+
+if TYPE_CHECKING:
+    from pyhmmer.plan7 import HMM, TopHits
+
+BLOCK_RESIDUES = 4_000_000
+"""Residues of a database that are searched in one piece: about 10 MB, and 0.05 s for each query."""
+
+MOST_HITS = 50_000
+"""Hits that an alignment holds, the best: as many as AlphaFold keeps of any database."""
+
+_QUERY = "query"
+
+
+Options = Mapping[str, Any]
+"""HMMER's options, by their names there: filters, and E-values of sequences and domains to report and include."""
+
+HMMSEARCH: Options = MappingProxyType(
+    {"F1": 0.1, "F2": 0.1, "F3": 0.1, "E": 100, "incE": 100, "domE": 100, "incdomE": 100}
+)
+"""AlphaFold's for templates: nearly everything that resembles the profile at all."""
+
+
+def jackhmmer_options(evalue: float) -> Options:
+    """AlphaFold's for alignments: `-E` and `--incE` alike, the rest as jackhmmer's defaults."""
+    return {"F1": 5e-4, "F2": 5e-5, "F3": 5e-7, "E": evalue, "incE": evalue, "incdomE": 1e-3}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Workers:
+    """Threads that searches share, and the sign for all of them to stop."""
+
+    pool: ThreadPoolExecutor
+    threads: int
+    stop: threading.Event = dataclasses.field(default_factory=threading.Event)
+
+
+def pyhmmer_version() -> str:
+    """The version of pyhmmer.
+
+    Raises:
+      UserError: if it is not installed.
+    """
+    try:
+        return metadata.version("pyhmmer")
+    except metadata.PackageNotFoundError:
+        raise UserError(
+            "searching FASTA databases needs pyhmmer: pip install 'fastfold-jax[search]'; or search with --msa server, "
+            "or give alignments as input"
+        ) from None
+
+
+def search_alignments(
+    sequences: Sequence[str],
+    database: Path,
+    *,
+    options: Options,
+    workers: Workers,
+    report: Report,
+) -> list[bytes]:
+    """An A3M of each sequence with its hits in a FASTA file, best first: `jackhmmer -N 1`.
+
+    The file is read once for all sequences.
+
+    Args:
+      sequences: What to search for.
+      database: A FASTA file, plain or packed by gzip.
+      options: HMMER's.
+      workers: They search blocks of the database.
+      report: Told how many bytes of the file have been searched.
+
+    Raises:
+      UserError: if the file can't be read or is no FASTA of proteins.
+    """
+    from pyhmmer import easel, plan7
+
+    alphabet = easel.Alphabet.amino()
+    builder, background = plan7.Builder(alphabet), plan7.Background(alphabet)
+    queries = [easel.TextSequence(name=_QUERY, sequence=sequence).digitize(alphabet) for sequence in sequences]
+    profiles = [builder.build(query, background)[0] for query in queries]
+    found = search_profiles(profiles, database, options=options, workers=workers, report=report)
+    alignments = []
+    for query, hits in zip(queries, found, strict=True):
+        trace = plan7.Trace.from_sequence(query)
+        msa = hits.to_msa(alphabet, sequences=[query], traces=[trace], all_consensus_cols=True)
+        alignments.append(a3m_of(msa, rows_of_query=1))
+    return alignments
+
+
+def search_profiles(
+    profiles: Sequence["HMM"],
+    database: Path,
+    *,
+    options: Options,
+    workers: Workers,
+    report: Report,
+) -> list["TopHits"]:
+    """The hits of each profile in a FASTA file, best first; at most `MOST_HITS` of them count as included.
+
+    See `search_alignments` for the arguments.
+    """
+    parts: list[list[TopHits]] = [[] for _ in profiles]
+    waiting: deque[tuple[Future[list[TopHits]], int, int]] = deque()
+    ended = threading.Event()
+
+    def search(block: Any) -> list["TopHits"]:
+        return [] if ended.is_set() else [_pipeline(options).search_hmm(profile, block) for profile in profiles]
+
+    def collect() -> None:
+        future, done, total = waiting.popleft()
+        for part, hits in zip(parts, future.result(), strict=True):
+            part.append(hits)
+        report(f"searching {database.name}", done, total)
+
+    try:
+        for block, done, total in read_blocks(database):
+            if workers.stop.is_set():
+                raise UserError(f"{database}: the search was stopped")
+            waiting.append((workers.pool.submit(search, block), done, total))
+            if len(waiting) > 2 * workers.threads:
+                collect()
+        while waiting:
+            collect()
+    finally:
+        ended.set()  # what still waits after an error returns at once
+    return [_merge(part) for part in parts]
+
+
+def _pipeline(options: Options) -> Any:
+    from pyhmmer import easel, plan7
+
+    return plan7.Pipeline(easel.Alphabet.amino(), **options)
+
+
+def _merge(parts: Sequence["TopHits"]) -> "TopHits":
+    """The hits in all blocks, E-values as if the database had been searched whole."""
+    hits = parts[0].merge(*parts[1:])
+    for hit in itertools.islice(hits.included, MOST_HITS, None):
+        hit.included = False
+    return hits
+
+
+def read_blocks(database: Path) -> Iterator[tuple[Any, int, int]]:
+    """A FASTA file in blocks of about `BLOCK_RESIDUES`, with the bytes read so far and in all.
+
+    Raises:
+      UserError: if the file can't be read or is no FASTA of proteins.
+    """
+    from pyhmmer import easel
+
+    try:
+        total = database.stat().st_size
+        with (
+            open(database, "rb") as file,
+            _unpacked(file) as text,
+            easel.SequenceFile(text, format="fasta", digital=True, alphabet=easel.Alphabet.amino()) as sequences,
+        ):
+            empty = True
+            while block := sequences.read_block(residues=BLOCK_RESIDUES):
+                empty = False
+                yield block, file.tell(), total
+    except EOFError:
+        empty = True
+    except (ValueError, OSError) as error:
+        what = getattr(error, "strerror", None) or error
+        raise UserError(f"{database}: cannot be searched as a FASTA file of proteins ({what})") from None
+    if empty:
+        raise UserError(f"{database}: holds no sequence")
+
+
+def _unpacked(file: io.BufferedReader) -> contextlib.AbstractContextManager[Any]:
+    packed = file.peek(2)[:2] == b"\x1f\x8b"
+    return gzip.open(file) if packed else contextlib.nullcontext(file)
+
+
+def a3m_of(msa: Any, *, rows_of_query: int) -> bytes:
+    """An alignment of HMMER's as A3M, in the columns of its first row.
+
+    Args:
+      msa: The alignment, in text mode.
+      rows_of_query: Rows in front that are no hits and so have no description.
+    """
+    rows = [np.frombuffer(row.upper().replace(".", "-").encode(), np.uint8) for row in msa.alignment]
+    columns = rows[0] != ord("-")
+    lower = np.where(columns, 0, 0x20).astype(np.uint8)
+    kept = [row[columns | (row != ord("-"))] | lower[columns | (row != ord("-"))] for row in rows]
+    headers = [_header(sequence) for sequence in msa.sequences]
+    headers[:rows_of_query] = list(msa.names)[:rows_of_query]
+    return b"".join(b">%b\n%b\n" % (header.encode(), row.tobytes()) for header, row in zip(headers, kept, strict=True))
+
+
+def _header(sequence: Any) -> str:
+    return " ".join(f"{sequence.name} {sequence.description or ''}".split())

@@ -1,0 +1,59 @@
+"""Writes a job's alignments as a directory that is itself an input."""
+
+import os
+import secrets
+from pathlib import Path
+
+from fastfold_jax.data.a3m_writer import a3m_text
+from fastfold_jax.data.alignment import Source
+from fastfold_jax.data.job import Job
+from fastfold_jax.errors import UserError
+
+_NAMES: dict[Source, str] = {
+    "uniref90": "uniref90_hits",
+    "bfd": "bfd_hits",
+    "mgnify": "mgnify_hits",
+    "uniprot": "uniprot_hits",
+    "paired": "paired",
+    "other": "unpaired",
+}
+
+
+def save(job: Job, directory: Path) -> list[Path]:
+    """Writes the sequences as FASTA and each chain's alignments as A3M in a sub-directory of its name.
+
+    `read_job` reads the directory as the same job, so that another run, or another program, need not search again.
+    Copies of a chain share the files of the first.
+
+    Returns:
+      The files, the FASTA first.
+
+    Raises:
+      UserError: if one can't be written.
+    """
+    texts = {
+        Path(f"{job.name}.fasta"): "".join(f">{c.id} {c.description}\n{c.sequence}\n" for c in job.chains).encode()
+    }
+    first = {chain.sequence: chain for chain in reversed(job.chains)}
+    for chain in job.chains:
+        if first[chain.sequence] is not chain:
+            continue
+        for alignment in (*chain.alignments, *([chain.paired] if chain.paired else [])):
+            name, number = _NAMES[alignment.source], 1
+            while (path := Path(chain.id) / f"{name}{'' if number == 1 else f'_{number}'}.a3m") in texts:
+                number += 1
+            texts[path] = a3m_text(alignment)
+    try:
+        for path, text in texts.items():
+            _write(directory / path, text)
+    except OSError as error:
+        raise UserError(f"{directory}: alignments cannot be written ({error.strerror or error})") from None
+    return [directory / path for path in texts]
+
+
+def _write(path: Path, text: bytes) -> None:
+    """Whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary.write_bytes(text)
+    os.replace(temporary, path)

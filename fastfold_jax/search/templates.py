@@ -1,0 +1,215 @@
+"""Gives every chain of a job its templates: the user's own first, then those found."""
+
+import dataclasses
+import functools
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from fastfold_jax.data import layout
+from fastfold_jax.data.job import Chain, Job
+from fastfold_jax.data.template_features import Rejected, Template, stack, template_of_chain
+from fastfold_jax.data.template_hits import TemplateHit, read_hits
+from fastfold_jax.data.template_selection import Library, Rules, read_successors, select
+from fastfold_jax.data.textfile import InputError
+from fastfold_jax.data.training.structure import Structure, read_structure
+from fastfold_jax.errors import UserError
+from fastfold_jax.search.cache import Cache
+from fastfold_jax.search.config import SearchOptions, TemplateOptions
+from fastfold_jax.search.databases import find_databases
+from fastfold_jax.search.programs import scratch
+from fastfold_jax.search.report import Report, silent
+from fastfold_jax.search.server import Server
+from fastfold_jax.search.template_search import Sequences, search_chains, write_sequences
+
+logger = logging.getLogger(__name__)
+
+_SERVER_ENTRIES = 20  # that the server is asked for, as ColabFold does
+
+
+def attach(job: Job, options: TemplateOptions, search: SearchOptions | None = None, report: Report = silent) -> Job:
+    """The job with templates for every chain, as far as any are asked for.
+
+    Chains of equal sequence share them. Searches use the chains' alignments, so `complete` comes first. A job of
+    ready-made features is returned as it is.
+
+    Args:
+      job: With alignments.
+      options: Where templates come from, and what they must be.
+      search: For the server's address, the cache, and databases with sequences of the PDB.
+      report: Told of the progress.
+
+    Raises:
+      UserError: if a file given can't be used, or a search fails; hits that are no good are logged, and no error.
+    """
+    search = search or SearchOptions()
+    if not job.chains or (options.mode == "none" and not options.custom_templates):
+        return job
+    custom = _custom(job, options.custom_templates)
+    distinct = list({chain.sequence: chain for chain in reversed(job.chains)}.values())[::-1]
+    found = _found(job, distinct, options, search, report)
+    chains = []
+    for chain in job.chains:
+        mine = (custom[chain.id] + found.get(chain.sequence, []))[: options.max_templates]
+        chains.append(dataclasses.replace(chain, templates=stack(mine, len(chain.sequence))))
+        names = ", ".join(template.name for template in mine) or "none"
+        logger.info("chain %s: %d templates: %s", chain.id, len(mine), names)
+    return dataclasses.replace(job, chains=tuple(chains))
+
+
+def _found(
+    job: Job, distinct: Sequence[Chain], options: TemplateOptions, search: SearchOptions, report: Report
+) -> dict[str, list[Template]]:
+    """The templates of each sequence that files of hits or a search lead to."""
+    if options.mode == "none":
+        return {}
+    rules = Rules(latest=options.latest(), most=options.max_templates)
+    cache = Cache(search.cache_directory)
+    with scratch() as directory:
+        if options.mode == "server":
+            library = _fetched(distinct, Path(directory), search, cache, report)
+        else:
+            assert options.template_mmcif is not None  # the options say so
+            if not options.template_mmcif.is_dir():
+                raise UserError(f"--template-mmcif {options.template_mmcif}: no such directory")
+            successors = read_successors(options.obsolete_pdbs) if options.obsolete_pdbs else {}
+            library = Library(directory=options.template_mmcif, successors=successors)
+        if options.template_hits and options.mode == "local":
+            hits = _given_hits(options.template_hits, job)
+        elif library is None:
+            hits = {}
+        else:
+            sequences = _sequences(library, Path(directory), options, search, cache, report)
+            lists = search_chains(distinct, sequences, threads=search.threads, cache=cache, report=report)
+            hits = {chain.sequence: found for chain, found in zip(distinct, lists, strict=True)}
+        return {
+            chain.sequence: select(hits.get(chain.sequence, ()), chain.sequence, library, rules)
+            for chain in distinct
+            if library is not None
+        }
+
+
+def _sequences(
+    library: Library,
+    directory: Path,
+    options: TemplateOptions,
+    search: SearchOptions,
+    cache: Cache,
+    report: Report,
+) -> Sequences:
+    """What to search for templates."""
+    if options.mode == "local":
+        if options.template_sequences is not None:
+            return Sequences.of_file(options.template_sequences)
+        for database in find_databases(search.databases) if search.databases else ():
+            if database.templates and database.kind == "fasta":
+                return Sequences.of_file(database.path)
+    return write_sequences(library.directory, directory / "sequences.fasta", cache=cache, report=report)
+
+
+def _fetched(
+    distinct: Sequence[Chain], directory: Path, search: SearchOptions, cache: Cache, report: Report
+) -> Library | None:
+    """The structures that the server finds alike, in a directory of their own; None if there are none."""
+    server = Server.of(search, cache)
+    lists = server.template_entries([chain.sequence for chain in distinct], report)
+    entries = list(dict.fromkeys(entry for found in lists for entry in found[:_SERVER_ENTRIES]))
+    if not entries:
+        return None
+    structures = directory / "mmcif"
+    structures.mkdir()
+    for name, text in server.structures(entries, report).items():
+        entry = name.removesuffix(".cif").lower()
+        if entry.isascii() and entry.isalnum():  # the name is the server's: it may not lead out of the directory
+            (structures / f"{entry}.cif").write_bytes(text)
+    return Library(directory=structures) if any(structures.iterdir()) else None
+
+
+def _given_hits(paths: Sequence[Path], job: Job) -> dict[str, list[TemplateHit]]:
+    """Hits by the sequence that they are for.
+
+    Raises:
+      UserError: if a file can't be read, or it isn't clear which chain it is for.
+    """
+    hits: dict[str, list[TemplateHit]] = {}
+    for path, key in _hit_files(paths):
+        chain = _chain_of(path, key, job.chains)
+        hits.setdefault(chain.sequence, []).extend(read_hits(path, chain.sequence))
+    return hits
+
+
+def _hit_files(paths: Sequence[Path]) -> list[tuple[Path, str]]:
+    """Files of hits, each with the word in its name or its directory's that may name a chain."""
+    files = []
+    for path in paths:
+        if not path.is_dir():
+            files.append((path, layout.chain_prefix(path) or ""))
+            continue
+        inside = [found for found in sorted(path.rglob("*")) if found.is_file() and layout.is_template_hits(found)]
+        if not inside:
+            raise UserError(f"--template-hits {path}: holds no hits; accepted are .hhr files, and pdb_hits.sto or .a3m")
+        for file in inside:
+            own = file.parent.name if file.parent != path and file.parent.name != "msas" else ""
+            files.append((file, layout.chain_prefix(file) or own))
+    return files
+
+
+def _chain_of(path: Path, key: str, chains: Sequence[Chain]) -> Chain:
+    """The chain whose number or name a word is; the only one there is, where it is none."""
+    number = layout.chain_number(key)
+    named = [chain for chain in chains if chain.id.casefold() == key.casefold()]
+    if named:
+        return named[0]
+    if number is not None and 1 <= number <= len(chains):
+        return chains[number - 1]
+    if len({chain.sequence for chain in chains}) == 1:
+        return chains[0]
+    ids = ", ".join(chain.id for chain in chains)
+    raise UserError(
+        f"--template-hits {path}: of which chain? accepted are names that begin with chain1_, chain2_ and so on, and "
+        f"sub-directories named as the chains: {ids}"
+    )
+
+
+def _custom(job: Job, given: Sequence[str]) -> Mapping[str, list[Template]]:
+    """The user's own templates of each chain, by its id.
+
+    Raises:
+      UserError: if one can't be used.
+    """
+    read = functools.cache(_read)
+    found: dict[str, list[Template]] = {chain.id: [] for chain in job.chains}
+    for text in given:
+        target, path, chain_name = _parse_custom(text, job)
+        for chain in job.chains:
+            if target in (None, chain.id):
+                try:
+                    template = template_of_chain(read(path), chain_name, chain.sequence)
+                except Rejected as reason:
+                    raise UserError(f"--custom-templates {text}: {reason}") from None
+                logger.info("custom template %s for chain %s: %s", template.name, chain.id, template.note)
+                found[chain.id].append(template)
+    return found
+
+
+def _parse_custom(text: str, job: Job) -> tuple[str | None, Path, str | None]:
+    """Chain of the job, file, and chain of the file that `[ID=]FILE[:CHAIN]` says."""
+    ids = {chain.id for chain in job.chains}
+    head, equals, rest = text.partition("=")
+    target, name = (head, rest) if equals and head in ids else (None, text)
+    if not Path(name).is_file():
+        front, colon, chain = name.rpartition(":")
+        if colon and Path(front).is_file():
+            return target, Path(front), chain
+        what = "" if not equals or head in ids else f", nor is {head} a chain of the job ({', '.join(sorted(ids))})"
+        raise UserError(
+            f"--custom-templates {text}: no such file{what}; accepted are FILE, FILE:CHAIN and ID=FILE:CHAIN"
+        )
+    return target, Path(name), None
+
+
+def _read(path: Path) -> Structure:
+    try:
+        return read_structure(path)
+    except InputError as error:
+        raise UserError(f"--custom-templates {error}") from None

@@ -1,0 +1,1 @@
+"""Training: from structures and alignments to parameters."""

@@ -1,0 +1,1 @@
+"""What XLA scheduled: collectives of a compiled program, what they cost, and what compute hides them."""

@@ -1,0 +1,351 @@
+"""Runs of many jobs: side by side, restarted, killed, with failures; the same files in the end."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from fastfold_jax.inference import cli, dry_run, engine, job_run
+from fastfold_jax.inference.compile_cache import use_compile_cache
+from fastfold_jax.inference.config import (
+    AnswerOptions,
+    ExecutionOptions,
+    InferenceConfig,
+    JobOptions,
+    RecyclingOptions,
+    SamplingOptions,
+)
+from fastfold_jax.inference.manifest import Manifest
+from fastfold_jax.inference.predictor import PredictionError
+from fastfold_jax.inference.run import run
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+# Two of one size, which share a program, and a table with a complex.
+FASTA = ">one\nGAMKWDE\n>two\nWDEGAMK\n>three\nGAMK\n"
+UNSTABLE = {"timings.json"}  # seconds differ from run to run
+
+
+def configuration(out: Path, *sources: Path, **changes) -> InferenceConfig:
+    fields = {
+        "input": sources,
+        "out": out,
+        "params": "random",
+        "sampling": SamplingOptions(num_seeds=2),
+        "recycling": RecyclingOptions(recycles=0),
+        "answer": AnswerOptions(plots=False),
+        "execution": ExecutionOptions(precision="float32", no_compile_cache=True),
+    }
+    return InferenceConfig(**{**fields, **changes})
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("input") / "jobs.fasta"
+    path.write_text(FASTA)
+    return path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled(tmp_path_factory):
+    """Runs of this module find each other's programs."""
+    use_compile_cache(tmp_path_factory.mktemp("compiled"))
+    yield
+    use_compile_cache(None)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, source, small_network):
+    """A run that nothing disturbed, on one device, and its outcomes."""
+    out = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "local_devices", lambda: jax.devices()[:1])
+        return out, run(configuration(out, source), networks=[small_network])
+
+
+def content(out: Path) -> dict[str, bytes]:
+    """Every file that two runs have in common; the command that a page states has the directory in it."""
+    files = {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    return {
+        name: data.replace(str(out).encode(), b"OUT")
+        for name, data in files.items()
+        if Path(name).name not in UNSTABLE | {"manifest.json"}
+    }
+
+
+def test_each_job_has_its_directory(whole):
+    out, outcomes = whole
+    assert [outcome.name for outcome in outcomes] == ["one", "two", "three"]
+    assert {outcome.status for outcome in outcomes} == {"done"}
+    assert sorted(path.name for path in out.iterdir()) == ["one", "summary.csv", "three", "two"]
+    for outcome in outcomes:
+        assert (outcome.directory / "ranked_1.cif").exists() and (outcome.directory / "report.html").exists()
+    rows = (out / "summary.csv").read_text().splitlines()
+    assert rows[0].startswith("job,status,residues") and rows[1].startswith("one,done,7,2,model_1_ptm_seed")
+
+
+def test_jobs_of_one_size_share_a_program_and_follow_at_once(whole):
+    out, _ = whole
+    timings = [json.loads((out / name / "timings.json").read_text())["predictions"] for name in ("one", "two")]
+    first, second = (job["model_1_ptm_seed0"] for job in timings)
+    assert first["compile"] > 0 and not first["compiled_before"]
+    assert second["compile"] == 0 and second["compiled_before"]
+    assert second["waited"] < 2
+
+
+def test_several_devices_share_the_jobs(whole, source, small_network, tmp_path, monkeypatch):
+    out, _ = whole
+    used = set()
+    predict = engine.Engine.predict
+
+    def watched(self, *args):
+        used.add(self.device)
+        return predict(self, *args)
+
+    monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:2])
+    monkeypatch.setattr(engine.Engine, "predict", watched)
+    outcomes = run(configuration(tmp_path, source), networks=[small_network])
+    assert used == set(jax.devices()[:2])
+    assert [outcome.name for outcome in outcomes] == ["one", "two", "three"]
+    assert content(tmp_path) == content(out)
+
+
+@pytest.fixture
+def copy(whole, tmp_path):
+    """A copy of the undisturbed run's directory."""
+    import shutil
+
+    shutil.copytree(whole[0], tmp_path / "out")
+    return tmp_path / "out"
+
+
+def no_prediction(*args):
+    raise AssertionError("predicted again")
+
+
+def test_finished_work_is_kept(whole, copy, source, small_network, monkeypatch):
+    monkeypatch.setattr(engine.Engine, "predict", no_prediction)
+    before = {
+        path: path.stat().st_mtime_ns for path in copy.rglob("*") if path.is_file() and path.name != "summary.csv"
+    }
+    outcomes = run(configuration(copy, source), networks=[small_network])
+    assert {outcome.status for outcome in outcomes} == {"kept"} and len(outcomes[0].ranked) == 2
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+@pytest.mark.parametrize(
+    ("damage", "again"),
+    [
+        (lambda out: (out / "one" / "one_model_1_ptm_seed1.cif").write_text("data_"), {"one model_1_ptm_seed1"}),
+        (lambda out: (out / "two" / "two_model_1_ptm_seed0_arrays.npz").unlink(), {"two model_1_ptm_seed0"}),
+        (lambda out: (out / "three" / "manifest.json").write_text("{"), {f"three model_1_ptm_seed{i}" for i in (0, 1)}),
+        (lambda out: (out / "one" / "report.html").write_text("half"), set()),
+        (lambda out: (out / "one" / "ranked_0.pdb").unlink(), set()),
+        (lambda out: (out / "one" / ".x.json.999999999.partial").write_text("half"), set()),
+    ],
+)  # fmt: skip
+def test_what_is_damaged_is_made_again_and_no_more(whole, copy, source, small_network, monkeypatch, damage, again):
+    made = set()
+    predict = engine.Engine.predict
+
+    def watched(self, target, task, on_pass):
+        made.add(f"{target.job.name} {task.name}")
+        return predict(self, target, task, on_pass)
+
+    monkeypatch.setattr(engine.Engine, "predict", watched)
+    monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:1])
+    damage(copy)
+    run(configuration(copy, source), networks=[small_network])
+    assert made == again
+    assert content(copy) == content(whole[0]) | {
+        name: data for name, data in content(copy).items() if name.endswith("report.html")
+    }
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sampling": SamplingOptions(seed=5, num_seeds=1)},
+        {"recycling": RecyclingOptions(recycles=1)},
+        {"jobs": JobOptions(redo=True)},
+    ],
+)
+def test_other_options_make_other_predictions(copy, source, small_network, monkeypatch, change):
+    made = []
+    monkeypatch.setattr(engine.Engine, "predict", lambda *args: made.append(args) or stop())
+
+    def stop():
+        raise PredictionError("enough")
+
+    monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:1])
+    outcomes = run(configuration(copy, source, **change), networks=[small_network])
+    assert len(made) == 3 and all("enough" in str(outcome.error) for outcome in outcomes)
+
+
+def test_a_failed_job_does_not_stop_the_others(small_network, tmp_path, monkeypatch):
+    for name, text in (("bad", ">q\nGAMK\n>h\nGA\n"), ("good", ">q\nGAMK\n"), ("ugly", ">q\nMKWDEGAMK\n")):
+        (tmp_path / f"{name}.a3m").write_text(text)
+    predict = engine.Engine.predict
+
+    def fails(self, target, task, on_pass):
+        if target.job.name == "ugly":
+            raise RuntimeError("a defect")
+        return predict(self, target, task, on_pass)
+
+    monkeypatch.setattr(engine.Engine, "predict", fails)
+    sources = [tmp_path / f"{name}.a3m" for name in ("bad", "good", "ugly")]
+    config = configuration(tmp_path / "out", *sources, sampling=SamplingOptions())
+    bad, good, ugly = run(config, networks=[small_network])
+    assert "bad.a3m, line 3" in str(bad.error) and "a defect" in str(ugly.error)
+    assert good.status == "done" and (good.directory / "ranked_0.pdb").exists()
+    rows = (tmp_path / "out" / "summary.csv").read_text().splitlines()
+    assert [row.split(",")[1] for row in rows[1:]] == ["failed", "done", "failed"]
+
+
+def test_failures_show_in_the_exit_code(tmp_path, monkeypatch, capsys):
+    import fastfold_jax.inference.run as run_module
+
+    outcome = job_run.JobOutcome(name="x", directory=tmp_path, num_res=1, ranked=(), made=0)
+    failed = dataclasses.replace(outcome, error=PredictionError("out of memory"))
+    monkeypatch.setattr(cli, "use_compile_cache", lambda directory: None)
+    monkeypatch.setattr(run_module, "run", lambda config, report: (outcome, failed))
+    assert cli.main(["x.fasta", "--out", str(tmp_path)]) == cli.SOME_FAILED
+    assert "1 of 2 jobs failed" in capsys.readouterr().err
+
+
+def test_a_defect_in_the_only_job_is_not_hidden(small_network, tmp_path, monkeypatch):
+    (tmp_path / "x.fasta").write_text(">x\nGAMK\n")
+    monkeypatch.setattr(engine.Engine, "predict", no_prediction)
+    with pytest.raises(AssertionError, match="predicted again"):
+        run(configuration(tmp_path / "out", tmp_path / "x.fasta"), networks=[small_network])
+
+
+def test_names_from_headers_stay_in_the_output_directory(small_network, tmp_path, monkeypatch):
+    headers = ["../../evil", "/etc/passwd", "..", "a\\b", "-rf", "summary.csv", "nul", "x" * 300, "\u202eabc"]
+    (tmp_path / "x.fasta").write_text("".join(f">{header}\nGA\n" for header in headers))
+    monkeypatch.setattr(engine.Engine, "predict", no_prediction)
+    outcomes = run(configuration(tmp_path / "out", tmp_path / "x.fasta"), networks=[small_network])
+    assert len({outcome.directory for outcome in outcomes}) == len(headers)
+    assert {outcome.directory.resolve().parent for outcome in outcomes} == {(tmp_path / "out").resolve()}
+    assert {path.name for path in tmp_path.iterdir()} == {"x.fasta", "out"}
+
+
+def test_a_manifest_is_not_trusted(tmp_path):
+    (tmp_path / "secret").write_text("x")
+    directory = tmp_path / "out"
+    directory.mkdir()
+    manifest = Manifest(directory)
+    (directory / "a").write_text("a")
+    manifest.add("work", "print", ["a"], {"score": 1})
+    assert Manifest(directory).finished("work", "print").content == {"score": 1}
+    assert (
+        Manifest(directory).finished("work", "other") is None and Manifest(directory).finished("more", "print") is None
+    )
+    text = (directory / "manifest.json").read_text()
+    for broken in (
+        "",
+        "[]",
+        '{"format": 1}',
+        text.replace('"a"', '"../secret"'),
+        text.replace('"format": 1', '"format": 9'),
+    ):
+        (directory / "manifest.json").write_text(broken)
+        assert Manifest(directory).finished("work", "print") is None
+
+
+def test_dry_run_runs_nothing_and_writes_nothing(source, small_network, tmp_path, monkeypatch):
+    monkeypatch.setattr(engine.Engine, "predict", no_prediction)
+    (tmp_path / "bad.a3m").write_text("nonsense")
+    config = configuration(tmp_path / "out", source, tmp_path / "bad.a3m")
+    planned = {item.name: item for item in dry_run.plan(config, networks=[small_network])}
+    assert not (tmp_path / "out").exists()
+    assert (planned["one"].chains, planned["one"].predictions, planned["one"].finished) == ((7,), 2, 0)
+    assert planned["one"].seconds > planned["three"].seconds > 0 and planned["one"].bytes > 0
+    assert "not an A3M file" in planned["bad"].error
+    assert list(planned) == ["bad", "three", "one", "two"]
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from fastfold_jax.config.presets import preset
+from fastfold_jax.inference import files
+from fastfold_jax.inference.config import *
+from fastfold_jax.inference.run import run
+
+source, out, cache, network, after = sys.argv[1:]
+left = [int(after)]
+replace = os.replace
+
+def dying(*paths):  # dies like a process that is killed, before or after a file appears
+    left[0] -= 1
+    if left[0] == 0:
+        os.kill(os.getpid(), 9)
+    replace(*paths)
+
+files.os.replace = dying
+from fastfold_jax.inference.compile_cache import use_compile_cache
+use_compile_cache(Path(cache))
+config = InferenceConfig(
+    input=(Path(source),), out=Path(out), params="random", sampling=SamplingOptions(num_seeds=2),
+    recycling=RecyclingOptions(recycles=0), answer=AnswerOptions(plots=False),
+    execution=ExecutionOptions(precision="float32"),
+)
+run(config, networks=[preset("model_1_ptm", **eval(network))])
+"""
+NETWORK = {
+    "evoformer_blocks": 1, "extra_msa_blocks": 1, "template_blocks": 1, "structure_layers": 1, "num_msa": 8,
+    "num_extra_msa": 8, "c_m": 32, "c_z": 16, "c_s": 32, "c_e": 16, "c_t": 16, "c_outer": 8, "c_template_attention": 16,
+}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_killed_at_any_file_and_restarted_gives_the_same_files(source, tmp_path):
+    """kill -9 before each file that a run writes, then started again: the files of an undisturbed run."""
+
+    def start(out: Path, after: int) -> int:
+        words = [str(source), str(out), str(tmp_path / "cache"), repr(NETWORK), str(after)]
+        env = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+        done = subprocess.run(
+            [sys.executable, "-c", KILLED, *words], cwd=REPOSITORY, env=env, capture_output=True, check=False
+        )
+        return done.returncode
+
+    assert start(tmp_path / "whole", 10**9) == 0
+    undisturbed = content(tmp_path / "whole")
+    for after in range(1, 60, 4):
+        out = tmp_path / f"killed{after}"
+        code = start(out, after)
+        assert code in (-signal.SIGKILL, 0)
+        if code == 0:
+            break
+        assert content(out) != undisturbed
+        assert start(out, 10**9) == 0
+        assert content(out) == undisturbed, f"killed at file {after}"
+        assert not list(out.rglob(".*"))
+    assert after > 30
+
+
+def test_killed_in_the_midst_and_restarted(whole, source, small_network, tmp_path, monkeypatch):
+    """The same for one point, in this process: an exception that nothing catches, in place of a kill."""
+    monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:1])
+    writes = []
+    write = job_run.write_prediction
+
+    def dying(*args):
+        writes.append(args)
+        if len(writes) == 3:
+            raise SystemExit("killed")
+        return write(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job_run, "write_prediction", dying)
+        run(configuration(tmp_path, source), networks=[small_network])
+    assert content(tmp_path) != content(whole[0])
+    run(configuration(tmp_path, source), networks=[small_network])
+    assert content(tmp_path) == content(whole[0])

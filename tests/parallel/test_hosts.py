@@ -1,0 +1,119 @@
+"""Runs of several processes: who takes part, agreement, the same numbers as one process, an end when one is lost."""
+
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from parallel.hosts import HostError, Hosts, agree, connect, fetch, launcher
+
+WORKER = Path(__file__).with_name("two_processes.py")
+
+
+def _start(mode, count, tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    out = tmp_path / f"{mode}{count}.npz"
+    return out, [
+        subprocess.Popen(
+            [sys.executable, str(WORKER), str(port), str(count), str(index), str(out), mode],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(count)
+    ]
+
+
+def _finish(processes, seconds=280):
+    """Exit codes and what was said; no process outlives the test."""
+    ends = time.monotonic() + seconds
+    try:
+        said = [process.communicate(timeout=max(1, ends - time.monotonic()))[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [process.returncode for process in processes], said
+
+
+@pytest.mark.slow
+def test_two_processes_compute_what_one_does(tmp_path):
+    """Prediction and a step down the gradient, four devices in two processes or in one."""
+    results = {}
+    for count in (1, 2):
+        out, processes = _start("step", count, tmp_path)
+        codes, said = _finish(processes, 900)
+        assert codes == [0] * count, said
+        results[count] = np.load(out)
+    assert set(results[1]) == set(results[2]) and len(results[1]) > 200
+    for name, want in results[1].items():
+        np.testing.assert_allclose(results[2][name], want, rtol=1e-5, atol=1e-5 * np.abs(want).max(), err_msg=name)
+
+
+def test_losing_a_process_ends_the_other(tmp_path):
+    _, processes = _start("lose", 2, tmp_path)
+    codes, said = _finish(processes)
+    assert codes[1] == 9
+    assert codes[0] not in (0, None)
+    assert "lost the connection to another" in said[0] or "coordination service" in said[0].lower(), said[0]
+
+
+def test_processes_that_disagree_end_with_the_reason(tmp_path):
+    _, processes = _start("disagree", 2, tmp_path)
+    codes, said = _finish(processes)
+    assert codes == [2, 2]
+    for index in range(2):
+        assert f"seed is {index} in process {index}, but not in {1 - index}" in said[index]
+        assert "crop" not in said[index]
+
+
+def test_one_process_has_nobody_to_ask():
+    connect()
+    agree(anything=1)
+    tree = {"x": jnp.arange(3), "y": 2.0}
+    assert fetch(tree)["x"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("environment", "name"),
+    [
+        ({}, None),
+        ({"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, None),
+        ({"SLURM_NTASKS": "4", "SLURM_PROCID": "2"}, "SLURM"),
+        ({"SLURM_NTASKS": "4"}, None),  # a batch script, not a step's process
+        ({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}, "Open MPI"),
+    ],
+)
+def test_launchers_are_known_by_their_environment(environment, name):
+    assert launcher(environment) == name
+
+
+def test_the_index_is_given_or_kubernetes():
+    hosts = Hosts(coordinator="job-0.svc:8476", num_processes=4)
+    assert hosts.index({"JOB_COMPLETION_INDEX": "3"}) == 3
+    assert Hosts(coordinator="a:1", num_processes=4, process_id=1).index({"JOB_COMPLETION_INDEX": "3"}) == 1
+    with pytest.raises(HostError, match=r"index \(0 to 3\)"):
+        hosts.index({})
+    with pytest.raises(HostError, match="accepted are 0 to 3"):
+        hosts.index({"JOB_COMPLETION_INDEX": "4"})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"num_processes": 2},
+        {"process_id": 0},
+        {"coordinator": "node1", "num_processes": 2},
+        {"coordinator": "node1:http", "num_processes": 2},
+        {"coordinator": "node1:8476"},
+        {"coordinator": "node1:8476", "num_processes": 0},
+    ],
+)
+def test_incomplete_addresses_are_refused(wrong):
+    with pytest.raises(HostError, match="coordinator"):
+        Hosts(**wrong)

@@ -1,0 +1,217 @@
+"""Relaxation: clean structures come out, and all of a structure but its atoms' places stays as it was."""
+
+import sys
+
+import gemmi
+import numpy as np
+import pytest
+
+from fastfold_jax.errors import UserError
+from fastfold_jax.inference import relax_openmm
+from fastfold_jax.inference.relax import RelaxOptions, relax
+from fastfold_jax.inference.relax_chains import Peptides
+from fastfold_jax.inference.relax_rings import pierced
+
+pytest.importorskip("openmm")
+pytest.importorskip("pdbfixer")
+
+CPU = RelaxOptions(relax_platform="cpu")
+
+
+def read(shared_data, name) -> gemmi.Structure:
+    return gemmi.read_structure(str(shared_data / "pdb" / name))
+
+
+def residues(structure) -> list[tuple]:
+    return [(chain.name, str(residue.seqid), residue.name) for chain in structure[0] for residue in chain]
+
+
+def heavy(structure) -> dict[tuple, np.ndarray]:
+    return {
+        (cra.chain.name, str(cra.residue.seqid), cra.atom.name): np.array(cra.atom.pos.tolist())
+        for cra in structure[0].all()
+        if not cra.atom.is_hydrogen()
+    }
+
+
+def test_a_short_model(shared_data):
+    given = read(shared_data, "model_output.pdb")
+    before = heavy(given)
+    result = relax(given, CPU)
+    assert result.after.count == 0 and result.rounds == 1 and result.platform == "CPU"
+    assert result.final_energy < result.initial_energy
+    assert 0 < result.rmsd < 0.5
+    assert residues(result.structure) == residues(given)
+    after = heavy(result.structure)
+    assert set(before) <= set(after) and {name for *_, name in set(after) - set(before)} <= {"OXT"}
+    moved = np.array([np.linalg.norm(after[key] - before[key]) for key in before])
+    assert 0 < moved.max() < 1.5
+    assert heavy(given).keys() == before.keys()  # what was given is not changed
+    hydrogens = [cra for cra in result.structure[0].all() if cra.atom.is_hydrogen()]
+    assert len(hydrogens) > 0.6 * len(after)
+
+
+def test_b_factors_are_kept(shared_data):
+    given = read(shared_data, "model_output.pdb")
+    for number, residue in enumerate(given[0][0]):
+        for atom in residue:
+            atom.b_iso = 50.0 + number
+    result = relax(given, CPU)
+    for number, residue in enumerate(result.structure[0][0]):
+        assert {atom.b_iso for atom in residue} == {50.0 + number}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["with_violations.pdb", "multiple_disulfides_target.pdb"])
+def test_violations_are_gone(shared_data, name):
+    """About 20 s of one core each."""
+    result = relax(read(shared_data, name), RelaxOptions(relax_platform="cpu", relax_rounds=10))
+    assert result.before.count >= 10
+    assert result.after.count == 0 and result.rounds <= 3
+    assert result.after.bonds == result.after.clashes == result.after.within == result.after.extreme_ca_ca == 0
+    assert result.final_energy < result.initial_energy and result.rmsd < 1.0
+    if name == "multiple_disulfides_target.pdb":
+        sulfurs = [
+            np.array(residue.find_atom("SG", "*").pos.tolist())
+            for residue in result.structure[0][0]
+            if residue.name == "CYS"
+        ]
+        gaps = np.linalg.norm(np.array(sulfurs)[:, None] - np.array(sulfurs), axis=-1)
+        assert ((gaps > 1.9) & (gaps < 2.2)).sum() >= 4  # bridges have the length of a bond
+
+
+def test_a_clash_is_resolved_and_its_residues_let_go(shared_data):
+    given = read(shared_data, "model_output.pdb")
+    chain = given[0][0]
+    # Two peptide bonds torn open by a displaced residue.
+    for atom in chain[2]:
+        atom.pos += gemmi.Position(1.6, 1.6, 0)
+    result = relax(given, RelaxOptions(relax_platform="cpu", relax_rounds=6))
+    assert result.before.count > 0 and result.after.count == 0
+
+
+def test_atoms_in_one_place_part(shared_data):
+    given = read(shared_data, "model_output.pdb")
+    residue = next(residue for residue in given[0][0] if residue.find_atom("CB", "*"))
+    residue.find_atom("CB", "*").pos = residue.find_atom("CA", "*").pos
+    result = relax(given, RelaxOptions(relax_platform="cpu", relax_rounds=6))
+    assert np.isfinite(result.final_energy) and result.after.count == 0
+
+
+def test_side_chains_through_rings_are_found_and_built_anew(shared_data):
+    peptides = Peptides.of(read(shared_data, "multiple_disulfides_target.pdb"))
+    state = peptides.completed()
+    threaded = pierced(state)
+    names = [residue.name for residue in state.topology.residues()]
+    assert [names[i] for i in np.flatnonzero(threaded)] == ["TYR", "ARG"]  # the arginine goes through the tyrosine
+    rebuilt = peptides.rebuilt(state, threaded)
+    assert not pierced(rebuilt).any()
+    where = peptides.residue(state)
+    moved = np.linalg.norm(rebuilt.positions - state.positions, axis=-1)[peptides.heavy(state)] > 0.01
+    assert set(where[peptides.heavy(state)][moved]) == set(np.flatnonzero(threaded))
+
+
+@pytest.mark.parametrize("name", ["ERR550519_2213899_unrelaxed_model_1.pdb", "glucagon.pdb"])
+def test_sound_structures_have_no_bond_through_a_ring(shared_data, name):
+    assert not pierced(Peptides.of(read(shared_data, name)).completed()).any()
+
+
+def test_missing_atoms_are_added(shared_data):
+    given = read(shared_data, "model_output.pdb")
+    whole = heavy(relax(given, CPU).structure).keys()
+    for residue in given[0][0]:
+        for name in [atom.name for atom in residue if atom.name not in ("N", "CA", "C", "O", "CB")]:
+            residue.remove_atom(name, "\0")
+    assert heavy(relax(given, CPU).structure).keys() == whole
+
+
+def test_chains_gaps_and_single_residues(shared_data):
+    given = read(shared_data, "glucagon.pdb")
+    model = given[0]
+    chain = model[0]
+    del chain[10:12]  # a gap
+    for residue in chain:
+        residue.seqid.num += 100
+    short = chain.clone()
+    short.name = "XY"
+    del short[3:]
+    single = chain.clone()
+    single.name = "Z"
+    del single[1:]
+    for other, shift in ((short, 60), (single, -60)):
+        for residue in other:
+            for atom in residue:
+                atom.pos += gemmi.Position(shift, 0, 0)
+        model.add_chain(other)
+    water = gemmi.Residue()
+    water.name, water.seqid = "HOH", gemmi.SeqId(900, " ")
+    oxygen = gemmi.Atom()
+    oxygen.name, oxygen.element = "O", gemmi.Element("O")
+    water.add_atom(oxygen)
+    wet = given.clone()
+    wet[0][0].add_residue(water)
+    result = relax(wet, RelaxOptions(relax_platform="cpu", relax_iterations=20))
+    assert residues(result.structure) == residues(given)
+    names = [{atom.name for atom in residue} for residue in result.structure[0][0]]
+    ends = [number for number, held in enumerate(names) if "OXT" in held]
+    assert ends == [len(names) - 1]  # none at the gap
+    kept = heavy(result.structure)
+    for key, place in heavy(given).items():
+        if key[0] == "Z":
+            np.testing.assert_array_equal(kept[key], place)
+    # The atoms at both sides of the gap are not drawn together.
+    before, after = (
+        chain[9].find_atom("CA", "*").pos.dist(chain[10].find_atom("CA", "*").pos)
+        for chain in (given[0][0], result.structure[0][0])
+    )
+    assert after == pytest.approx(before, abs=0.5) and before > 5
+
+
+def test_modified_residues_become_standard_ones(shared_data):
+    given = read(shared_data, "model_output.pdb")
+    residue = given[0][0][1]
+    residue.name = "MSE"
+    for name in [atom.name for atom in residue if atom.name not in ("N", "CA", "C", "O", "CB")]:
+        residue.remove_atom(name, "\0")
+    result = relax(given, RelaxOptions(relax_platform="cpu", relax_iterations=20))
+    assert result.structure[0][0][1].name == "MET"
+    assert result.structure[0][0][1].find_atom("SD", "*") is not None
+
+
+def test_structures_with_nothing_to_relax():
+    empty = gemmi.Structure()
+    empty.add_model(gemmi.Model(1))
+    with pytest.raises(UserError, match="holds no chain of two or more amino acids"):
+        relax(empty, CPU)
+
+
+def test_without_openmm(shared_data, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openmm", None)
+    with pytest.raises(UserError, match=r"pip install 'fastfold-jax\[relax\]'"):
+        relax(read(shared_data, "model_output.pdb"), CPU)
+
+
+def test_a_platform_that_is_not_there(shared_data, monkeypatch):
+    monkeypatch.setitem(relax_openmm._PLATFORMS, "cuda", "NoSuchPlatform")
+    with pytest.raises(UserError, match="--relax-platform cuda: this OpenMM has no such platform, only "):
+        relax(read(shared_data, "model_output.pdb"), RelaxOptions(relax_platform="cuda"))
+
+
+def test_auto_falls_back_to_a_platform_that_works(shared_data, monkeypatch):
+    monkeypatch.setattr(relax_openmm, "_PLATFORMS", {"cuda": "NoSuchPlatform", "reference": "Reference"})
+    result = relax(read(shared_data, "model_output.pdb"), RelaxOptions(relax_iterations=5))
+    assert result.platform == "Reference"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"relax_rounds": 0}, "--relax-rounds 0"),
+        ({"relax_iterations": -1}, "--relax-iterations -1"),
+        ({"relax_stiffness": 0.0}, "--relax-stiffness 0"),
+        ({"relax_tolerance": float("inf")}, "--relax-tolerance inf"),
+    ],
+)
+def test_options_that_are_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        RelaxOptions(**changes)

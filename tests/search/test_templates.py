@@ -1,0 +1,212 @@
+"""Attaching templates: searched for, given as hits, the user's own, or the server's; and how a complex's are joined."""
+
+import logging
+import shutil
+
+import numpy as np
+import pytest
+from replay import Replay, quick, serving
+
+from fastfold_jax.config.presets import preset
+from fastfold_jax.constants import GAP
+from fastfold_jax.data.assemble import assemble
+from fastfold_jax.data.fasta import Record
+from fastfold_jax.data.job import read_job
+from fastfold_jax.data.job_chains import Job, chains_of
+from fastfold_jax.data.sampling import sample
+from fastfold_jax.data.training.structure import read_structure
+from fastfold_jax.errors import UserError
+from fastfold_jax.search import template_search
+from fastfold_jax.search.config import SearchOptions, TemplateOptions
+from fastfold_jax.search.templates import attach
+
+__all__ = ["quick"]
+
+pytest.importorskip("pyhmmer")
+
+
+@pytest.fixture
+def search(tmp_path):
+    return SearchOptions(search_cache=tmp_path / "cache", search_threads=2)
+
+
+@pytest.fixture
+def ferritin(shared_data):
+    """A chain of 6s61 with every seventh residue replaced."""
+    structure = read_structure(shared_data / "mini_databases" / "mmcif" / "6s61.cif")
+    (letters,) = {polymer.letters for polymer in structure.polymers.values()}
+    return "".join("A" if i % 7 == 3 else letter for i, letter in enumerate(letters))
+
+
+def job_of(*sequences: str, names: str = "ABCD") -> Job:
+    return Job(
+        name="test", chains=chains_of([Record(description=names[i], sequence=s) for i, s in enumerate(sequences)])
+    )
+
+
+def accepted(caplog) -> list[str]:
+    return [record.args[0] for record in caplog.records if record.msg.startswith("template %s accepted")]
+
+
+def test_a_search_in_the_sequences_of_a_directory(shared_data, search, ferritin, caplog):
+    options = TemplateOptions(template_mmcif=shared_data / "mini_databases" / "mmcif")
+    with caplog.at_level(logging.INFO):
+        done = attach(job_of(ferritin, ferritin), options, search)
+    assert len(accepted(caplog)) == 1  # copies of 6s61's chains align to the same residues; the job's copies share
+    assert accepted(caplog)[0].startswith("6s61_")
+    assert done.chains[0].templates.aatype.shape == (1, len(ferritin))
+    assert (done.chains[0].templates.atom_mask.any(axis=-1)).sum() > 150
+    raw = assemble(done, preset("model_1_multimer_v3"))
+    np.testing.assert_array_equal(
+        raw.templates.positions[:, : len(ferritin)], raw.templates.positions[:, len(ferritin) :]
+    )
+    sampled = sample(raw, preset("model_1_multimer_v3"), seed=0, pass_index=0)
+    np.testing.assert_array_equal(sampled.template_aatype[0], raw.templates.aatype[0])
+
+
+def test_results_of_searches_are_kept(shared_data, search, ferritin, monkeypatch):
+    options = TemplateOptions(template_mmcif=shared_data / "mini_databases" / "mmcif")
+    first = attach(job_of(ferritin), options, search)
+
+    def again(*_, **__):
+        raise AssertionError("searched or read a second time")
+
+    monkeypatch.setattr(template_search, "read_structure", again)
+    monkeypatch.setattr(template_search, "search_profiles", again)
+    second = attach(job_of(ferritin), options, search)
+    np.testing.assert_array_equal(first.chains[0].templates.positions, second.chains[0].templates.positions)
+
+
+def test_a_search_in_pdb_seqres(shared_data, search, ferritin, caplog):
+    databases = shared_data / "mini_databases"
+    found = []
+    for options, where in (
+        (
+            TemplateOptions(template_mmcif=databases / "mmcif"),
+            SearchOptions(databases=(databases,), no_search_cache=True),
+        ),
+        (
+            TemplateOptions(template_mmcif=databases / "mmcif", template_sequences=next(databases.glob("pdb_seqres*"))),
+            search,
+        ),
+    ):
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            done = attach(job_of(ferritin), options, where)
+        assert accepted(caplog) == ["6s61_M"]
+        assert "rejected" in caplog.text and "has no " in caplog.text  # other ferritins of pdb_seqres
+        found.append(done.chains[0].templates)
+    np.testing.assert_array_equal(found[0].positions, found[1].positions)
+
+
+def test_the_alignment_makes_the_profile(shared_data, search, caplog):
+    job = read_job(shared_data / "msa" / "2q2k_A")
+    options = TemplateOptions(template_mmcif=shared_data / "mmcif", max_templates=2)
+    with caplog.at_level(logging.INFO):
+        done = attach(job, options, search)
+    assert "template 2q2k_A rejected: is a copy of the query, 70 of its 70 residues" in caplog.text
+    assert len(done.chains[0].templates) == 2
+
+
+def test_given_hits(shared_data, search, tmp_path, caplog):
+    job = read_job(shared_data / "msa" / "cobra73")
+    options = TemplateOptions(template_mmcif=shared_data / "mmcif", template_hits=(shared_data / "msa" / "cobra73",))
+    done = attach(job, options, search)
+    assert len(done.chains[0].templates) == 6
+    # In a complex the names say which chain hits are for.
+    query = job.chains[0].sequence
+    hits = shared_data / "msa" / "cobra73" / "pdb70_hits.hhr"
+    for name in ("chain2_pdb_hits.hhr", "B/pdb_hits.hhr"):
+        folder = tmp_path / name.replace("/", "_")
+        (folder / name).parent.mkdir(parents=True)
+        shutil.copy(hits, folder / name)
+        options = TemplateOptions(template_mmcif=shared_data / "mmcif", template_hits=(folder,))
+        done = attach(job_of("MKVLAAGIVRK", query), options, search)
+        assert [len(chain.templates) for chain in done.chains] == [0, 6]
+        raw = assemble(done, preset("model_1_multimer_v3"))
+        assert raw.templates.aatype.shape == (6, 11 + len(query)) and not raw.templates.atom_mask[:, :11].any()
+
+
+def test_hits_of_no_chain(shared_data, search, tmp_path):
+    hits = shared_data / "msa" / "cobra73" / "pdb70_hits.hhr"
+    options = TemplateOptions(template_mmcif=shared_data / "mmcif", template_hits=(hits,))
+    with pytest.raises(UserError, match=r"of which chain\? accepted are names that begin with chain1_"):
+        attach(job_of("MKVLAAGIVRK", "GGSTTKW"), options, search)
+    with pytest.raises(UserError, match="of another query"):
+        attach(job_of("MKVLAAGIVRK"), options, search)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="holds no hits"):
+        attach(
+            job_of("MKVLAAGIVRK"),
+            TemplateOptions(template_mmcif=shared_data / "mmcif", template_hits=(tmp_path / "empty",)),
+            search,
+        )
+
+
+def test_structures_of_the_user_come_first(shared_data, search, ferritin):
+    own = shared_data / "mmcif" / "2q2k.cif"
+    letters = next(iter(read_structure(own).polymers.values())).letters
+    options = TemplateOptions(
+        template_mmcif=shared_data / "mini_databases" / "mmcif",
+        custom_templates=(f"B={own}:A", str(own)),
+        max_template_date="1990-01-01",  # is no matter for them
+    )
+    done = attach(job_of(ferritin, letters), options, search)
+    assert [len(chain.templates) for chain in done.chains] == [1, 2]
+    assert (done.chains[1].templates.aatype != GAP).sum() == 2 * len(letters)
+
+
+REFUSED = {
+    "no such file": "{mmcif}/9xyz.cif",
+    "nor is Q a chain of the job": "Q={mmcif}/2q2k.cif",
+    "has no chain Q; its chains of amino acids are A, B": "{mmcif}/2q2k.cif:Q",
+    "no atoms": "{tmp}/broken.cif",
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_structures_that_cannot_be_used(shared_data, tmp_path, search, message):
+    (tmp_path / "broken.cif").write_text("data_x\n_a.b c\n")
+    given = REFUSED[message].format(mmcif=shared_data / "mmcif", tmp=tmp_path)
+    with pytest.raises(UserError, match="--custom-templates ") as raised:
+        attach(job_of("MKVLAAGIVRK"), TemplateOptions(custom_templates=(given,)), search)
+    assert message in str(raised.value)
+
+
+def test_nothing_asked_for(search):
+    job = job_of("MKVLAAGIVRK")
+    assert attach(job, TemplateOptions(), search) is job
+    features = Job(name="x", chains=(), features={})
+    assert attach(features, TemplateOptions(custom_templates=("x",)), search) is features
+
+
+def test_directories_that_do_not_serve(search, tmp_path):
+    with pytest.raises(UserError, match="no such directory"):
+        attach(job_of("MKVLAAGIVRK"), TemplateOptions(template_mmcif=tmp_path / "none"), search)
+    with pytest.raises(UserError, match="holds no mmCIF file"):
+        attach(job_of("MKVLAAGIVRK"), TemplateOptions(template_mmcif=tmp_path), search)
+    (tmp_path / "1bad.cif").write_text("nothing")
+    with pytest.raises(UserError, match="none of its 1 mmCIF files could be read"):
+        attach(job_of("MKVLAAGIVRK"), TemplateOptions(template_mmcif=tmp_path), search)
+
+
+def test_templates_of_the_server(shared_data, tmp_path, ferritin, caplog):
+    directory = shared_data / "mini_databases" / "mmcif"
+    replay = Replay(structures={"6s61": directory / "6s61.cif"}, templates=("6s61_A", "../../evil", "6S61_B"))
+    with serving(replay):
+        search = SearchOptions(msa="server", msa_server=replay.address, search_cache=tmp_path / "cache")
+        options = TemplateOptions(templates="server", max_template_date="2030-01-01")
+        with caplog.at_level(logging.INFO):
+            done = attach(job_of(ferritin), options, search)
+        assert len(done.chains[0].templates) == 1 and accepted(caplog)[0].startswith("6s61_")
+        paths = [path for _, path in replay.requests]
+        assert paths[-1] == "/template/6s61_A%2C6S61_B"
+        attach(job_of(ferritin), options, search)
+        assert len(replay.requests) == len(paths)  # kept
+
+
+def test_a_server_without_templates(tmp_path):
+    with serving(Replay()) as replay:
+        search = SearchOptions(msa="server", msa_server=replay.address, search_cache=tmp_path / "cache")
+        done = attach(job_of("MKVLAAGIVRK"), TemplateOptions(templates="server"), search)
+    assert len(done.chains[0].templates) == 0
