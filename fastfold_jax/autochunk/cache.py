@@ -120,7 +120,8 @@ def _read_item(kept: dict[str, Any], level: Level, values: dict[str, Value]) -> 
         levels = bodies if isinstance(bodies, tuple) else (bodies,)
         inner[name] = tuple(_read(plan, body) for plan, body in zip(plans, levels, strict=True))
     in_place = {values[made]: values[source] for made, source in kept["in_place"]}
-    return Placed(item, kept["size"], in_place, *kept["figures"], inner=inner)
+    own, alive, seconds = kept["figures"]
+    return Placed(item, kept["size"], in_place, bytes=own, alive=alive, seconds=seconds, inner=inner)
 
 
 def _read_region(kept: dict[str, Any], level: Level, values: dict[str, Value]) -> Region:

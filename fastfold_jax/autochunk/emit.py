@@ -9,7 +9,7 @@ from jax import lax
 from jax.experimental.layout import Layout, with_layout_constraint
 
 from fastfold_jax.autochunk.operation_rules import rule_of
-from fastfold_jax.autochunk.program import Equation, Level, Value
+from fastfold_jax.autochunk.program import Equation, Level, Value, scan_counts
 from fastfold_jax.autochunk.region import Region, Root
 from fastfold_jax.autochunk.rules import RULES, bind
 from fastfold_jax.autochunk.schedule import LevelPlan, Placed
@@ -195,7 +195,7 @@ def _function(plan: LevelPlan):
 
 def _scan(equation: Equation, inner: dict[str, tuple[LevelPlan, ...]], arguments: list[Any]) -> list[Any]:
     params, (plan,) = equation.params, inner["jaxpr"]
-    consts, carried = params["num_consts"], params["num_carry"]
+    consts, carried = scan_counts(params, len(arguments))
     constants, carry, xs = arguments[:consts], arguments[consts : consts + carried], arguments[consts + carried :]
 
     def body(carry, xs):

@@ -184,6 +184,14 @@ def levels_of(equation: Equation) -> list[Level]:
     return [level for body in equation.bodies.values() for level in (body if isinstance(body, tuple) else (body,))]
 
 
+def scan_counts(params: dict[str, Any], num_inputs: int) -> tuple[int, int]:
+    """How many of the inputs of a `scan` are constants and how many are carried, in that order."""
+    if "num_consts" in params:
+        return params["num_consts"], params["num_carry"]
+    constants, carried, _ = params["ft_in"].update(range(num_inputs)).unpack()  # JAX 0.12
+    return len(list(constants)), len(list(carried))
+
+
 def _without_unused(level: Level) -> Level:
     used = {id(v) for v in level.outputs}
     kept = []

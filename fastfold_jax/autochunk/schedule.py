@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from fastfold_jax.autochunk.estimate import Estimate, measure
 from fastfold_jax.autochunk.plan import Item, Partition
-from fastfold_jax.autochunk.program import Equation, Level, Value, levels_of
+from fastfold_jax.autochunk.program import Equation, Level, Value, levels_of, scan_counts
 from fastfold_jax.autochunk.region import Region, Step
 from fastfold_jax.autochunk.target import Target
 from fastfold_jax.autochunk.windows import Window
@@ -286,7 +286,7 @@ def _topological(before: list[set[int]], preference: list[int]) -> list[int]:
 def _carried(equation: Equation) -> list[tuple[Value, Value]]:
     """(result, initial value) of what a loop carries."""
     if equation.name == "scan":
-        consts, carry = equation.params["num_consts"], equation.params["num_carry"]
+        consts, carry = scan_counts(equation.params, len(equation.inputs))
         return list(zip(equation.outputs[:carry], equation.inputs[consts : consts + carry], strict=True))
     if equation.name == "while":
         consts = equation.params["cond_nconsts"] + equation.params["body_nconsts"]
@@ -296,8 +296,8 @@ def _carried(equation: Equation) -> list[tuple[Value, Value]]:
 
 def _overwritable(equation: Equation, body: Level) -> set[Value]:
     if equation.name == "scan":
-        consts = equation.params["num_consts"]
-        return set(body.inputs[consts : consts + equation.params["num_carry"]])
+        consts, carry = scan_counts(equation.params, len(equation.inputs))
+        return set(body.inputs[consts : consts + carry])
     if equation.name == "while":
         return set(body.inputs[equation.params["body_nconsts"] :])
     return set()
