@@ -216,8 +216,10 @@ class Operation:
         return self._outward(_flat(self.reference)(*leaves, **params))
 
     def _fused(self, platform, implementation="auto", **params):
-        """Whether the operation runs as a kernel there, as far as that does not depend on shapes."""
+        """Whether the operation has a kernel or a form of its own there, as far as that does not depend on shapes."""
         del params
+        if platform in self._platforms:
+            return True
         has_kernel = isinstance(self.triton, Kernel) and launch.missing_packages() is None
         return platform == launch.platform() and implementation != "xla" and has_kernel
 

@@ -11,12 +11,13 @@ import jax.numpy as jnp
 from jax.extend import core
 
 from fastfold_jax.autochunk import budget as budgets
+from fastfold_jax.autochunk import cache
 from fastfold_jax.autochunk import target as targets
 from fastfold_jax.autochunk.budget import Budget, BudgetError
 from fastfold_jax.autochunk.derivative import remembering_carries
 from fastfold_jax.autochunk.emit import evaluate
 from fastfold_jax.autochunk.explain import Explanation, explain
-from fastfold_jax.autochunk.program import Level, num_bytes, read
+from fastfold_jax.autochunk.program import Level, keeps_operations, num_bytes, read
 from fastfold_jax.autochunk.schedule import LevelPlan, Scheduler
 from fastfold_jax.autochunk.target import Target
 
@@ -24,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 # Of the budget: arrays smaller than this are left alone. A finer look takes longer and is taken where need be.
 _SMALL_SHARES = (256, 4096, 65536)
+# Halvings of the budget without a smaller plan, after which the smallest is found.
+_PATIENCE = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +84,7 @@ class Chunked:
         return self._plan(self._trace(args, kwargs), self._donated_leaves(args, kwargs)).explanation
 
     def curve(self, *args: Any, **kwargs: Any) -> list[tuple[int, float]]:
-        """(peak in bytes, predicted seconds) of plans from the whole program down to the smallest, fixed sizes apart."""
+        """(peak in bytes, predicted seconds) of plans from the whole program down to the smallest."""
         return self._program(self._trace(args, kwargs), self._donated_leaves(args, kwargs)).curve()
 
     @property
@@ -104,7 +107,7 @@ class Chunked:
     def _plan(self, traced: _Traced, donated: list[bool]) -> _Planned:
         key = (str(traced.jaxpr), tuple(donated))
         if key not in self._planned:
-            self._planned[key] = self._program(traced, donated).planned(self._budget)
+            self._planned[key] = self._kept_or_planned(traced, donated)
             explanation = self._planned[key].explanation
             if explanation.regions:
                 logger.info("%s", explanation.summary)
@@ -117,9 +120,37 @@ class Chunked:
                 )
         return self._planned[key]
 
-    def _program(self, traced: _Traced, donated: list[bool]) -> "Program":
+    def _kept_or_planned(self, traced: _Traced, donated: list[bool]) -> _Planned:
+        program = self._program(traced, donated)
+        budget = budgets.of_device(program.scheduler.target) if self._budget == "device" else self._budget
+        try:
+            return self._of(program, budget, (traced.jaxpr, donated, "kernels whole"))
+        except BudgetError as error:
+            if not keeps_operations(program.level):
+                raise
+            logger.info("%s; opening the operations that are kernels", error)
+        program = self._program(traced, donated, opened=True)
+        return self._of(program, budget, (traced.jaxpr, donated, "kernels opened"))
+
+    def _of(self, program: "Program", budget: Budget, identity: tuple) -> _Planned:
+        """The plan that was kept, or a new one."""
+        name = cache.key(*identity, budget, program.scheduler.target)
+        kept = cache.load(name, program.level)
+        if kept is not None:
+            return program.described(*kept)
+        planned = program.planned(budget)
+        cache.save(name, planned.plan, planned.explanation.budget)
+        return planned
+
+    def _program(self, traced: _Traced, donated: list[bool], *, opened: bool = False) -> "Program":
+        """The program to plan.
+
+        Args:
+          opened: Cut inside operations even where they are kernels on the target.
+        """
         target = self._target or targets.current()
-        return Program(read(traced.jaxpr, target.platform), target, [False] * len(traced.captured) + donated)
+        level = read(traced.jaxpr, None if opened else target.platform)
+        return Program(level, target, [False] * len(traced.captured) + donated)
 
     def _again(self, function: Callable[..., Any]) -> "Chunked":
         """Another function with the same budget: the derivative."""
@@ -168,15 +199,22 @@ class Program:
             smallest, plan = self.smallest(), self._best(size)
             if smallest > size:
                 raise BudgetError(size, smallest)
-        return _Planned(plan, explain(plan, self.arguments, size, self.scheduler))
+        return self.described(plan, size)
+
+    def described(self, plan: LevelPlan, budget: int) -> _Planned:
+        """A plan with its explanation."""
+        return _Planned(plan, explain(plan, self.arguments, budget, self.scheduler))
 
     def smallest(self) -> int:
         """Bytes of the smallest plan found, however slow."""
-        room = self.scheduler.whole(self.level).bytes
-        while room > 0:  # what counts as small, and so what is cut, depends on the budget
+        room, peak, idle = self.scheduler.whole(self.level).bytes, float("inf"), 0
+        while room > 0 and idle < _PATIENCE:  # what counts as small, and so what is cut, depends on the budget
             room //= 2
             self.plan(self.arguments + room)
-        return self.arguments + min(plan.peak for plan in self._found)
+            smallest = min(plan.peak for plan in self._found)
+            idle = idle + 1 if smallest >= peak else 0
+            peak = smallest
+        return self.arguments + int(peak)
 
     def curve(self) -> list[tuple[int, float]]:
         """(peak in bytes, seconds) of plans from the whole program down to the smallest."""

@@ -6,6 +6,8 @@ from typing import Any
 import jax
 from jax.extend import core
 
+from fastfold_jax.autochunk.program import scan_counts
+
 
 def remembering_carries(closed: Any) -> Callable[..., list[Any]]:
     """A closed jaxpr as a function; bodies of `scan` are checkpointed.
@@ -32,7 +34,7 @@ def remembering_carries(closed: Any) -> Callable[..., list[Any]]:
 
 def _checkpointed(eqn: Any, inputs: list[Any]) -> list[Any]:
     params = eqn.params
-    consts, carried = params["num_consts"], params["num_carry"]
+    consts, carried = scan_counts(params, len(inputs))
     constants, carry, xs = inputs[:consts], inputs[consts : consts + carried], inputs[consts + carried :]
     step = jax.checkpoint(remembering_carries(params["jaxpr"]), prevent_cse=False)
 

@@ -9,7 +9,7 @@ from jax import lax
 from jax.experimental.layout import Layout, with_layout_constraint
 
 from fastfold_jax.autochunk.operation_rules import rule_of
-from fastfold_jax.autochunk.program import Equation, Level, Value
+from fastfold_jax.autochunk.program import Equation, Level, Value, scan_counts
 from fastfold_jax.autochunk.region import Region, Root
 from fastfold_jax.autochunk.rules import RULES, bind
 from fastfold_jax.autochunk.schedule import LevelPlan, Placed
@@ -68,7 +68,9 @@ class _Emitter:
         self._order_reads(entry)
         sources = self._sources(region)
         carried = {root: entry.in_place.get(root.value) for root in region.roots}
-        start = [_initial(root, source and sources[source]) for root, source in carried.items()]
+        start = [
+            _varying(_initial(root), root) if source is None else sources[source] for root, source in carried.items()
+        ]
         invariant = {value: x for value, x in sources.items() if value not in carried.values()}
 
         def step(begin: Any, size: int, carry: list[Any]) -> list[Any]:
@@ -104,10 +106,14 @@ def _pinned(x: Any) -> Any:
 _IDENTITIES = {"reduce_prod": 1, "reduce_and": -1, "reduce_or": 0, "reduce_sum": 0, "dot_general": 0}
 
 
-def _initial(root: Root, in_place: Any) -> Any:
+def _varying(x: Any, root: Root) -> Any:
+    """Inside `shard_map`: of the same type as what will be put there, which differs from device to device."""
+    axes = tuple(getattr(getattr(root.value.aval, "manual_axis_type", None), "varying", ()))
+    return lax.pcast(x, axes, to="varying") if axes else x
+
+
+def _initial(root: Root) -> Any:
     """What the carry holds before the first chunk."""
-    if in_place is not None:
-        return in_place
     aval = root.value.aval
     if root.dim is not None:
         return lax.empty(aval.shape, aval.dtype) if hasattr(lax, "empty") else jnp.zeros(aval.shape, aval.dtype)
@@ -189,7 +195,7 @@ def _function(plan: LevelPlan):
 
 def _scan(equation: Equation, inner: dict[str, tuple[LevelPlan, ...]], arguments: list[Any]) -> list[Any]:
     params, (plan,) = equation.params, inner["jaxpr"]
-    consts, carried = params["num_consts"], params["num_carry"]
+    consts, carried = scan_counts(params, len(arguments))
     constants, carry, xs = arguments[:consts], arguments[consts : consts + carried], arguments[consts + carried :]
 
     def body(carry, xs):
@@ -227,7 +233,7 @@ def _shard_map(equation: Equation, inner: dict[str, tuple[LevelPlan, ...]], argu
         mesh=params["mesh"],
         in_specs=tuple(params["in_specs"]),
         out_specs=list(params["out_specs"]),
-        axis_names=set(params["manual_axes"]),
+        axis_names=set(params["newly_manual_axes"]),
         check_vma=params["check_vma"],
     )
     return function(*arguments)

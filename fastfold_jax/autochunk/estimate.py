@@ -212,5 +212,4 @@ def measure(region: Region, size: int, target: Target) -> Estimate:
         live -= freed.get(position, 0)
         if node.stored and node not in last:
             live -= node.bytes
-    chunks = math.ceil(region.length / size)
-    return Estimate(peak, seconds * chunks)
+    return Estimate(peak, seconds * region.length / size)

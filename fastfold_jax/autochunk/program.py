@@ -86,7 +86,7 @@ class Level:
 
 
 class _Reader:
-    def __init__(self, platform: str):
+    def __init__(self, platform: str | None):
         self.platform = platform
         self.equations: list[Equation] = []
         self.constants: list[tuple[Value, Any]] = []
@@ -117,7 +117,7 @@ class _Reader:
         if name in _REMATERIALISED and not (params["differentiated"] and params["prevent_cse"]):
             return self.read(params["jaxpr"], (), operands, origin)
         rule = OPERATIONS.get(eqn.primitive)
-        if rule is not None and not rule.fused(self.platform, **params):
+        if rule is not None and (self.platform is None or not rule.fused(self.platform, **params)):
             return self.inline(lambda *leaves: rule.reference(*leaves, **params), operands, name)
         if name == "split":
             return self.split(eqn, operands, origin)
@@ -157,11 +157,11 @@ class _Reader:
         return {}
 
 
-def read(jaxpr: Any, platform: str) -> Level:
+def read(jaxpr: Any, platform: str | None) -> Level:
     """Flattens a jaxpr, open or closed.
 
     Args:
-      platform: What it will run on, which decides whether operations are kernels there.
+      platform: What it will run on, which decides whether operations are kernels there. None opens all of them.
     """
     closed_consts = getattr(jaxpr, "consts", ())
     inner = getattr(jaxpr, "jaxpr", jaxpr)
@@ -169,6 +169,27 @@ def read(jaxpr: Any, platform: str) -> Level:
     inputs = [Value(var.aval) for var in inner.invars]
     outputs = reader.read(inner, closed_consts, inputs, "")
     return _without_unused(Level(inputs, reader.constants, reader.equations, outputs))
+
+
+def keeps_operations(level: Level) -> bool:
+    """Whether any operation in it is kept whole."""
+    return any(
+        equation.primitive in OPERATIONS or any(keeps_operations(body) for body in levels_of(equation))
+        for equation in level.equations
+    )
+
+
+def levels_of(equation: Equation) -> list[Level]:
+    """The levels inside an equation."""
+    return [level for body in equation.bodies.values() for level in (body if isinstance(body, tuple) else (body,))]
+
+
+def scan_counts(params: dict[str, Any], num_inputs: int) -> tuple[int, int]:
+    """How many of the inputs of a `scan` are constants and how many are carried, in that order."""
+    if "num_consts" in params:
+        return params["num_consts"], params["num_carry"]
+    constants, carried, _ = params["ft_in"].update(range(num_inputs)).unpack()  # JAX 0.12
+    return len(list(constants)), len(list(carried))
 
 
 def _without_unused(level: Level) -> Level:

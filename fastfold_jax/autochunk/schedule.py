@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from fastfold_jax.autochunk.estimate import Estimate, measure
 from fastfold_jax.autochunk.plan import Item, Partition
-from fastfold_jax.autochunk.program import Equation, Level, Value
+from fastfold_jax.autochunk.program import Equation, Level, Value, levels_of, scan_counts
 from fastfold_jax.autochunk.region import Region, Step
 from fastfold_jax.autochunk.target import Target
 from fastfold_jax.autochunk.windows import Window
@@ -107,7 +107,7 @@ class Scheduler:
             estimate = measure(Region((), steps, sources, 1), 1, self.target)
             peak, seconds, inside = estimate.bytes, estimate.seconds, 0
             for equation in level.equations:
-                inner = [self.whole(body) for body in _bodies(equation)]
+                inner = [self.whole(body) for body in levels_of(equation)]
                 times = equation.params.get("length", 1) if equation.name == "scan" else 1
                 seconds += times * max((i.seconds for i in inner), default=0.0)
                 inside = max([inside, *(i.bytes for i in inner)])
@@ -283,14 +283,10 @@ def _topological(before: list[set[int]], preference: list[int]) -> list[int]:
     return order
 
 
-def _bodies(equation: Equation) -> list[Level]:
-    return [b for body in equation.bodies.values() for b in (body if isinstance(body, tuple) else (body,))]
-
-
 def _carried(equation: Equation) -> list[tuple[Value, Value]]:
     """(result, initial value) of what a loop carries."""
     if equation.name == "scan":
-        consts, carry = equation.params["num_consts"], equation.params["num_carry"]
+        consts, carry = scan_counts(equation.params, len(equation.inputs))
         return list(zip(equation.outputs[:carry], equation.inputs[consts : consts + carry], strict=True))
     if equation.name == "while":
         consts = equation.params["cond_nconsts"] + equation.params["body_nconsts"]
@@ -300,8 +296,8 @@ def _carried(equation: Equation) -> list[tuple[Value, Value]]:
 
 def _overwritable(equation: Equation, body: Level) -> set[Value]:
     if equation.name == "scan":
-        consts = equation.params["num_consts"]
-        return set(body.inputs[consts : consts + equation.params["num_carry"]])
+        consts, carry = scan_counts(equation.params, len(equation.inputs))
+        return set(body.inputs[consts : consts + carry])
     if equation.name == "while":
         return set(body.inputs[equation.params["body_nconsts"] :])
     return set()

@@ -1,0 +1,146 @@
+"""Plans kept on disk, so that a program that was planned before is not planned again."""
+
+import contextlib
+import functools
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from fastfold_jax.autochunk.estimate import Estimate
+from fastfold_jax.autochunk.plan import Item
+from fastfold_jax.autochunk.program import Level, Value
+from fastfold_jax.autochunk.region import Region, options, walk
+from fastfold_jax.autochunk.schedule import LevelPlan, Placed
+
+logger = logging.getLogger(__name__)
+
+
+def directory() -> Path | None:
+    """Where plans are kept: beside JAX's compiled programs, if those are kept on this machine."""
+    base = jax.config.jax_compilation_cache_dir
+    return Path(base) / "autochunk" if base and os.path.isdir(base) else None
+
+
+def key(*parts: Any) -> str:
+    """A name for a program and what it is planned for; other code or another JAX give other names."""
+    return hashlib.sha256("\n".join(map(str, (_code(), jax.__version__, *parts))).encode()).hexdigest()[:32]
+
+
+@functools.cache
+def _code() -> str:
+    """What this package's own source hashes to: plans of other versions of it are none of ours."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def load(name: str, level: Level) -> tuple[LevelPlan, int] | None:
+    """A plan for the level, and the budget in bytes that it was made for; None if none is kept that can be used."""
+    folder = directory()
+    if folder is None:
+        return None
+    try:
+        kept = json.loads((folder / f"{name}.json").read_text())
+        return _read(kept["plan"], level), int(kept["budget"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        logger.warning("the plan %s in %s cannot be used (%s): planning again", name, folder, error)
+        return None
+
+
+def save(name: str, plan: LevelPlan, budget: int) -> None:
+    """Keeps a plan; one that cannot be written is not kept."""
+    folder = directory()
+    if folder is None:
+        return
+    try:
+        folder.mkdir(exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=folder, suffix=".part")
+        with os.fdopen(handle, "w") as file:
+            json.dump({"budget": budget, "plan": _written(plan)}, file)
+        os.replace(temporary, folder / f"{name}.json")
+    except OSError as error:
+        logger.warning("no plan is kept in %s: %s", folder, error.strerror)
+        with contextlib.suppress(OSError, UnboundLocalError):
+            os.unlink(temporary)
+
+
+def _written(plan: LevelPlan) -> dict[str, Any]:
+    places = _places(plan.level)
+    return {
+        "peak": plan.peak,
+        "seconds": plan.seconds,
+        "whole": [plan.whole.bytes, plan.whole.seconds],
+        "placed": [_written_item(entry, plan.level, places) for entry in plan.placed],
+    }
+
+
+def _written_item(entry: Placed, level: Level, places: dict[Value, str]) -> dict[str, Any]:
+    region = entry.item.region
+    written: dict[str, Any] = {
+        "index": entry.item.index,
+        "size": entry.size,
+        "in_place": [[places[made], places[source]] for made, source in entry.in_place.items()],
+        "figures": [entry.bytes, entry.alive, entry.seconds],
+        "inner": {name: [_written(plan) for plan in plans] for name, plans in entry.inner.items()},
+    }
+    if region is not None:
+        written["sources"] = [places[value] for value in region.sources]
+        written["roots"] = [
+            [places[root.value], list(options(level.equations[root.value.source or 0], root.value)).index(root)]
+            for root in region.roots
+        ]
+    return written
+
+
+def _read(kept: dict[str, Any], level: Level) -> LevelPlan:
+    values = {place: value for value, place in _places(level).items()}
+    placed = [_read_item(item, level, values) for item in kept["placed"]]
+    return LevelPlan(level, placed, kept["peak"], kept["seconds"], Estimate(*kept["whole"]))
+
+
+def _read_item(kept: dict[str, Any], level: Level, values: dict[str, Value]) -> Placed:
+    equation, region = level.equations[kept["index"]], None
+    if "roots" in kept:
+        region = _read_region(kept, level, values)
+        item = Item(kept["index"], list(region.sources), [root.value for root in region.roots], region)
+    else:
+        item = Item(kept["index"], [v for v in equation.inputs if v.literal is None], list(equation.outputs))
+    inner = {}
+    for name, plans in kept["inner"].items():
+        bodies = equation.bodies[name]
+        levels = bodies if isinstance(bodies, tuple) else (bodies,)
+        inner[name] = tuple(_read(plan, body) for plan, body in zip(plans, levels, strict=True))
+    in_place = {values[made]: values[source] for made, source in kept["in_place"]}
+    own, alive, seconds = kept["figures"]
+    return Placed(item, kept["size"], in_place, bytes=own, alive=alive, seconds=seconds, inner=inner)
+
+
+def _read_region(kept: dict[str, Any], level: Level, values: dict[str, Value]) -> Region:
+    sources = {values[place] for place in kept["sources"]}
+    roots = []
+    for place, option in kept["roots"]:
+        value = values[place]
+        assert value.source is not None
+        roots.append(list(options(level.equations[value.source], value))[option])
+    region = walk(level, roots, sources.__contains__)
+    if set(region.sources) != sources:
+        raise ValueError("it does not belong to this program")
+    return region
+
+
+def _places(level: Level) -> dict[Value, str]:
+    """A name for each value of a level that depends on the program alone."""
+    places = {value: f"input {i}" for i, value in enumerate(level.inputs)}
+    places |= {value: f"constant {i}" for i, (value, _) in enumerate(level.constants)}
+    for index, equation in enumerate(level.equations):
+        places |= {value: f"{index} {i}" for i, value in enumerate(equation.outputs)}
+    return places
