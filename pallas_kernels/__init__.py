@@ -1,6 +1,7 @@
 """The operations that decide speed and memory, each behind one function that picks its implementation."""
 
-from pallas_kernels.attention.api import attention, self_attention
+from pallas_kernels.attention.api import attention
+from pallas_kernels.attention.self_attention import self_attention
 from pallas_kernels.layer_norm.api import layer_norm
 from pallas_kernels.outer_product_mean.api import outer_product_mean
 from pallas_kernels.softmax.api import softmax

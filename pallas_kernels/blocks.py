@@ -11,9 +11,13 @@ from jax import lax
 CACHE_BYTES = 2**22
 
 
-def block_length(length: int, bytes_each: int) -> int:
-    """The largest divisor of `length` whose block's intermediate fits in cache; 1 if none does or there is nothing."""
-    most = max(1, CACHE_BYTES // bytes_each)
+def block_length(length: int, bytes_each: int, most_bytes: int | None = None) -> int:
+    """The largest divisor of `length` whose block's intermediate fits; 1 if none does or there is nothing.
+
+    Args:
+      most_bytes: What it must fit in; by default the cache.
+    """
+    most = max(1, (most_bytes or CACHE_BYTES) // bytes_each)
     return max(size for size in range(1, max(1, min(length, most)) + 1) if length % size == 0)
 
 

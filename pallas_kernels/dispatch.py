@@ -1,82 +1,332 @@
 """Operations as named equations of a program, and the choice of which implementation of one runs."""
 
+import dataclasses
+import functools
+import logging
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-Implementation = Literal["auto", "triton", "mosaic", "xla"]
+from fastfold_jax.autochunk.operations import Dimensions, OperationRule, register
+from pallas_kernels import launch
+
+Implementation = Literal["auto", "triton", "triton_atomic", "mosaic", "xla"]
+_LOGGER = logging.getLogger(__name__)
 
 
 class ImplementationUnavailable(ValueError):
-    """An implementation asked for by name that an operation does not have."""
+    """An implementation asked for by name that cannot run, with the reason."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Kernel:
+    """A form of an operation in Triton, for NVIDIA GPUs.
+
+    Attributes:
+      function: `(*arrays, **static) -> outputs`, as the reference.
+      unfit: `(*arrays, **static) -> reason`: why it cannot take arrays of these shapes and types, or None.
+      atomic: The form for `triton_atomic`, whose sums may depend on the order in which programs end.
+    """
+
+    function: Callable
+    unfit: Callable[..., str | None]
+    atomic: Callable | None = None
+
+    def form(self, implementation: str) -> Callable:
+        """The function that an implementation stands for."""
+        return self.atomic if implementation == "triton_atomic" and self.atomic else self.function
+
+
+@dataclasses.dataclass(frozen=True)
+class Recomputed:
+    """Differentiated in reverse by running the function again: nothing but its arguments is kept.
+
+    Attributes:
+      form: The plain form of the function to run and differentiate; by default the reference.
+    """
+
+    form: Callable | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Derivative:
+    """Differentiated in reverse by an operation of its own.
+
+    Attributes:
+      save: `(*arrays, implementation=..., **static) -> (outputs, saved)`, what `backward` wants kept besides the
+        arguments; None if nothing.
+      backward: `(arrays, saved, cotangents, wanted=..., **static) -> gradients`, of the leaves of `arrays` whose
+        indices are wanted.
+    """
+
+    save: Callable | None = None
+    backward: "Operation"
+
+
+_RECOMPUTED = Recomputed()
 
 
 class Operation:
-    """A function of arrays that stays one equation in the jaxpr, until it is lowered for a platform or differentiated.
+    """A function of arrays that stays one equation in the jaxpr, until it is lowered for a platform.
 
-    Values, shapes, derivatives and batching are those of `reference`, which is plain JAX. A platform may have its own
-    form of the same function, chosen by the platform that is lowered for and not by the devices at hand, so that
-    compiling ahead of time for another machine compiles what will run there.
+    Values and shapes are those of `reference`, which is plain JAX. Another form of the same function is chosen by the
+    platform that is lowered for and not by the devices at hand, so that compiling ahead of time for another machine
+    compiles what will run there.
+
+    Its derivative is one equation each way: forward mode differentiates the reference; reverse mode runs another
+    operation, `NAME_backward`, on the arguments and what was saved. With `implementation="xla"` both are the
+    reference's, with whatever JAX keeps for them.
     """
 
-    def __init__(self, name: str, reference: Callable, platforms: Mapping[str, Callable] | None = None):
+    def __init__(
+        self,
+        name: str,
+        reference: Callable,
+        *,
+        platforms: Mapping[str, Callable] | None = None,
+        dimensions: Dimensions | None = None,
+        triton: Kernel | str = "it has no Triton kernel",
+        derivative: Recomputed | Derivative | None = _RECOMPUTED,
+        several: bool = False,
+    ):
         """Declares the operation.
 
         Args:
           name: Of the equation.
           reference: `(*arrays, **static) -> array`. Arrays may be None or nested in tuples; static arguments hash.
-          platforms: Other forms of the same function, by platform.
+          platforms: Other plain forms of the same function, by platform.
+          dimensions: Which dimensions AutoChunk may cut, as `autochunk.operations.Dimensions` describes.
+          triton: The kernel, or why there is none.
+          derivative: How it is differentiated in reverse; None is through the reference, which may be made of other
+            operations.
+          several: The reference returns not one array but a tuple or list.
         """
         self.name = name
-        self._reference = reference
-        self._primitive = Primitive(name)
-        self._primitive.def_impl(self._call(reference))
-        self._primitive.def_abstract_eval(self._shape)
+        self.reference = reference
+        self.triton = triton
+        self._platforms = dict(platforms or {})
+        self._derivative = derivative
+        self._several = several
+        self._primitive = self._declare(Primitive(name), self._form)
+        self._tangent = self._declare(Primitive(f"{name}_tangent"), lambda platform, params: self._tangent_of)
         ad.primitive_jvps[self._primitive] = self._jvp
-        batching.primitive_batchers[self._primitive] = self._batch
-        mlir.register_lowering(self._primitive, mlir.lower_fun(self._call(reference), multiple_results=False))
-        for platform, function in (platforms or {}).items():
-            lowering = mlir.lower_fun(self._call(function), multiple_results=False)
-            mlir.register_lowering(self._primitive, lowering, platform=platform)
+        ad.primitive_jvps[self._tangent] = self._tangent_jvp
+        ad.primitive_transposes[self._tangent] = self._transpose
+        if dimensions is not None:
+            register(self._primitive, OperationRule(dimensions, self._plain, self._fused))
 
-    def __call__(self, *arrays: Any, implementation: str = "auto", **static: Any) -> jax.Array:
+    def __call__(self, *arrays: Any, implementation: str = "auto", **static: Any) -> Any:
         """Runs the operation.
 
         Args:
           implementation: One by name, or `auto` for the best there is; never an error.
 
         Raises:
-          ImplementationUnavailable: if one is asked for by name that the operation lacks.
+          ImplementationUnavailable: if one is asked for by name that cannot run; when the program is lowered, if that
+            is because of the platform.
         """
-        if implementation not in ("auto", "xla"):
-            raise ImplementationUnavailable(f"{self.name} has no {implementation!r} kernel; accepted are auto, xla")
+        if implementation not in get_args(Implementation):
+            accepted = ", ".join(get_args(Implementation))
+            raise ImplementationUnavailable(f"{self.name}: implementation={implementation!r}; accepted are {accepted}")
+        self._require(implementation, arrays, static)
         leaves, treedef = jax.tree.flatten(arrays)
-        return self._primitive.bind(*leaves, treedef=treedef, static=tuple(sorted(static.items())))
+        return self._primitive.bind(
+            *leaves,
+            treedef=treedef,
+            static=tuple(sorted(static.items())),
+            implementation=implementation,
+            # Equations are lowered when the caller's `jax.default_matmul_precision` is over.
+            precision=_precision(),
+        )
 
-    @staticmethod
-    def _call(function: Callable) -> Callable:
-        def call(*leaves, treedef, static):
-            return function(*jax.tree.unflatten(treedef, leaves), **dict(static))
+    def why_not(self, implementation: str, *arrays: Any, platform: str | None = None, **static: Any) -> str | None:
+        """Why an implementation cannot run on these arrays, or None if it can.
 
-        return call
+        Args:
+          arrays: As for a call; `jax.ShapeDtypeStruct` will do.
+          platform: What the program is lowered for, if that is known.
+        """
+        if implementation in ("auto", "xla"):
+            return None
+        if implementation == "mosaic":
+            return "it has no Mosaic GPU kernel (its Triton kernel runs on Hopper and newer too)"
+        if isinstance(self.triton, str):
+            return self.triton
+        if platform not in (None, launch.platform()):
+            return f"Triton kernels run on {launch.platform()} and the program is for {platform}"
+        return launch.missing_packages() or self.triton.unfit(*arrays, **static)
 
-    def _shape(self, *avals, **params):
-        out = jax.eval_shape(lambda *leaves: self._call(self._reference)(*leaves, **params), *avals)
-        return jax.core.ShapedArray(out.shape, out.dtype)
+    def _require(self, implementation, arrays, static, platform=None):
+        reason = self.why_not(implementation, *arrays, platform=platform, **static)
+        if reason is not None:
+            raise ImplementationUnavailable(f"{self.name} cannot run as {implementation!r}: {reason}")
+
+    # Rules of the two equations, the function and its tangent. Inside, outputs are always lists.
+
+    def _declare(self, primitive: Primitive, form: Callable) -> Primitive:
+        """Gives a primitive its evaluation, shapes, batching and lowering, all by a plain function of its leaves.
+
+        Args:
+          form: `(platform, params) -> function of leaves and params`; the platform None means the reference.
+        """
+        primitive.multiple_results = self._several
+
+        def plain(*leaves, **params):
+            return form(None, params)(*leaves, **params)
+
+        def shapes(*avals, **params):
+            outs = jax.eval_shape(functools.partial(plain, **params), *avals)
+            return self._outward([jax.core.ShapedArray(out.shape, out.dtype) for out in outs])
+
+        def batch(leaves, dims, **params):
+            outs = jax.vmap(functools.partial(plain, **params), in_axes=dims)(*leaves)
+            return self._outward(outs), self._outward([0] * len(outs))
+
+        def lowering(platform):
+            def rule(ctx, *leaves, **params):
+                function = form(platform or ctx.module_context.platforms[0], params)
+                return mlir.lower_fun(function, multiple_results=True)(ctx, *leaves, **params)
+
+            return rule
+
+        # Run by itself it is compiled, so that it takes the form of the platform it runs on.
+        primitive.def_impl(lambda *leaves, **params: _compiled(primitive, tuple(params.items()))(*leaves))
+        primitive.def_abstract_eval(shapes)
+        batching.primitive_batchers[primitive] = batch
+        mlir.register_lowering(primitive, lowering(None))
+        for platform in {"cuda", *self._platforms}:
+            mlir.register_lowering(primitive, lowering(platform), platform=platform)
+        return primitive
+
+    def _outward(self, outs):
+        """A list of outputs as JAX expects them of the primitive."""
+        return outs if self._several else outs[0]
+
+    def _inward(self, out):
+        return list(out) if self._several else [out]
+
+    def _plain(self, *leaves, **params):
+        """The reference, called like the primitive."""
+        return self._outward(_flat(self.reference)(*leaves, **params))
+
+    def _fused(self, platform, implementation="auto", **params):
+        """Whether the operation runs as a kernel there, as far as that does not depend on shapes."""
+        del params
+        has_kernel = isinstance(self.triton, Kernel) and launch.missing_packages() is None
+        return platform == launch.platform() and implementation != "xla" and has_kernel
+
+    def _form(self, platform, params):
+        """The form of the function to lower for a platform."""
+        implementation, static = params["implementation"], dict(params["static"])
+        plain = self._platforms.get(platform, self.reference)
+        if platform is None or implementation == "xla":
+            return _flat(plain)
+
+        def chosen(*leaves, **params):
+            arrays = jax.tree.unflatten(params["treedef"], leaves)
+            self._require(implementation, arrays, static, platform)
+            reason = self.why_not("triton", *arrays, platform=platform, **static)
+            if reason is not None and platform == launch.platform() and isinstance(self.triton, Kernel):
+                _LOGGER.info("%s runs in XLA: %s", self.name, reason)
+            return _flat(plain if reason is not None else self.triton.form(implementation))(*leaves, **params)
+
+        return chosen
 
     def _jvp(self, primals, tangents, **params):
-        moving = [index for index, tangent in enumerate(tangents) if type(tangent) is not ad.Zero]
+        moving = _moving(tangents)
+        moved = [tangents[index] for index in moving]
+        if params["implementation"] == "xla" or self._derivative is None:
+            plain = functools.partial(_flat(self.reference), **params)
+            outs = jax.jvp(_of(plain, primals, moving), [primals[index] for index in moving], moved)
+            return tuple(map(self._outward, outs))
+        if isinstance(self._derivative, Derivative) and self._derivative.save is not None:
+            arrays = jax.tree.unflatten(params["treedef"], primals)
+            save, implementation = self._derivative.save, params["implementation"]
+            with jax.default_matmul_precision(params["precision"]):
+                outs, saved = save(*arrays, implementation=implementation, **dict(params["static"]))
+        else:
+            outs, saved = self._primitive.bind(*primals, **params), ()
+        kept, kept_tree = jax.tree.flatten(saved)
+        return outs, self._tangent.bind(*primals, *kept, *moved, kept=kept_tree, moving=moving, **params)
 
-        def of_moving(*values):
-            leaves = list(primals)
-            for index, value in zip(moving, values, strict=True):
-                leaves[index] = value
-            return self._call(self._reference)(*leaves, **params)
+    def _tangent_of(self, *leaves, kept, moving, **params):
+        """The reference's derivative along the leaves that move, which come last."""
+        del kept
+        primals, moved = leaves[: params["treedef"].num_leaves], list(leaves[len(leaves) - len(moving) :])
+        plain = functools.partial(_flat(self.reference), **params)
+        return jax.jvp(_of(plain, primals, moving), [primals[index] for index in moving], moved)[1]
 
-        return jax.jvp(of_moving, [primals[index] for index in moving], [tangents[index] for index in moving])
+    def _tangent_jvp(self, primals, tangents, **params):
+        moving = _moving(tangents)
+        function = _of(functools.partial(self._tangent_of, **params), primals, moving)
+        outs = jax.jvp(function, [primals[index] for index in moving], [tangents[index] for index in moving])
+        return tuple(map(self._outward, outs))
 
-    def _batch(self, leaves, dims, **params):
-        return jax.vmap(lambda *values: self._call(self._reference)(*values, **params), in_axes=dims)(*leaves), 0
+    def _transpose(self, cotangents, *leaves, kept, moving, treedef, static, implementation, precision):
+        first, num = len(leaves) - len(moving), treedef.num_leaves
+        arrays, saved = jax.tree.unflatten(treedef, leaves[:num]), jax.tree.unflatten(kept, leaves[num:first])
+        linear = [ad.is_undefined_primal(leaf) for leaf in leaves[first:]]
+        wanted = tuple(index for index, is_linear in zip(moving, linear, strict=True) if is_linear)
+        own = isinstance(self._derivative, Derivative)
+        backward = self._derivative.backward if own else _recomputing(self, self._derivative.form)
+        # One that has no kernel runs in XLA, whatever was asked for the way forward.
+        implementation = "auto" if isinstance(backward.triton, str) else implementation
+        filled = self._outward([ad.instantiate_zeros(cotangent) for cotangent in self._inward(cotangents)])
+        with jax.default_matmul_precision(precision):
+            grads = backward(arrays, saved, filled, wanted=wanted, implementation=implementation, **dict(static))
+        grads = iter(grads)
+        return [None] * first + [next(grads) if is_linear else None for is_linear in linear]
+
+
+@functools.cache
+def _recomputing(operation: Operation, form: Callable | None) -> Operation:
+    """The backward operation that runs a form of the operation once more and differentiates it."""
+
+    def backward(arrays, saved, cotangents, *, wanted, **static):
+        del saved
+        leaves, treedef = jax.tree.flatten(arrays)
+        params = {"treedef": treedef, "static": tuple(static.items()), "precision": _precision()}
+        plain = functools.partial(_flat(form or operation.reference), **params)
+        _, pullback = jax.vjp(_of(plain, leaves, wanted), *(leaves[index] for index in wanted))
+        return pullback(jax.tree.leaves(cotangents))
+
+    return Operation(f"{operation.name}_backward", backward, several=True)
+
+
+def _flat(function: Callable) -> Callable:
+    """From leaves to a list of leaves."""
+
+    def call(*leaves, treedef, static, implementation="auto", precision):
+        del implementation
+        with jax.default_matmul_precision(precision):
+            return jax.tree.leaves(function(*jax.tree.unflatten(treedef, leaves), **dict(static)))
+
+    return call
+
+
+def _precision():
+    return jax.config.jax_default_matmul_precision
+
+
+def _of(function, leaves, moving):
+    """A function of some leaves only."""
+
+    def of_moving(*values):
+        changed = list(leaves)
+        for index, value in zip(moving, values, strict=True):
+            changed[index] = value
+        return function(*changed)
+
+    return of_moving
+
+
+def _moving(tangents):
+    return tuple(index for index, tangent in enumerate(tangents) if type(tangent) is not ad.Zero)
+
+
+@functools.lru_cache(maxsize=1024)
+def _compiled(primitive, params):
+    return jax.jit(functools.partial(primitive.bind, **dict(params)))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from parallel.axis import Axis
 
-Kernels = Literal["auto", "triton", "mosaic", "xla"]
+Kernels = Literal["auto", "triton", "triton_atomic", "mosaic", "xla"]
 Precision = Literal["bf16", "float32"]
 OutputDetail = Literal["compact", "full"]
 
@@ -18,7 +18,8 @@ class Execution:
 
     Attributes:
       axis: The device axis activations are split along (Dynamic Axial Parallelism); a null object on one device.
-      kernels: Which implementation `pallas_kernels` uses; `auto` resolves from the platform lowered for.
+      kernels: Which implementation `pallas_kernels` uses; `auto` resolves from the platform lowered for;
+        `triton_atomic` gives up that gradients are the same bit for bit from run to run, for speed.
       precision: Type of the MSA and pair activations and of matmul operands. Parameters, softmax, layer norm
         statistics, structure module, logits and losses are float32 in either case.
       remat: Recompute each block's activations in the backward pass.

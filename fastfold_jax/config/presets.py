@@ -1,4 +1,4 @@
-"""The released networks as rows of one table."""
+"""The released networks, and a toy, as rows of one table."""
 
 import dataclasses
 from types import MappingProxyType
@@ -34,11 +34,32 @@ _MULTIMER_V3 = tuple(
     for number, extra in ((1, 2048), (2, 2048), (3, 2048), (4, 1152), (5, 1152))
 )
 
-PRESETS = MappingProxyType({row.name: row for row in (*_MONOMERS, *_PTM, *_MULTIMER_V1, *_MULTIMER_V2, *_MULTIMER_V3)})
+_DEMO = MonomerConfig(
+    name="demo",
+    num_msa=1,
+    num_extra_msa=0,
+    num_recycles=1,
+    evoformer_blocks=2,
+    extra_msa_blocks=0,
+    structure_layers=4,
+    c_m=64,
+    c_z=32,
+    c_s=128,
+    c_e=8,
+    c_outer=8,
+    msa_heads=8,
+    pair_heads=4,
+    ptm_head=True,
+)
+"""No released network: a toy that `train.py --preset demo` teaches a handful of proteins, for trying the software."""
+
+PRESETS = MappingProxyType(
+    {row.name: row for row in (*_MONOMERS, *_PTM, *_MULTIMER_V1, *_MULTIMER_V2, *_MULTIMER_V3, _DEMO)}
+)
 
 
 def preset(name: str, **overrides) -> ModelConfig:
-    """The released network `name`, with any field overridden.
+    """The network `name`, with any field overridden.
 
     Raises:
       UserError: if there is no such preset.

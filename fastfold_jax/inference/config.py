@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from fastfold_jax.autochunk.budget import Budget
 from fastfold_jax.config.execution import Kernels, Precision
 from fastfold_jax.config.options import at_least, option
 from fastfold_jax.data.job_table import parse_stoichiometry
@@ -130,6 +131,14 @@ class ExecutionOptions:
             "is an error."
         ),
     ] = "auto"
+    memory_budget: Annotated[
+        str,
+        option(
+            "Memory that a pass may take on each device, in GiB: parts of it run piece by piece until it fits. `auto` "
+            "is what the device has; `min` as little as is worth its time.",
+            metavar="auto|min|GiB",
+        ),
+    ] = "auto"
     dap: Annotated[
         str,
         option(
@@ -151,7 +160,26 @@ class ExecutionOptions:
     ] = False
 
     def __post_init__(self):
+        self.budget()
         self.devices()
+
+    def budget(self) -> Budget:
+        """`memory_budget` as AutoChunk takes it.
+
+        Raises:
+          UserError: if it is neither `auto`, `min`, nor a positive number.
+        """
+        if self.memory_budget in ("auto", "min"):
+            return "device" if self.memory_budget == "auto" else "min"
+        try:
+            size = int(float(self.memory_budget) * 2**30)
+        except (ValueError, OverflowError):
+            size = 0
+        if size <= 0:
+            raise UserError(
+                f"--memory-budget {self.memory_budget}: accepted are auto, min, and a number of GiB above 0"
+            )
+        return size
 
     def devices(self) -> int | None:
         """`dap` as a number, None for `auto`.

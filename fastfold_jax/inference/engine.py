@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from fastfold_jax.config.execution import Execution
 from fastfold_jax.config.model import ModelConfig, MultimerConfig
 from fastfold_jax.data import buckets
 from fastfold_jax.data.assemble import assemble
+from fastfold_jax.data.batch import Features
 from fastfold_jax.data.job import Job
 from fastfold_jax.data.raw import RawFeatures
 from fastfold_jax.data.sampling import sample
@@ -58,17 +60,32 @@ class Target:
 
     def __init__(self, job: Job):
         self.job = job
-        self.seconds = 0.0
         self._raw: dict[tuple[type, bool], RawFeatures] = {}
+        self._begun: dict[Task, Callable[[], Features]] = {}
 
     def features(self, config: ModelConfig) -> RawFeatures:
         """Monomers and multimers merge alignments differently."""
         kind = (type(config), config.num_templates > 0)
         if kind not in self._raw:
-            begun = time.perf_counter()
             self._raw[kind] = assemble(self.job, config)
-            self.seconds += time.perf_counter() - begun
         return self._raw[kind]
+
+    def sampled(self, task: Task, index: int) -> Features:
+        """The features of one pass, without padding."""
+        begun = self._begun.pop(task, None) if index == 0 else None
+        return begun() if begun else self._sample(task, index)
+
+    def begin(self, task: Task, executor: Executor | None = None) -> None:
+        """Has the first pass's features made before they are asked for: here and now, or by an executor."""
+        if executor is not None:
+            self._begun[task] = executor.submit(self._sample, task, 0).result
+            return
+        made = self._sample(task, 0)
+        self._begun[task] = lambda: made
+
+    def _sample(self, task: Task, index: int) -> Features:
+        config = task.network.config
+        return sample(self.features(config), config, seed=task.seed, pass_index=index)
 
     def coverage(self, config: ModelConfig) -> Coverage:
         """Of the alignment that a network starts from."""
@@ -142,6 +159,7 @@ class Engine:
         self._dap = options.devices()
         self._recycling = recycling
         self._parameters = parameters
+        self._budget = options.budget()
         self._compilers: dict[int, Compiler] = {}
         self._loaded: tuple[Network, int, Any] | None = None
 
@@ -160,7 +178,9 @@ class Engine:
         shape = buckets.choose(raw, config, multiple=compiler.mesh.size)
         with (
             jax.default_device(self.devices[0]),
-            self._stream(raw, config, shape, task.seed, recycling.num_passes) as stream,
+            FeatureStream(
+                lambda index: buckets.pad(target.sampled(task, index), shape), recycling.num_passes
+            ) as stream,
         ):
             compiled = compiler.program(config, stream.peek())
             state = self._state(task.network, compiler.mesh)
@@ -182,7 +202,7 @@ class Engine:
         """For as many devices as this protein gets."""
         mesh = mesh_for(self._dap, buckets.sampled_shape(raw, config), config, self.devices)
         if mesh.size not in self._compilers:
-            self._compilers[mesh.size] = Compiler(self.execution, mesh)
+            self._compilers[mesh.size] = Compiler(self.execution, mesh, self._budget)
         return self._compilers[mesh.size]
 
     def _state(self, network: Network, mesh: Mesh) -> Any:
@@ -192,13 +212,6 @@ class Engine:
             state = jax.device_put(self._parameters.of(network), NamedSharding(mesh, PartitionSpec()))
             self._loaded = network, mesh.size, state
         return self._loaded[2]
-
-    def _stream(
-        self, raw: RawFeatures, config: ModelConfig, shape: buckets.Shape, seed: int, num_passes: int
-    ) -> FeatureStream:
-        return FeatureStream(
-            lambda index: buckets.pad(sample(raw, config, seed=seed, pass_index=index), shape), num_passes
-        )
 
     def _provenance(self, task: Task) -> Provenance:
         network = task.network

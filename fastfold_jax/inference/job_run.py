@@ -139,6 +139,8 @@ def prepare(context: Context, source: JobSource, directory: Path) -> Prepared:
                 coverage = target.coverage(first)
                 write_json(directory / COVERAGE_FILE, coverage.to_json())
                 known.manifest.add(_COVERAGE, made_from, [COVERAGE_FILE], coverage.to_json())
+            for task in known.left[:1]:
+                target.begin(task)
     return Prepared(survey=known, target=target, coverage=coverage, timings=timings)
 
 
@@ -208,13 +210,15 @@ class JobRun:
       context: The run's.
       source: The job.
       directory: Where its files go.
+      ahead: Runs what can be done before it is needed.
       writing: Runs what writes files, one after another.
     """
 
-    def __init__(self, context: Context, source: JobSource, directory: Path, writing: Executor):
+    def __init__(self, context: Context, source: JobSource, directory: Path, ahead: Executor, writing: Executor):
         self._context = context
         self._source = source
         self._directory = directory
+        self._ahead = ahead
         self._writing = writing
         self._prepared: Prepared | None = None
         self._made: list[Finished] = []
@@ -226,10 +230,13 @@ class JobRun:
         """Makes the predictions that are left; what goes wrong is kept for the outcome."""
         try:
             job = self._prepared = prepared.result()
-            for task in job.survey.left:
+            left = job.survey.left
+            for task, following in zip(left, [*left[1:], None], strict=False):
                 if stopped.is_set():
                     return
                 assert job.target is not None, "a job with predictions to make has features"
+                if following is not None:
+                    job.target.begin(following, self._ahead)
                 prediction, timing = engine.predict(job.target, task, self._log_pass)
                 self._pending.append(self._writing.submit(self._write, task, prediction, timing))
         except UserError as error:

@@ -12,6 +12,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from fastfold_jax.autochunk import fit
+from fastfold_jax.autochunk.api import autochunk
+from fastfold_jax.autochunk.budget import Budget, gib
 from fastfold_jax.config.execution import Execution
 from fastfold_jax.config.model import ModelConfig
 from fastfold_jax.data.batch import Features
@@ -28,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.01
 _CACHE_HIT = "/jax/compilation_cache/cache_hits"
+# Of what a program took that turned out to be too large on the device: what the next may take.
+_SMALLER = 0.75
 
 
 class PredictionError(UserError):
@@ -49,6 +54,7 @@ class Program:
       num_res: Residues, padding included.
       seconds: What tracing and compiling took; 0 for a program that this process has compiled already.
       from_cache: It was compiled before, by this process or another.
+      smaller: Compiles the same for less memory; None where that cannot be.
     """
 
     run: Callable[..., tuple[Outputs, Prev]]
@@ -57,6 +63,7 @@ class Program:
     seconds: float
     from_cache: bool
     place: Callable[[Any], Any] = _where_they_are
+    smaller: "Callable[[], Program] | None" = None
 
 
 def structural(config: ModelConfig) -> ModelConfig:
@@ -80,11 +87,13 @@ class Compiler:
 
     Args:
       mesh: The devices that share a protein; None for the first device alone.
+      memory_budget: What a pass may take on a device.
     """
 
-    def __init__(self, execution: Execution, mesh: Mesh | None = None):
+    def __init__(self, execution: Execution, mesh: Mesh | None = None, memory_budget: Budget = "device"):
         self.mesh = make_mesh(devices=jax.devices()[:1]) if mesh is None else mesh
         self.execution = for_mesh(execution, self.mesh)
+        self.memory_budget = memory_budget
         self._programs: dict[Any, Program] = {}
 
     def program(self, config: ModelConfig, features: Features) -> Program:
@@ -99,22 +108,31 @@ class Compiler:
         key = (config, tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves))
         if key in self._programs:
             return dataclasses.replace(self._programs[key], seconds=0.0, from_cache=True)
-        self._programs[key] = self._compile(config, shapes)
+        self._programs[key] = self._compile(config, shapes, self.memory_budget)
         return self._programs[key]
 
-    def _compile(self, config: ModelConfig, features: Features) -> Program:
+    def _compile(self, config: ModelConfig, features: Features, memory_budget: Budget) -> Program:
         num_res = features.aatype.shape[0]
         start_recycling = functools.partial(start_prev, num_res, config, self.execution, self.mesh)
         start = time.perf_counter()
         with _memory_errors(num_res), _events(_CACHE_HIT) as hits:
-            apply = distribute(make_apply(config, self.execution), self.mesh, config, self.execution)
+            chunked = autochunk(make_apply(config, self.execution), memory_budget, donate_argnums=(2,))
             arguments = (abstract_state(config), features, jax.eval_shape(start_recycling))
             shardings = named_shardings(self.mesh, argument_specs(config))
-            compiled = jax.jit(apply, in_shardings=shardings, donate_argnums=2).lower(*arguments).compile()
+
+            def build(budget: Budget) -> Any:
+                apply = distribute(chunked.with_budget(budget), self.mesh, config, self.execution)
+                return jax.jit(apply, in_shardings=shardings, donate_argnums=2).lower(*arguments).compile()
+
+            jax.eval_shape(distribute(chunked, self.mesh, config, self.execution), *arguments)
+            plan = chunked.explanations[-1]
+            compiled = fit.within(plan.budget, build)
         seconds = time.perf_counter() - start
         logger.info(
             "%s for %d residues in %.1f s", "program taken from the cache" if hits else "compiled", num_res, seconds
         )
+        peak = fit.peak_bytes(compiled)
+        logger.info("memory of a pass: %s; without chunks it would be about %s", gib(peak), gib(plan.before))
         return Program(
             run=compiled,
             start=start_recycling,
@@ -122,6 +140,7 @@ class Compiler:
             seconds=seconds,
             from_cache=bool(hits),
             place=lambda state: jax.device_put(state, shardings[0]),
+            smaller=lambda: self._compile(config, features, int(peak * _SMALLER)),
         )
 
 
@@ -161,9 +180,19 @@ def predict(
     while True:
         features = stream.take()
         begun = time.perf_counter()
-        with _memory_errors(program.num_res):
-            outputs, prev = program.run(state, features, prev)
-            record = _figures(outputs, begun)
+        try:
+            with _memory_errors(program.num_res):
+                outputs, prev = program.run(state, features, prev)
+                record = _figures(outputs, begun)
+        except PredictionError as error:
+            if passes or program.smaller is None:
+                raise
+            logger.warning("%s; trying once more with less memory", error)
+            program = dataclasses.replace(program.smaller(), smaller=None)
+            prev, begun = program.start(), time.perf_counter()
+            with _memory_errors(program.num_res):
+                outputs, prev = program.run(state, features, prev)
+                record = _figures(outputs, begun)
         passes.append(record if passes else dataclasses.replace(record, change=float("inf")))
         report(passes)
         if not np.isfinite([record.plddt, record.change]).all():
@@ -213,7 +242,7 @@ def _memory_errors(num_res: int) -> Iterator[None]:
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
         if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
             raise PredictionError(
-                f"out of memory at {num_res} residues (padding included); --max-msa with smaller numbers and "
-                "--precision bf16 need less"
+                f"out of memory at {num_res} residues (padding included); --memory-budget with less than the device "
+                "has, --max-msa with smaller numbers and --precision bf16 need less"
             ) from error
         raise

@@ -11,6 +11,7 @@ import numpy as np
 from fastfold_jax.config.options import at_least, option, positive
 from fastfold_jax.inference import relax_openmm
 from fastfold_jax.inference.relax_chains import Peptides
+from fastfold_jax.inference.relax_rings import pierced
 from fastfold_jax.inference.relax_violations import Violations, find_violations
 
 logger = logging.getLogger(__name__)
@@ -76,8 +77,9 @@ def relax(structure: gemmi.Structure, options: RelaxOptions) -> RelaxResult:
     """Relaxes the first model of a structure until it violates nothing, as AlphaFold does.
 
     Heavy atoms are held by springs where they were predicted. Where violations are left, their residues are let go and
-    the energy minimised again. Chains of a single residue, for which Amber has no terms, stay as they are; residues
-    that are no amino acids are left out.
+    the energy minimised again. Beyond what AlphaFold does, side chains that go through a ring of another one, or that
+    violate although they were let go, are taken off and built anew; such tangles no minimisation resolves. Chains of a
+    single residue, for which Amber has no terms, stay as they are; residues that are no amino acids are left out.
 
     Raises:
       RelaxError: if OpenMM is not installed, or cannot do it; a `UserError`.
@@ -88,6 +90,8 @@ def relax(structure: gemmi.Structure, options: RelaxOptions) -> RelaxResult:
     peptides = Peptides.of(structure)
     state = peptides.completed()
     reference = state.positions
+    if (threaded := pierced(state)).any():
+        state = peptides.rebuilt(state, threaded)
     free = np.zeros(peptides.num_residues, bool)
     energies = []
     for rounds in range(1, options.relax_rounds + 1):
@@ -107,9 +111,13 @@ def relax(structure: gemmi.Structure, options: RelaxOptions) -> RelaxResult:
             "relaxation, round %d on %s: %.0f to %.0f kcal/mol, %d of %d residues with violations",
             *(rounds, minimised.platform, *energies[-2:], after.count, len(after.per_residue)),
         )
-        if not after.count:
+        violating, threaded = after.per_residue[peptides.in_structure(relaxed)], pierced(state)
+        if not (after.count or threaded.any()) or rounds == options.relax_rounds:
             break
-        free |= after.per_residue[peptides.in_structure(relaxed)]
+        # What violates although nothing held it will not come free in another round either.
+        if (stuck := threaded | (violating & free)).any():
+            state = peptides.rebuilt(state, stuck)
+        free |= violating | threaded
     moved = (state.positions - reference)[peptides.heavy(state)]
     return RelaxResult(
         structure=relaxed,

@@ -13,6 +13,7 @@ from fastfold_jax.inference import relax_openmm
 
 logger = logging.getLogger(__name__)
 
+_KEPT = ("N", "CA", "C", "O", "OXT", "CB")  # of a residue whose side chain is built anew
 _LONGEST_BOND = 2.0  # Å between C and N of residues whose numbers do not follow each other
 
 
@@ -61,6 +62,18 @@ class Peptides:
     def completed(self) -> relax_openmm.Complete:
         """The runs with all their atoms."""
         return relax_openmm.complete([[self.source[0][chain][index] for index in run] for chain, run in self.runs])
+
+    def rebuilt(
+        self, state: relax_openmm.Complete, side_chains: Bool[np.ndarray, " residues"]
+    ) -> relax_openmm.Complete:
+        """The same atoms, with the side chains of some residues beyond Cβ, and all hydrogens, placed anew."""
+        made = dict(self._relaxed(state))
+        runs = [[made[chain, index] for index in run] for chain, run in self.runs]
+        for residue, stripped in zip((residue for run in runs for residue in run), side_chains, strict=True):
+            if stripped:
+                for name in [atom.name for atom in residue if atom.name not in _KEPT]:
+                    residue.remove_atom(name, "\0")
+        return relax_openmm.complete(runs)
 
     def residue(self, state: relax_openmm.Complete) -> Int[np.ndarray, " atoms"]:
         """Which residue of all runs each atom belongs to."""

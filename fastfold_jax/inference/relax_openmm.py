@@ -225,7 +225,10 @@ def _minimise_on(
     from openmm import app, unit
 
     integrator = openmm.LangevinIntegrator(0, 0.01, 0.0)
-    simulation = app.Simulation(topology, system, integrator, openmm.Platform.getPlatformByName(name))
+    platform = openmm.Platform.getPlatformByName(name)
+    known = platform.getPropertyNames()
+    properties = {"DeterministicForces": "true"} if "DeterministicForces" in known else {}
+    simulation = app.Simulation(topology, system, integrator, platform, properties)
     simulation.context.setPositions(positions / 10)
     initial = _energy(simulation.context)
     simulation.minimizeEnergy(

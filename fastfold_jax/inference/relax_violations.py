@@ -49,11 +49,6 @@ class Violations:
         """Residues with any violation."""
         return int(self.per_residue.sum())
 
-    def figures(self) -> dict[str, float | int]:
-        """The counts and shares, for reports."""
-        shares = {name: getattr(self, name) for name in ("bonds", "clashes", "within", "extreme_ca_ca")}
-        return {"residues_with_violations": self.count, **shares}
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Atoms:

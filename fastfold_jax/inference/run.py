@@ -79,6 +79,7 @@ class _Runner:
         self._parameters = Parameters()
         self._context = Context(config=config, table=table, parameters=self._parameters, report=report)
         self._preparation = ThreadPoolExecutor(len(self._groups), thread_name_prefix="prepare")
+        self._sampling = ThreadPoolExecutor(len(self._groups), thread_name_prefix="sample")
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="write")
         self._prepared: dict[int, Future[Prepared]] = {}
         self._running: dict[int, JobRun] = {}
@@ -98,12 +99,14 @@ class _Runner:
         except BaseException:
             self._stopped.set()
             self._preparation.shutdown(wait=False, cancel_futures=True)
+            self._sampling.shutdown(wait=False, cancel_futures=True)
             for index, job in list(self._running.items()):  # what they have finished is ranked at once
                 self._outcomes[index] = job.finish()
             raise
         finally:
             self._writing.shutdown(wait=True)
         self._preparation.shutdown(wait=True)
+        self._sampling.shutdown(wait=True)
         return self.outcomes()
 
     def outcomes(self) -> tuple[JobOutcome, ...]:
@@ -124,7 +127,7 @@ class _Runner:
         engine = Engine(self._config.execution, self._config.recycling, self._parameters, devices)
         while (taken := self._take()) is not None:
             index, prepared = taken
-            job = JobRun(self._context, self._sources[index], self._directory(index), self._writing)
+            job = JobRun(self._context, self._sources[index], self._directory(index), self._sampling, self._writing)
             self._running[index] = job
             job.run(prepared, engine, self._stopped)
             if not self._stopped.is_set():

@@ -2,10 +2,10 @@
 
 import dataclasses
 import enum
+import functools
 import hashlib
 import itertools
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -14,21 +14,14 @@ from jaxtyping import Float64
 
 from fastfold_jax.config.model import ModelConfig, MultimerConfig
 from fastfold_jax.data.batch import Features
-from fastfold_jax.data.buckets import Shape
 from fastfold_jax.data.draws import Draws
 from fastfold_jax.data.labels import Labels, TrainingBatch
-from fastfold_jax.data.training.augment import (
-    Augmentation,
-    augment,
-    batch_shape,
-    feature_seed,
-    make_labels,
-    make_passes,
-    mask_labels,
-)
+from fastfold_jax.data.template_selection import Library
+from fastfold_jax.data.training.augment import Augmentation, Maker, row
 from fastfold_jax.data.training.example import Reader
-from fastfold_jax.data.training.records import read_index
-from fastfold_jax.data.training.selection import Filters, Record, select, weights
+from fastfold_jax.data.training.records import Index, read_index
+from fastfold_jax.data.training.selection import Filters, Record, iso_date, select, weights
+from fastfold_jax.data.training.templates import TemplateSource
 from fastfold_jax.errors import UserError
 
 _LOG = logging.getLogger(__name__)
@@ -43,6 +36,7 @@ class _Stream(enum.IntEnum):
     CLAMPED = 1
     RECORD = 2
     EXAMPLE = 3
+    TEMPLATES = 4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,6 +54,10 @@ class DataConfig:
         clamped_fraction: share of steps whose backbone loss is clamped.
         max_copies: chains of equal sequence in a complex, and the copies that labels have room for.
         max_chains: chains in a complex.
+        template_structures: directory of mmCIF files that templates come from, such as that of the index; needs lists
+            of hits (.hhr, or Stockholm of hmmsearch) among the alignments. None trains without templates.
+        max_template_date: no template was released later; nor on the day of the example's own release or later.
+        template_pool: templates are drawn from the best so many hits.
         workers: processes that make batches; 0 makes them in a thread.
         prefetch: batches that each of them makes ahead.
     """
@@ -74,6 +72,9 @@ class DataConfig:
     clamped_fraction: float = 0.9
     max_copies: int = 20
     max_chains: int = 20
+    template_structures: Path | None = None
+    max_template_date: str | None = None
+    template_pool: int = 20
     workers: int = 8
     prefetch: int = 2
 
@@ -81,9 +82,22 @@ class DataConfig:
         for name in ("distillation_fraction", "clamped_fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name}={getattr(self, name)}: accepted are numbers from 0 to 1")
-        for name, least in (("max_copies", 1), ("max_chains", 1), ("workers", 0), ("prefetch", 1)):
+        counts = (("max_copies", 1), ("max_chains", 1), ("template_pool", 1), ("workers", 0), ("prefetch", 1))
+        for name, least in counts:
             if getattr(self, name) < least:
                 raise UserError(f"{name}={getattr(self, name)}: accepted are numbers from {least}")
+        check_templates(self.template_structures, self.max_template_date)
+
+
+def check_templates(structures: Path | None, latest: str | None) -> None:
+    """Raises unless the settings of templates can be used.
+
+    Raises:
+        UserError: there is no such directory, or the date is none.
+    """
+    iso_date("max_template_date", latest)
+    if structures is not None and not structures.is_dir():
+        raise UserError(f"template_structures={structures}: no such directory")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -128,6 +142,9 @@ class Dataset:
         batch_size: examples of a step on all hosts together.
         host, hosts: which of how many processes this is.
 
+    Attributes:
+        maker: makes arrays of examples; knows their shape.
+
     Raises:
         UserError: an index cannot be read, no record passes its filters or can be read, or the batch does not divide by
             the number of hosts.
@@ -141,25 +158,24 @@ class Dataset:
         if model.num_ensemble != 1:
             raise UserError(f"{model.name}: num_ensemble={model.num_ensemble}, but training has no ensembles: 1")
         self.config = config
-        self.model = model
         self.seed = seed
         self.batch_size = batch_size
         self._slots = range(host * batch_size // hosts, (host + 1) * batch_size // hosts)
+        self.maker = Maker(
+            config=model,
+            augmentation=config.augmentation,
+            copies=config.max_copies if isinstance(model, MultimerConfig) else 1,
+        )
         self._sets = _open(config, model)
         for records in self._sets:
             self._require_usable(records)
 
     @property
-    def shape(self) -> Shape:
-        """Sizes of every example."""
-        return batch_shape(self.model, self.config.augmentation.crop_size)
+    def batch_bytes(self) -> int:
+        """Size of this process's part of a batch."""
+        return sum(leaf.nbytes for leaf in jax.tree.leaves(self.maker.blank(len(self._slots))))
 
-    @property
-    def copies(self) -> int:
-        """Copies of each chain in the labels."""
-        return self.config.max_copies if isinstance(self.model, MultimerConfig) else 1
-
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
         """Tells whether a run goes on with the data that it began with: the records by name, in order."""
         digest = hashlib.sha256()
@@ -169,7 +185,7 @@ class Dataset:
 
     def num_recycles(self, step: int) -> int:
         """Recycles of a step, uniform from 0 to the model's most, and the same on every host."""
-        return int(Draws(self.seed, step, _Stream.RECYCLES).below(np.array([self.model.num_recycles + 1]))[0])
+        return int(Draws(self.seed, step, _Stream.RECYCLES).below(np.array([self.maker.config.num_recycles + 1]))[0])
 
     def clamped(self, step: int) -> bool:
         """Whether the backbone loss of a step is clamped."""
@@ -181,44 +197,38 @@ class Dataset:
         Raises:
             UserError: a hundred records in a row could not be used.
         """
-        made, skipped = [], []
-        for slot in self._slots:
-            example, passed_over = self._example(step, slot)
-            made.append(example)
-            skipped += passed_over
-        features, labels = (_stack(leaves) for leaves in zip(*made, strict=True))
+        features, labels = self.maker.blank(len(self._slots))
+        skipped: list[Skipped] = []
+        for place, slot in enumerate(self._slots):
+            skipped += self._fill((row(features, place), row(labels, place)), step, slot)
         batch = TrainingBatch(features=features, labels=labels, num_recycles=np.int32(self.num_recycles(step)))
         return batch, tuple(skipped)
 
-    def _example(self, step: int, slot: int) -> tuple[tuple[Features, Labels], list[Skipped]]:
-        """The example of one place in a step's batch."""
+    def _fill(self, out: tuple[Features, Labels], step: int, slot: int) -> list[Skipped]:
+        """Writes the example of one place in a step's batch; returns the records passed over for it."""
         skipped: list[Skipped] = []
         for attempt in range(_ATTEMPTS):
-            draws = Draws(self.seed, step, slot, attempt, _Stream.RECORD)
+            name = (self.seed, step, slot, attempt)
+            draws = Draws(*name, _Stream.RECORD)
             wants_distilled = draws.uniform(1)[0] < self.config.distillation_fraction
             records = self._sets[-1] if wants_distilled else self._sets[0]
             record = records.draw(draws)
             try:
-                return self._make(records, record, step, (self.seed, step, slot, attempt, _Stream.EXAMPLE)), skipped
+                self.maker.fill(
+                    out,
+                    records.reader.read(record, Draws(*name, _Stream.TEMPLATES)),
+                    (*name, _Stream.EXAMPLE),
+                    num_recycles=self.num_recycles(step),
+                    clamped=self.clamped(step),
+                    distillation=records.distillation,
+                )
+                return skipped
             except Exception as error:  # one bad file of half a million must not end a run of weeks
-                skipped.append(Skipped(record=record.name, reason=_describe(error)))
+                skipped.append(Skipped(record=record.name, reason=describe(error)))
         raise UserError(
             f"step {step}: {_ATTEMPTS} records in a row cannot be used, the last of them {skipped[-1].record}: "
             f"{skipped[-1].reason}"
         )
-
-    def _make(
-        self, records: RecordSet, record: Record, step: int, name: tuple[int, ...]
-    ) -> tuple[Features, Labels]:
-        clamped = self.clamped(step)
-        example = records.reader.read(record)
-        raw, kept = augment(
-            example, self.config.augmentation, name, clamped=clamped, distillation=records.distillation
-        )
-        seed = feature_seed(name)
-        features = make_passes(raw, self.model, self.shape, seed, num_recycles=self.num_recycles(step))
-        labels = make_labels(example, kept, self.shape, copies=self.copies, clamped=clamped)
-        return features, mask_labels(labels, raw, self.model, seed)
 
     def _require_usable(self, records: RecordSet) -> None:
         """Raises unless some record can be read; those that are tried spread over the whole set."""
@@ -228,7 +238,7 @@ class Dataset:
                 records.reader.read(record)
                 return
             except Exception as error:
-                reason = f"{record.name}: {_describe(error)}"
+                reason = f"{record.name}: {describe(error)}"
                 _LOG.warning("%s: skipped %s", records.name, reason)
         raise UserError(
             f"{records.name}: nothing in it can be used: all {len(tried)} chains that were tried of "
@@ -238,40 +248,54 @@ class Dataset:
 
 def _open(config: DataConfig, model: ModelConfig) -> tuple[RecordSet, ...]:
     """The set of experimental structures, and if there is one that of predictions."""
-    sets = [_record_set(config, model, config.index, config.filters, distillation=False)]
-    if config.distillation_index is not None and config.distillation_fraction > 0:
-        filters = config.distillation_filters
-        sets.append(_record_set(config, model, config.distillation_index, filters, distillation=True))
-    return tuple(sets)
-
-
-def _record_set(
-    config: DataConfig, model: ModelConfig, path: Path, filters: Filters, *, distillation: bool
-) -> RecordSet:
-    index = read_index(path)
-    records = select(index, filters, what=str(path))
+    index = read_index(config.index)
+    templates = template_source(index, model, config.template_structures, config.max_template_date)
     reader = Reader(
         structures=index.structures,
         alignments=index.alignments,
         config=model,
-        min_confidence=config.min_confidence if distillation else None,
         max_copies=config.max_copies,
         max_chains=config.max_chains,
+        templates=templates and dataclasses.replace(templates, pool=config.template_pool),
     )
+    sets = [_record_set(index, config.filters, str(config.index), reader)]
+    if config.distillation_index is not None and config.distillation_fraction > 0:
+        index = read_index(config.distillation_index)
+        reader = dataclasses.replace(
+            reader,
+            structures=index.structures,
+            alignments=index.alignments,
+            min_confidence=config.min_confidence,
+        )
+        sets.append(_record_set(index, config.distillation_filters, str(config.distillation_index), reader))
+    return tuple(sets)
+
+
+def template_source(
+    index: Index, model: ModelConfig, structures: Path | None, latest: str | None
+) -> TemplateSource | None:
+    """Where templates come from; None if the model takes none, or there is no directory of structures for them."""
+    if structures is None or not model.num_templates:
+        return None
+    return TemplateSource(
+        library=Library(directory=structures),
+        dates={entry.name.lower(): entry.release_date for entry in index.files if entry.release_date},
+        most=model.num_templates,
+        latest=latest,
+    )
+
+
+def _record_set(index: Index, filters: Filters, name: str, reader: Reader) -> RecordSet:
+    records = select(index, filters, what=name)
     return RecordSet(
-        name=str(path),
+        name=name,
         records=records,
         cumulative=np.cumsum(weights(records)),
         reader=reader,
-        distillation=distillation,
+        distillation=reader.min_confidence is not None,
     )
 
 
-def _describe(error: Exception) -> str:
+def describe(error: Exception) -> str:
     """An error in one line; one that no user can cause with its type."""
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-
-
-def _stack(examples: Sequence) -> Features | Labels:
-    """Examples side by side on a leading axis."""
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *examples)

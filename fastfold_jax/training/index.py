@@ -5,12 +5,14 @@ on a finished index it reads only files that are new or have changed.
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import logging
 import multiprocessing
 import os
+import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -55,7 +57,9 @@ class IndexConfig:
     out: Annotated[Path, tyro.conf.arg(metavar="FILE", help="The index to write, such as index.jsonl.")]
     alignments: Annotated[
         Path | None,
-        tyro.conf.arg(metavar="DIR", help="Alignments: a directory for each chain, named like 2q2k_A (author's chain)."),
+        tyro.conf.arg(
+            metavar="DIR", help="Alignments: a directory for each chain, named like 2q2k_A (author's chain)."
+        ),
     ] = None
     clusters: Annotated[
         Path | None,
@@ -70,7 +74,8 @@ class IndexConfig:
         ),
     ] = None
     workers: Annotated[
-        int, tyro.conf.arg(metavar="N", help="Processes that read structures.", help_behavior_hint="(default: one a core)")
+        int,
+        tyro.conf.arg(metavar="N", help="Processes that read structures.", help_behavior_hint="(default: one a core)"),
     ] = dataclasses.field(default_factory=lambda: os.cpu_count() or 1)
 
     def __post_init__(self) -> None:
@@ -95,13 +100,12 @@ def build_index(config: IndexConfig, *, progress: Callable[[int, int], None] | N
     duplicates = read_groups(config.duplicates) if config.duplicates else ()
     found = list(_stamps(config.structures))
     if not found:
-        raise UserError(f"{config.structures}: holds no structure; accepted are .cif and .pdb files, each also with .gz")
+        raise UserError(
+            f"{config.structures}: holds no structure; accepted are .cif and .pdb files, each also with .gz"
+        )
     entries = _read_all(config, found, progress)
-    if config.alignments:
-        names = (item.name for item in os.scandir(config.alignments) if item.is_dir())
-        entries = list(locate_alignments(entries, names, duplicates))
-    if clusters:
-        entries = list(assign(entries, clusters))
+    names = (item.name for item in os.scandir(config.alignments) if item.is_dir()) if config.alignments else ()
+    entries = list(assign(locate_alignments(entries, names, duplicates), clusters))
     if all(entry.error for entry in entries):
         raise UserError(f"{config.structures}: none of {len(entries)} files can be used, such as {entries[0].error}")
     _write(config, entries)
@@ -132,9 +136,12 @@ def _read_all(
         _LOG.info("%s: %d files are known, %d are to be read", config.out, len(done), len(missing))
     try:
         config.out.parent.mkdir(parents=True, exist_ok=True)
-        with _journal(config.out).open("a", encoding="utf-8") as journal:
+        with (
+            _journal(config.out).open("a", encoding="utf-8") as journal,
+            contextlib.closing(_read_parallel(config, missing)) as read,
+        ):
             journal.write("\n")  # ends a line that was cut short
-            for entry in _read_parallel(config, missing):
+            for entry in read:
                 journal.write(line(entry) + "\n")
                 journal.flush()
                 done[entry.file] = entry
@@ -151,7 +158,7 @@ def _is_same(known: Mapping[str, FileEntry], entry: FileEntry) -> bool:
     return before is not None and (before.size, before.mtime_ns) == (entry.size, entry.mtime_ns)
 
 
-def _read_parallel(config: IndexConfig, entries: Sequence[FileEntry]) -> Iterator[FileEntry]:
+def _read_parallel(config: IndexConfig, entries: Sequence[FileEntry]) -> Generator[FileEntry, None, None]:
     """Entries with what their files say, as they become ready."""
     if config.workers == 1 or len(entries) <= _CHUNK:
         yield from (_read(config.structures, entry) for entry in entries)
@@ -159,13 +166,18 @@ def _read_parallel(config: IndexConfig, entries: Sequence[FileEntry]) -> Iterato
     # Spawned, because a fork copies locks that threads hold.
     context = multiprocessing.get_context("spawn")
     chunks = [entries[start : start + _CHUNK] for start in range(0, len(entries), _CHUNK)]
-    with concurrent.futures.ProcessPoolExecutor(min(config.workers, len(chunks)), mp_context=context) as pool:
+    pool = concurrent.futures.ProcessPoolExecutor(
+        min(config.workers, len(chunks)),
+        mp_context=context,
+        initializer=signal.signal,
+        initargs=(signal.SIGINT, signal.SIG_IGN),  # Ctrl-C is for this process to act upon
+    )
+    try:
         jobs = [pool.submit(_read_chunk, config.structures, chunk) for chunk in chunks]
-        try:
-            for job in concurrent.futures.as_completed(jobs):
-                yield from job.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        for job in concurrent.futures.as_completed(jobs):
+            yield from job.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _read_chunk(directory: Path, entries: Iterable[FileEntry]) -> list[FileEntry]:
@@ -204,7 +216,11 @@ def summarise(index: Index) -> None:
     aligned = sum(chain.alignment is not None for chain in chains)
     clustered = len({chain.cluster for chain in chains} - {None})
     _LOG.info(
-        "%d files, %d chains, %d of them with alignments, %d clusters", len(index.files), len(chains), aligned, clustered
+        "%d files, %d chains, %d of them with alignments, %d clusters",
+        len(index.files),
+        len(chains),
+        aligned,
+        clustered,
     )
     broken = unusable(index.files)
     for reason in list(broken.values())[:_NAMED]:

@@ -1,9 +1,19 @@
 """The stream of batches: made ahead by several processes, resumable at any step."""
 
+import dataclasses
+import functools
 import logging
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-import grain.python as grain
+import jax
+import numpy as np
 
 from fastfold_jax.data.labels import TrainingBatch
 from fastfold_jax.errors import UserError
@@ -11,8 +21,14 @@ from fastfold_jax.training.dataset import Dataset, Skipped
 
 _LOG = logging.getLogger(__name__)
 
+_SHARED_MEMORY = Path("/dev/shm")
+
 _MANY_STEPS = 1 << 40
 """A data set has no end; grain wants to know where it is."""
+
+
+_Element = tuple[TrainingBatch, tuple[tuple[str, str], ...]]
+"""A batch, and record and reason of what was passed over for it."""
 
 
 class _Steps:
@@ -28,16 +44,39 @@ class _Steps:
     def __len__(self) -> int:
         return _MANY_STEPS
 
-    def __getitem__(self, index: int) -> tuple[TrainingBatch, tuple[tuple[str, str], ...]]:
+    def __getitem__(self, index: int) -> _Element:
         batch, skipped = self._dataset.batch(self._first + int(index))
+        if self._dataset.config.workers:
+            batch = _without_unused_passes(batch)
         return batch, tuple((record.record, record.reason) for record in skipped)
 
 
-class BatchIterator(grain.DatasetIterator):
+def _without_unused_passes(batch: TrainingBatch) -> TrainingBatch:
+    """The batch with the features of those passes alone that its step makes: less to hand over between processes."""
+    made = batch.num_recycles + 1
+    return dataclasses.replace(batch, features=jax.tree.map(lambda leaf: leaf[:, -made:], batch.features))
+
+
+def _received(element: _Element, passes: int) -> _Element:
+    """What a worker made, in memory of our own (that shared with it ends with it), with zeros for all other passes."""
+    batch, skipped = element
+
+    def whole(leaf: np.ndarray) -> np.ndarray:
+        out = np.zeros((leaf.shape[0], passes, *leaf.shape[2:]), leaf.dtype)
+        out[:, -leaf.shape[1] :] = leaf
+        return out
+
+    features = jax.tree.map(whole, batch.features)
+    labels = jax.tree.map(np.array, batch.labels)
+    return TrainingBatch(features=features, labels=labels, num_recycles=np.int32(batch.num_recycles)), skipped
+
+
+class BatchIterator(Iterator[TrainingBatch]):
     """Yields the batches of step 0, 1, ..., made ahead by `DataConfig.workers` processes.
 
-    Its state is the number of the next step, which `orbax` saves as JSON (grain's checkpoint handler, or as any other
-    dict). It depends neither on the number of workers nor on that of hosts. Close it when done: it ends the processes.
+    Its state is the number of the next step, a small dict that a checkpoint holds as JSON. It depends neither on the
+    number of workers nor on that of hosts: what was made ahead is not saved but made again. Close the iterator, or use
+    it as a context manager: that ends the processes.
 
     Args:
         dataset: this process's part of the data.
@@ -48,15 +87,20 @@ class BatchIterator(grain.DatasetIterator):
     """
 
     def __init__(self, dataset: Dataset, *, step: int = 0):
-        super().__init__()
         self._dataset = dataset
         self._step = step
         self._stream: Any = None
         self.skipped: dict[str, str] = {}
 
+    def __enter__(self) -> "BatchIterator":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
     def __next__(self) -> TrainingBatch:
         if self._stream is None:
-            self._stream = iter(self._pipeline())
+            self._stream = iter(_pipeline(self._dataset, self._step))
         batch, skipped = next(self._stream)
         self._step += 1
         for record, reason in skipped:
@@ -87,7 +131,6 @@ class BatchIterator(grain.DatasetIterator):
         if state.get("records") != self._dataset.fingerprint:
             _LOG.warning("the training data or their filters are not those that the run was begun with")
         self.close()
-        self._closed = False
         self._step = step
 
     def close(self) -> None:
@@ -95,19 +138,65 @@ class BatchIterator(grain.DatasetIterator):
         if self._stream is not None:
             self._stream.close()
             self._stream = None
-        super().close()
-
-    def _pipeline(self) -> grain.IterDataset:
-        config = self._dataset.config
-        options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=config.prefetch)
-        steps = grain.MapDataset.source(_Steps(self._dataset, self._step)).to_iter_dataset(options)
-        if not config.workers:
-            return steps
-        return steps.mp_prefetch(
-            grain.MultiprocessingOptions(num_workers=config.workers, per_worker_buffer_size=config.prefetch)
-        )
 
     def _report(self, skipped: Skipped) -> None:
         if skipped.record not in self.skipped:
             self.skipped[skipped.record] = skipped.reason
             _LOG.warning("skipped %s (%d so far): %s", skipped.record, len(self.skipped), skipped.reason)
+
+
+def _pipeline(dataset: Dataset, first: int) -> Any:
+    """The batches from a step on, as grain's data set."""
+    import grain
+    from absl import flags
+
+    config = dataset.config
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=config.prefetch)
+    steps = grain.MapDataset.source(_Steps(dataset, first)).to_iter_dataset(options)
+    if not config.workers:
+        return steps
+    _check_shared_memory(dataset)
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # grain reads flags of its own, and we have no command line for them
+    made = steps.mp_prefetch(
+        grain.MultiprocessingOptions(num_workers=config.workers, per_worker_buffer_size=config.prefetch),
+        worker_init_fn=_start_worker,
+    ).map(functools.partial(_received, passes=dataset.maker.config.num_recycles + 1))
+    # A thread of this process receives the next batch while the caller is busy with the last.
+    return grain.experimental.ThreadPrefetchIterDataset(made, prefetch_buffer_size=1)
+
+
+def _check_shared_memory(dataset: Dataset) -> None:
+    """Warns if workers may run out of the memory that they hand batches over in, which ends them with a bus error."""
+    if not _SHARED_MEMORY.is_dir():
+        return
+    config = dataset.config
+    needed = dataset.batch_bytes * config.workers * (config.prefetch + 1)
+    free = shutil.disk_usage(_SHARED_MEMORY).free
+    if free < needed:
+        _LOG.warning(
+            "%s has %.1f GB free, but batches made ahead by %d workers may need %.1f GB: workers that find it full end "
+            "with a bus error. Use fewer workers, or give the container more (docker run --shm-size)",
+            _SHARED_MEMORY,
+            free / 1e9,
+            config.workers,
+            needed / 1e9,
+        )
+
+
+def _start_worker(_index: int, _count: int) -> None:
+    """Ties a worker's life to its parent's: signals are for the parent to act upon, and it ends when that is gone.
+
+    Otherwise Ctrl-C or a scheduler's SIGTERM, which go to all processes, would end workers whose batches the last step
+    before the checkpoint still needs, and those of a killed run would stay for ever.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # this is a worker
+    parent.join()
+    os._exit(1)

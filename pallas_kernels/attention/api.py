@@ -2,11 +2,37 @@
 
 from jaxtyping import Array, Float
 
-from pallas_kernels.attention import reference
-from pallas_kernels.dispatch import Operation
+from pallas_kernels.attention import reference, triton
+from pallas_kernels.dispatch import Derivative, Kernel, Operation
 
-_ATTENTION = Operation("attention", reference.attention)
-_SELF_ATTENTION = Operation("self_attention", reference.self_attention, {"cpu": reference.self_attention_in_blocks})
+_BACKWARD = Operation(
+    "attention_backward",
+    reference.attention_backward,
+    triton=Kernel(
+        function=triton.attention_backward, unfit=triton.unfit_backward, atomic=triton.attention_backward_atomic
+    ),
+    several=True,
+)
+_SAVING = Operation(
+    "attention_saving",
+    reference.attention_saving,
+    triton=Kernel(function=triton.attention_saving, unfit=triton.unfit),
+    several=True,
+)
+
+
+def _save(*arrays, implementation):
+    out, peak, total = _SAVING(*arrays, implementation=implementation)
+    return out, (out, peak, total)
+
+
+ATTENTION = Operation(
+    "attention",
+    reference.attention,
+    dimensions=(("*b q h .", "*b . h .", "*b . h .", "h q .", "*#b .", "*b q h ."), "*b q h ."),
+    triton=Kernel(function=triton.attention, unfit=triton.unfit),
+    derivative=Derivative(save=_save, backward=_BACKWARD),
+)
 
 
 def attention(
@@ -25,30 +51,10 @@ def attention(
       bias: Added to the scores of every batch element.
       mask: 0 for keys that get no weight; it may broadcast along the batch.
       gate: Gate logits.
+      implementation: `triton_atomic` sums the gradient of the bias in an order that differs from run to run, which
+        saves a pass over all scores.
 
     Returns:
       In the type of `q`; scores, softmax and sums are float32.
     """
-    return _ATTENTION(q, k, v, bias, mask, gate, implementation=implementation)
-
-
-def self_attention(
-    x: Float[Array, "*batch n c"],
-    mask: Float[Array, "*#batch n"],
-    bias: Float[Array, "h n n"] | None,
-    projections: tuple[Float[Array, "c h d"], Float[Array, "c h d"], Float[Array, "c h d"], Float[Array, "c h d"]],
-    gate_bias: Float[Array, "h d"],
-    output: tuple[Float[Array, "h d o"], Float[Array, " o"]],
-    *,
-    implementation: str = "auto",
-) -> Float[Array, "*batch n o"]:
-    """`attention` of each row to itself, with the projections before and after it (Algorithm 7, lines 2 to 6).
-
-    Args:
-      x: Layer-normed rows.
-      mask: 0 for positions that get no weight.
-      bias: Added to the scores of every row.
-      projections: Weights of queries, keys, values and gates.
-      output: Weights and bias.
-    """
-    return _SELF_ATTENTION(x, mask, bias, projections, gate_bias, output, implementation=implementation)
+    return ATTENTION(q, k, v, bias, mask, gate, implementation=implementation)

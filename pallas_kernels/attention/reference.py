@@ -5,8 +5,9 @@ import math
 import jax
 import jax.numpy as jnp
 
-from pallas_kernels.blocks import block_length, in_blocks
-from pallas_kernels.softmax.reference import exponentials
+from pallas_kernels.softmax.reference import MASKED_LOGIT, exponentials
+
+LOG2_E = math.log2(math.e)
 
 
 def attention(q, k, v, bias, mask, gate):
@@ -28,41 +29,78 @@ def attention(q, k, v, bias, mask, gate):
     return out.astype(q.dtype)
 
 
-def self_attention(x, mask, bias, projections, gate_bias, output):
-    """See `api.self_attention`."""
-    # One product instead of four: the operand is read once, and a wide product runs nearer to a GPU's peak.
-    projected = _matmul(x, jnp.stack(projections, axis=1))
-    q, k, v = (projected[..., part, :, :].astype(x.dtype) for part in range(3))
-    return _gated(x, (q, k, v), projected[..., 3, :, :] + gate_bias, (mask, bias), output)
+def attention_saving(q, k, v, bias, mask, gate):
+    """`attention`, and what its backward pass wants kept: each query's highest score and sum of exponentials.
+
+    Returns:
+      (out, peak, total), the last two float32 [*batch, h, q]; scores are in units of log 2 here.
+    """
+    scores = _scores(q, k, bias, mask)
+    peak = jnp.max(scores, axis=-1)
+    numerators = jnp.exp2(scores - peak[..., None])
+    total = jnp.sum(numerators, axis=-1)
+    weighted = jnp.einsum("...hqk,...khd->...hqd", numerators.astype(v.dtype), v, preferred_element_type=jnp.float32)
+    out = jnp.moveaxis(weighted / total[..., None], -3, -2)
+    if gate is not None:
+        out = out * jax.nn.sigmoid(gate.astype(jnp.float32))
+    return out.astype(q.dtype), peak, total
 
 
-def self_attention_in_blocks(x, mask, bias, projections, gate_bias, output):
-    """The same, a few rows at a time, so that projections and scores stay in cache; four narrow products are faster."""
-    batch, (length, heads) = x.shape[:-2], (x.shape[-2], gate_bias.shape[0])
-    rows = math.prod(batch)
+def attention_backward(arrays, saved, cotangent, *, wanted):
+    """Gradients of `attention` from its inputs, its output and the statistics of its softmax; scores are made again.
 
-    def block(x, mask):
-        q, k, v, gate = (_matmul(x, weights) for weights in projections)
-        qkv = tuple(value.astype(x.dtype) for value in (q, k, v))
-        return _gated(x, qkv, gate + gate_bias, (mask, bias), output)
-
-    arrays = [x.reshape(rows, *x.shape[-2:]), jnp.broadcast_to(mask, (*batch, length)).reshape(rows, length)]
-    size = block_length(rows, 4 * heads * length**2)
-    return in_blocks(block, arrays, size).reshape(*batch, length, output[1].shape[0])
-
-
-def _gated(x, qkv, gate, mask_and_bias, output):
-    mask, bias = mask_and_bias
-    weights, output_bias = output
-    q, k, v = qkv
-    weighted = attention(q, k, v, bias, mask, gate)
-    flat = weights.reshape(-1, weights.shape[-1])
-    out = _matmul(weighted.reshape(*weighted.shape[:-2], flat.shape[0]), flat)
-    return (out + output_bias).astype(x.dtype)
+    The bias gradient is reduced over the batch, which XLA does from an array of all scores.
+    """
+    q, k, v, bias, mask, gate = arrays
+    out, peak, total = saved
+    cotangent, delta, gate_grad = output_gradients(out, total, gate, cotangent)
+    weights = jnp.exp2(_scores(q, k, bias, mask) - peak[..., None])
+    v_grad = jnp.einsum("...hqk,...qhd->...khd", weights.astype(v.dtype), cotangent, preferred_element_type=jnp.float32)
+    products = jnp.einsum("...qhd,...khd->...hqk", cotangent, v, preferred_element_type=jnp.float32)
+    score_grad = weights * (products - delta[..., None])
+    if mask is not None:
+        score_grad = jnp.where(_keeps(mask), score_grad, 0.0)
+    scale, narrow = q.shape[-1] ** -0.5, score_grad.astype(q.dtype)
+    q_grad = scale * jnp.einsum("...hqk,...khd->...qhd", narrow, k, preferred_element_type=jnp.float32)
+    k_grad = scale * jnp.einsum("...hqk,...qhd->...khd", narrow, q, preferred_element_type=jnp.float32)
+    bias_grad = None if bias is None else jnp.sum(score_grad, axis=tuple(range(score_grad.ndim - 3)))
+    return pick(arrays, (q_grad, k_grad, v_grad, bias_grad, mask, gate_grad), wanted)
 
 
-def _matmul(x, weights):
-    """Contracts the last axis of `x` with the first of `weights`, accumulating in float32."""
-    flat = weights.astype(x.dtype).reshape(x.shape[-1], math.prod(weights.shape[1:]))
-    product = jnp.matmul(x, flat, preferred_element_type=jnp.float32)
-    return product.reshape(*x.shape[:-1], *weights.shape[1:])
+def output_gradients(out, total, gate, cotangent):
+    """What every part of the backward pass starts from.
+
+    Returns:
+      The cotangent before the gate and, of each query, the sum of its products with the output [*batch, h, q], both
+      divided by the softmax's sums, so that exponentials serve as weights; the gradient of the gate's logits, or None.
+    """
+    products = cotangent.astype(jnp.float32) * out.astype(jnp.float32)
+    delta = jnp.moveaxis(jnp.sum(products, axis=-1), -1, -2) / total
+    before, gate_grad = cotangent.astype(jnp.float32) / jnp.moveaxis(total, -2, -1)[..., None], None
+    if gate is not None:
+        opened = jax.nn.sigmoid(gate.astype(jnp.float32))
+        before, gate_grad = before * opened, products * (1.0 - opened)
+    return before.astype(out.dtype), delta, gate_grad
+
+
+def pick(arrays, grads, wanted):
+    """Of the gradients, those of the wanted leaves, in their leaves' types. The mask has none."""
+    mask = arrays[4]
+    mask_grad = None if mask is None else jnp.zeros_like(mask)
+    grads = (*grads[:4], mask_grad, grads[5])
+    pairs = zip(jax.tree.leaves(arrays), jax.tree.leaves(grads), strict=True)
+    cast = [grad.astype(leaf.dtype) for leaf, grad in pairs]
+    return [cast[index] for index in wanted]
+
+
+def _scores(q, k, bias, mask):
+    """[*batch, h, q, k] in units of log 2."""
+    scores = jnp.einsum("...qhd,...khd->...hqk", q, k, preferred_element_type=jnp.float32)
+    scores = scores * (q.shape[-1] ** -0.5 * LOG2_E)
+    if bias is not None:
+        scores = scores + bias.astype(jnp.float32) * LOG2_E
+    return scores if mask is None else jnp.where(_keeps(mask), scores, MASKED_LOGIT)
+
+
+def _keeps(mask):
+    return (mask > 0)[..., None, None, :]

@@ -2,10 +2,22 @@
 
 from jaxtyping import Array, Float
 
-from pallas_kernels.dispatch import Operation
-from pallas_kernels.layer_norm import reference
+from pallas_kernels.dispatch import Derivative, Kernel, Operation
+from pallas_kernels.layer_norm import reference, triton
 
-_OPERATION = Operation("layer_norm", reference.layer_norm)
+_BACKWARD = Operation(
+    "layer_norm_backward",
+    reference.layer_norm_backward,
+    triton=Kernel(function=triton.layer_norm_backward, unfit=triton.unfit_backward),
+    several=True,
+)
+LAYER_NORM = Operation(
+    "layer_norm",
+    reference.layer_norm,
+    dimensions=(("*b .", ".", "."), "*b ."),
+    triton=Kernel(function=triton.layer_norm, unfit=triton.unfit),
+    derivative=Derivative(backward=_BACKWARD),
+)
 
 
 def layer_norm(
@@ -17,4 +29,4 @@ def layer_norm(
     implementation: str = "auto",
 ) -> Float[Array, "*batch c"]:
     """Normalises the last axis, then scales and shifts it; statistics in float32, result in the type of `x`."""
-    return _OPERATION(x, scale, offset, epsilon=epsilon, implementation=implementation)
+    return LAYER_NORM(x, scale, offset, epsilon=epsilon, implementation=implementation)

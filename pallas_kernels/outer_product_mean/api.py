@@ -2,11 +2,16 @@
 
 from jaxtyping import Array, Float
 
-from pallas_kernels.dispatch import Operation
-from pallas_kernels.outer_product_mean import reference
+from pallas_kernels.dispatch import Kernel, Operation, Recomputed
+from pallas_kernels.outer_product_mean import reference, triton
 
-_OPERATION = Operation(
-    "outer_product_mean", reference.outer_product_mean, {"cpu": reference.outer_product_mean_in_blocks}
+OUTER_PRODUCT_MEAN = Operation(
+    "outer_product_mean",
+    reference.outer_product_mean,
+    platforms={"cpu": reference.outer_product_mean_in_blocks},
+    dimensions=((". i .", ". j .", ". . z", "z", "i j"), "i j z"),
+    triton=Kernel(function=triton.outer_product_mean, unfit=triton.unfit),
+    derivative=Recomputed(reference.outer_product_mean_for_backward),
 )
 
 
@@ -30,4 +35,4 @@ def outer_product_mean(
     Returns:
       In the type of `left`; sums and the division are float32.
     """
-    return _OPERATION(left, right, weights, bias, norm, implementation=implementation)
+    return OUTER_PRODUCT_MEAN(left, right, weights, bias, norm, implementation=implementation)

@@ -2,10 +2,24 @@
 
 from jaxtyping import Array, Float
 
-from pallas_kernels.dispatch import Operation
-from pallas_kernels.softmax import reference
+from pallas_kernels.dispatch import Derivative, Kernel, Operation
+from pallas_kernels.softmax import reference, triton
 
-_OPERATION = Operation("softmax", reference.softmax)
+_BACKWARD = Operation("softmax_backward", reference.softmax_backward, several=True)
+
+
+def _save(*arrays, implementation):
+    weights = SOFTMAX(*arrays, implementation=implementation)
+    return weights, weights
+
+
+SOFTMAX = Operation(
+    "softmax",
+    reference.softmax,
+    dimensions=(("*b h q .", "h q .", "*#b ."), "*b h q ."),
+    triton=Kernel(function=triton.softmax, unfit=triton.unfit),
+    derivative=Derivative(save=_save, backward=_BACKWARD),
+)
 
 
 def softmax(
@@ -22,4 +36,4 @@ def softmax(
       bias: Added to every batch element's scores.
       mask: 0 for keys that get no weight. A row whose keys are all masked gets equal weights.
     """
-    return _OPERATION(logits, bias, mask, implementation=implementation)
+    return SOFTMAX(logits, bias, mask, implementation=implementation)

@@ -16,8 +16,9 @@ def exponentials(logits, bias, mask):
     if bias is not None:
         logits = logits + bias.astype(jnp.float32)
     if mask is not None:
-        # Added, as XLA on CPUs takes half as long again to select.
-        logits = logits + MASKED_LOGIT * (1.0 - mask.astype(jnp.float32))[..., None, None, :]
+        # Not selected, which takes XLA on CPUs half as long again; multiplied, so that a masked key has no gradient.
+        keep = mask.astype(jnp.float32)[..., None, None, :]
+        logits = logits * keep + MASKED_LOGIT * (1.0 - keep)
     numerators = jnp.exp(logits - lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True)))
     return numerators, jnp.sum(numerators, axis=-1, keepdims=True)
 
@@ -26,3 +27,17 @@ def softmax(logits, bias, mask):
     """See `api.softmax`."""
     numerators, sums = exponentials(logits, bias, mask)
     return numerators / sums
+
+
+def softmax_backward(arrays, saved, cotangent, *, wanted):
+    """Gradients of `softmax` from its result."""
+    logits, bias, mask = arrays
+    weighted = saved * cotangent
+    grad = weighted - saved * jnp.sum(weighted, axis=-1, keepdims=True)
+    mask_grad = None
+    if mask is not None:
+        grad = jnp.where((mask > 0)[..., None, None, :], grad, 0.0)
+        mask_grad = jnp.zeros_like(mask)
+    bias_grad = None if bias is None else jnp.sum(grad, axis=tuple(range(grad.ndim - 3))).astype(bias.dtype)
+    grads = [x for x in (grad.astype(logits.dtype), bias_grad, mask_grad) if x is not None]
+    return [grads[index] for index in wanted]

@@ -2,10 +2,16 @@
 
 from jaxtyping import Array, Float
 
-from pallas_kernels.dispatch import Operation
-from pallas_kernels.transition import reference
+from pallas_kernels.dispatch import Kernel, Operation
+from pallas_kernels.transition import reference, triton
 
-_OPERATION = Operation("transition", reference.transition, {"cpu": reference.transition_in_blocks})
+TRANSITION = Operation(
+    "transition",
+    reference.transition,
+    platforms={"cpu": reference.transition_in_blocks},
+    dimensions=(("*b .", (".", "."), (". .", "."), (". o", "o")), "*b o"),
+    triton=Kernel(function=triton.transition, unfit=triton.unfit),
+)
 
 
 def transition(
@@ -22,4 +28,4 @@ def transition(
       norm: Scale and offset.
       first, second: Weights and bias of the linear maps.
     """
-    return _OPERATION(x, norm, first, second, implementation=implementation)
+    return TRANSITION(x, norm, first, second, implementation=implementation)

@@ -8,15 +8,31 @@ from typing import Literal
 
 from jaxtyping import Array, Float
 
-from pallas_kernels.dispatch import Operation
-from pallas_kernels.triangle_multiplication import reference
+from pallas_kernels.dispatch import Kernel, Operation
+from pallas_kernels.triangle_multiplication import reference, triton
 
 Direction = Literal["outgoing", "incoming"]
 Affine = tuple[Float[Array, "..."], Float[Array, "..."]]
 
-_PRODUCER = Operation("triangle_producer", reference.producer, {"cpu": reference.producer_on_cpu})
-_CONTRACTION = Operation("triangle_contraction", reference.contraction)
-_CONSUMER = Operation("triangle_consumer", reference.consumer)
+PRODUCER = Operation(
+    "triangle_producer",
+    reference.producer,
+    platforms={"cpu": reference.producer_on_cpu},
+    dimensions=(("i k .", "i k", (".", "."), (". .", "."), (". .", ".")), ". . i k"),
+    triton=Kernel(function=triton.producer, unfit=triton.unfit_producer),
+)
+CONTRACTION = Operation(
+    "triangle_contraction",
+    reference.contraction,
+    dimensions=((("c . .", "c . ."),), "c . ."),
+    triton=Kernel(function=triton.contraction, unfit=triton.unfit_contraction),
+)
+CONSUMER = Operation(
+    "triangle_consumer",
+    reference.consumer,
+    dimensions=((". i j", "i j .", ((".", "."), (".", ".")), (". o", "o"), (". o", "o")), "i j o"),
+    triton=Kernel(function=triton.consumer, unfit=triton.unfit_consumer),
+)
 
 
 def triangle_producer(
@@ -37,11 +53,11 @@ def triangle_producer(
     Returns:
       Operands a and b, channels first, in the type of `z`.
     """
-    return _PRODUCER(z, mask, norm, projection, gate, implementation=implementation)
+    return PRODUCER(z, mask, norm, projection, gate, implementation=implementation)
 
 
 def triangle_contraction(
-    operands: Float[Array, "2 c n m"] | tuple[Float[Array, "c ..."], Float[Array, "c ..."]],
+    operands: Float[Array, "2 c n m"] | tuple[Float[Array, "c a b"], Float[Array, "c d e"]],
     direction: Direction,
     *,
     implementation: str = "auto",
@@ -51,7 +67,8 @@ def triangle_contraction(
     Args:
       operands: a and b; apart, either need hold no more than the rows or columns that are wanted.
     """
-    return _CONTRACTION(operands, direction=direction, implementation=implementation)
+    a, b = operands
+    return CONTRACTION((a, b), direction=direction, implementation=implementation)
 
 
 def triangle_consumer(
@@ -71,4 +88,4 @@ def triangle_consumer(
     Returns:
       The update of `z`, in its type.
     """
-    return _CONSUMER(product, z, norms, output, gate, implementation=implementation)
+    return CONSUMER(product, z, norms, output, gate, implementation=implementation)

@@ -1,28 +1,26 @@
-"""Contract of every operation's reference: float64 equations, masks of every pattern, rectangular shapes, gradients."""
+"""What operations do beyond their values: forms for platforms, derivatives of every kind, batching, choice, refusal."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from interpreter import INTERPRETER
+from jax.sharding import Mesh, PartitionSpec
 
 import pallas_kernels
-from pallas_kernels import blocks
+from pallas_kernels import blocks, launch, tuning
+from pallas_kernels.attention.api import ATTENTION
 from pallas_kernels.dispatch import ImplementationUnavailable
+from pallas_kernels.layer_norm.api import LAYER_NORM
 
 RNG = np.random.default_rng(3)
+SMALL = launch.Config(blocks={"BLOCK_Q": 16, "BLOCK_K": 16, "GROUP": 1}, num_warps=4, num_stages=2)
+BLOCKS = {f"attention_{name}": SMALL for name in ("forward", "backward_queries", "backward_keys")}
+BLOCKS["attention_backward_bias"] = launch.Config(blocks={"BLOCK_Q": 16, "BLOCK_K": 16}, num_warps=4, num_stages=2)
 
 
 def _normal(*shape):
     return RNG.standard_normal(shape).astype(np.float32)
-
-
-def _sigmoid(x):
-    return 1.0 / (1.0 + np.exp(-x))
-
-
-def _layer_norm(x, scale, offset):
-    centred = x - x.mean(-1, keepdims=True)
-    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5) * scale + offset
 
 
 def _close(got, want, tolerance):
@@ -30,123 +28,11 @@ def _close(got, want, tolerance):
 
 
 DTYPES = pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 2e-2)])
-MASKS = {
-    "none": None,
-    "all_kept": np.ones((3, 7), np.float32),
-    "tail": np.repeat([[1, 1, 1, 1, 0, 0, 0]], 3, 0).astype(np.float32),
-    "random": (RNG.random((3, 7)) > 0.4).astype(np.float32),
-    "all_masked": np.zeros((3, 7), np.float32),
-    "shared": np.array([[1, 0, 1, 1, 0, 1, 1]], np.float32),
-}
-
-
-def _attention(q, k, v, bias, mask, gate):
-    logits = np.einsum("bqhd,bkhd->bhqk", q, k) / np.sqrt(q.shape[-1])
-    if bias is not None:
-        logits = logits + bias
-    if mask is not None:
-        logits = np.where(mask[:, None, None, :] > 0, logits, -1e9)
-    weights = np.exp(logits - logits.max(-1, keepdims=True))
-    weights /= weights.sum(-1, keepdims=True)
-    out = np.einsum("bhqk,bkhd->bqhd", weights, v)
-    return out if gate is None else out * _sigmoid(gate)
-
-
-@DTYPES
-@pytest.mark.parametrize("mask", MASKS)
-@pytest.mark.parametrize("extras", [True, False])
-def test_attention(dtype, tolerance, mask, extras):
-    q, gate = _normal(3, 5, 2, 8), _normal(3, 5, 2, 8)
-    k, v = _normal(3, 7, 2, 8), _normal(3, 7, 2, 8)
-    bias = _normal(2, 5, 7) if extras else None
-    gate = gate if extras else None
-    arrays = [jnp.asarray(x, dtype) for x in (q, k, v)]
-    out = pallas_kernels.attention(*arrays, bias=bias, mask=MASKS[mask], gate=gate)
-    assert out.dtype == dtype
-    _close(out, _attention(*(np.float64(x) for x in arrays), bias, MASKS[mask], gate), tolerance)
-
-
-def test_attention_gradients_match_finite_differences():
-    q, k, v, gate = (_normal(2, 4, 2, 8) for _ in range(4))
-    bias, mask = _normal(2, 4, 4), np.array([[1, 1, 0, 1], [1, 0, 0, 1]], np.float32)
-    probe = _normal(2, 4, 2, 8)
-
-    def loss(q, k, v, bias, gate):
-        return jnp.sum(pallas_kernels.attention(q, k, v, bias=bias, mask=mask, gate=gate) * probe)
-
-    arguments = [q, k, v, bias, gate]
-    grads = jax.grad(loss, range(5))(*arguments)
-    for index, grad in enumerate(grads):
-        direction = _normal(*arguments[index].shape)
-
-        def shifted(step, index=index, direction=direction):
-            moved = [np.float64(a) for a in arguments]
-            moved[index] = moved[index] + step * direction
-            q, k, v, bias, gate = moved
-            return np.sum(_attention(q, k, v, bias, mask, gate) * probe)
-
-        numeric = (shifted(1e-5) - shifted(-1e-5)) / 2e-5
-        np.testing.assert_allclose(np.sum(grad * direction), numeric, rtol=1e-4, atol=1e-4)
 
 
 def test_softmax_of_rows_with_no_key_is_even():
     weights = pallas_kernels.softmax(_normal(3, 2, 5, 7), bias=_normal(2, 5, 7), mask=np.zeros((3, 7), np.float32))
     np.testing.assert_allclose(weights, 1 / 7, rtol=1e-6)
-
-
-@DTYPES
-def test_layer_norm(dtype, tolerance):
-    x, scale, offset = jnp.asarray(_normal(3, 5, 16) * 3 + 2, dtype), _normal(16), _normal(16)
-    out = pallas_kernels.layer_norm(x, scale, offset)
-    assert out.dtype == dtype
-    _close(out, _layer_norm(np.float64(x), scale, offset), tolerance)
-
-
-@DTYPES
-def test_transition(dtype, tolerance):
-    x = jnp.asarray(_normal(3, 5, 8), dtype)
-    norm, first, second = (_normal(8), _normal(8)), (_normal(8, 16), _normal(16)), (_normal(16, 8), _normal(8))
-    out = pallas_kernels.transition(x, norm, first, second)
-    want = np.maximum(_layer_norm(np.float64(x), *norm) @ first[0] + first[1], 0) @ second[0] + second[1]
-    _close(out, want, tolerance)
-
-
-@DTYPES
-def test_outer_product_mean_on_a_rectangle(dtype, tolerance):
-    left, right = jnp.asarray(_normal(6, 3, 4), dtype), jnp.asarray(_normal(6, 5, 4), dtype)
-    weights, bias, norm = _normal(4, 4, 7), _normal(7), np.abs(_normal(3, 5)) + 1
-    out = pallas_kernels.outer_product_mean(left, right, weights, bias, norm)
-    want = np.einsum("sic,sje,cez->ijz", np.float64(left), np.float64(right), weights)
-    _close(out, (want + bias) / norm[..., None], tolerance)
-
-
-@DTYPES
-@pytest.mark.parametrize("direction", ["outgoing", "incoming"])
-def test_triangle_multiplication(dtype, tolerance, direction):
-    n, c = 6, 8
-    z = jnp.asarray(_normal(n, n, c), dtype)
-    mask = (RNG.random((n, n)) > 0.3).astype(np.float32)
-    norm, center = (_normal(c), _normal(c)), (_normal(c), _normal(c))
-    projection, gate = (_normal(c, 2 * c), _normal(2 * c)), (_normal(c, 2 * c), _normal(2 * c))
-    output, output_gate = (_normal(c, c), _normal(c)), (_normal(c, c), _normal(c))
-
-    operands = pallas_kernels.triangle_producer(z, mask, norm, projection, gate)
-    product = pallas_kernels.triangle_contraction(operands, direction)
-    out = pallas_kernels.triangle_consumer(product, z, (norm, center), output, output_gate)
-
-    x = _layer_norm(np.float64(z), *norm)
-    both = mask[..., None] * (x @ projection[0] + projection[1]) * _sigmoid(x @ gate[0] + gate[1])
-    a, b = both[..., :c], both[..., c:]
-    equation = "ikc,jkc->ijc" if direction == "outgoing" else "kjc,kic->ijc"
-    want = _layer_norm(np.einsum(equation, a, b), *center) @ output[0] + output[1]
-    want = want * _sigmoid(x @ output_gate[0] + output_gate[1])
-    _close(out, want, 2 * tolerance if dtype == jnp.bfloat16 else 2e-5)
-
-
-@pytest.mark.parametrize("asked", ["triton", "mosaic"])
-def test_a_kernel_that_is_not_there_is_an_error(asked):
-    with pytest.raises(ImplementationUnavailable, match=f"layer_norm has no '{asked}' kernel; accepted are auto, xla"):
-        pallas_kernels.layer_norm(_normal(2, 4), _normal(4), _normal(4), implementation=asked)
 
 
 def _cpu_cases(dtype):
@@ -181,12 +67,16 @@ def _affine(channels):
 @pytest.mark.parametrize("cache_bytes", [64, 4096])
 @DTYPES
 def test_the_form_for_cpus_is_the_same_function(monkeypatch, cache_bytes, dtype, tolerance):
-    """Compiled, an operation takes its platform's form, here in blocks as small as one row; run eagerly it does not."""
-    monkeypatch.setattr(blocks, "CACHE_BYTES", cache_bytes)
+    """Under `auto` an operation takes its platform's form, here in blocks as small as one row."""
     for operation, arguments in _cpu_cases(dtype).items():
-        # A new function each time, as compiled ones are remembered with the size of block they were made with.
-        compiled = jax.jit(lambda *arguments, operation=operation: operation(*arguments))
-        _close(compiled(*arguments), np.asarray(operation(*arguments), np.float64), tolerance)
+        with monkeypatch.context() as patch:
+            whole = jax.jit(lambda *arguments, operation=operation: operation(*arguments))(*arguments)
+            patch.setattr(blocks, "CACHE_BYTES", cache_bytes)
+            # A new function each time, as compiled ones are remembered with the size of block they were made with.
+            in_blocks = jax.jit(lambda *arguments, operation=operation: operation(*arguments))
+            if cache_bytes == 64 and operation is not pallas_kernels.triangle_producer:
+                assert "while" in in_blocks.lower(*arguments).as_text()
+            _close(in_blocks(*arguments), np.asarray(whole, np.float64), tolerance)
 
 
 def test_operations_batch_and_take_no_rows():
@@ -197,3 +87,136 @@ def test_operations_batch_and_take_no_rows():
         return pallas_kernels.self_attention(x, jnp.ones((1, 5)), None, weights, _normal(2, 4), output)
 
     assert jax.jit(jax.vmap(attend))(x).shape == x.shape
+
+
+def _attend(implementation="auto"):
+    """Attention as a function of q, k, v, bias, and its arguments."""
+    mask = np.array([[1, 1, 0, 1], [0, 0, 0, 0]], np.float32)
+
+    def attend(q, k, v, bias):
+        return pallas_kernels.attention(q, k, v, bias=bias, mask=mask, implementation=implementation)
+
+    return attend, (_normal(2, 4, 2, 8), _normal(2, 4, 2, 8), _normal(2, 4, 2, 8), _normal(2, 4, 4))
+
+
+def test_an_operation_and_its_backward_are_one_equation_each():
+    attend, arguments = _attend()
+    assert [e.primitive.name for e in jax.make_jaxpr(attend)(*arguments).eqns] == ["attention"]
+    grads = jax.make_jaxpr(jax.grad(lambda *a: attend(*a).sum(), range(4)))(*arguments)
+    names = [e.primitive.name for e in grads.eqns]
+    assert "attention_saving" in names and "attention_backward" in names
+    # With XLA asked for by name there is nothing to fuse, and JAX keeps what it likes.
+    plain = jax.make_jaxpr(jax.grad(lambda *a: _attend("xla")[0](*a).sum()))(*arguments)
+    assert "attention_backward" not in [e.primitive.name for e in plain.eqns]
+
+
+def test_products_have_the_precision_asked_for_where_the_operation_is_called():
+    """Though what is inside is traced later, when the program is lowered; forward and backward."""
+    x, weights = _normal(3, 5, 8), tuple(_normal(8, 2, 4) for _ in range(4))
+
+    def attend(x):
+        out = pallas_kernels.self_attention(
+            x, jnp.ones((1, 5)), None, weights, _normal(2, 4), (_normal(2, 4, 8), _normal(8))
+        )
+        return jnp.sum(
+            pallas_kernels.transition(out, _affine(8), (_normal(8, 16), _normal(16)), (_normal(16, 8), _normal(8)))
+        )
+
+    def exact(x):
+        with jax.default_matmul_precision("highest"):
+            return attend(x)
+
+    lowered = jax.jit(jax.grad(exact)).lower(x).as_text()
+    products = [line for line in lowered.splitlines() if "stablehlo.dot_general" in line]
+    assert products and all("HIGHEST, HIGHEST" in line for line in products)
+    assert "HIGHEST" not in jax.jit(jax.grad(attend)).lower(x).as_text()
+
+
+def test_only_gradients_that_are_wanted_are_made():
+    attend, (q, k, v, bias) = _attend()
+    jaxpr = jax.make_jaxpr(jax.grad(lambda v: attend(q, k, v, bias).sum()))(v)
+    (backward,) = (e for e in jaxpr.eqns if e.primitive.name == "attention_backward")
+    assert len(backward.outvars) == 1 and dict(backward.params["static"])["wanted"] == (2,)
+
+
+def test_forward_mode_and_second_derivatives_are_the_references():
+    attend, arguments = _attend()
+    plain, _ = _attend("xla")
+    directions = tuple(map(np.ones_like, arguments))
+    for ours, want in zip(jax.jvp(attend, arguments, directions), jax.jvp(plain, arguments, directions), strict=True):
+        _close(ours, np.asarray(want), 1e-5)
+
+    def curvature(function):
+        loss = lambda q: jnp.sum(jnp.sin(function(q, *arguments[1:])))  # noqa: E731
+        return jax.jvp(jax.grad(loss), arguments[:1], directions[:1])[1]
+
+    _close(curvature(attend), np.asarray(curvature(plain)), 1e-4)
+
+
+@pytest.fixture
+def interpreted():
+    with launch.launching_with(INTERPRETER), tuning.trying(BLOCKS):
+        yield
+
+
+def test_kernels_run_inside_scan_remat_vmap_and_shard_map(interpreted):
+    """Gradients of all of them at once, of the kernel and of the reference."""
+    x, bias = 0.3 * _normal(2, 4, 2, 8), _normal(2, 4, 4)  # small, or two layers magnify rounding
+    mesh = Mesh(np.array(jax.devices()[:2]), ("rows",))
+
+    def loss(x, bias, implementation):
+        @jax.checkpoint
+        def step(carry, _):
+            x, bias = carry
+            return (x + pallas_kernels.attention(x, x, x, bias=bias, implementation=implementation), bias), None
+
+        def local(x, bias):
+            x = jax.lax.scan(step, (x, bias), None, length=2)[0][0]
+            scales = jnp.array([1.0, 2.0])
+            return jax.vmap(lambda scale: pallas_kernels.attention(scale * x, x, x, implementation="auto"))(scales)
+
+        rows = PartitionSpec("rows")
+        spread = jax.shard_map(
+            local, mesh=mesh, in_specs=(rows, PartitionSpec()), out_specs=PartitionSpec(None, "rows"), check_vma=False
+        )
+        return jnp.sum(jnp.sin(spread(x, bias)))
+
+    got = jax.jit(jax.grad(lambda x, bias: loss(x, bias, "triton"), (0, 1)))(x, bias)
+    want = jax.jit(jax.grad(lambda x, bias: loss(x, bias, "xla"), (0, 1)))(x, bias)
+    for ours, theirs in zip(got, want, strict=True):
+        _close(ours, np.asarray(theirs), 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("implementation", "message"),
+    [
+        ("cuda", "implementation='cuda'; accepted are auto, triton, triton_atomic, mosaic, xla"),
+        ("mosaic", "layer_norm cannot run as 'mosaic': it has no Mosaic GPU kernel"),
+    ],
+)
+def test_what_cannot_run_is_refused_at_once(implementation, message):
+    with pytest.raises(ImplementationUnavailable, match=message):
+        pallas_kernels.layer_norm(_normal(2, 4), _normal(4), _normal(4), implementation=implementation)
+
+
+def test_shapes_that_a_kernel_cannot_take_are_refused_or_left_to_xla():
+    q = _normal(2, 4, 2, 12)
+    with pytest.raises(ImplementationUnavailable, match="attention cannot run as 'triton': the head dimension is 12"):
+        pallas_kernels.attention(q, q, q, implementation="triton")
+    assert ATTENTION.why_not("triton", q, q, q) == "the head dimension is 12; accepted are 8, 16, 32, 64"
+    with launch.launching_with(INTERPRETER):  # as on a GPU
+        assert jax.jit(lambda q: pallas_kernels.attention(q, q, q))(q).shape == q.shape
+
+
+def test_a_platform_without_kernels_refuses_when_the_program_is_lowered():
+    x, vector = _normal(2, 4), _normal(4)
+    function = jax.jit(lambda x: pallas_kernels.layer_norm(x, vector, vector, implementation="triton"))
+    with pytest.raises(ImplementationUnavailable, match="Triton kernels run on cuda and the program is for cpu"):
+        function.lower(x)
+    assert LAYER_NORM.why_not("triton", x, vector, vector, platform="cuda") is None
+
+
+def test_missing_packages_are_a_reason(monkeypatch):
+    monkeypatch.setattr(launch.importlib.util, "find_spec", lambda name: None)
+    reason = LAYER_NORM.why_not("triton", _normal(2, 4), _normal(4), _normal(4))
+    assert reason == "triton and jax_triton not installed (pip install 'fastfold-jax[cuda]')"

@@ -13,6 +13,7 @@ PACKAGES = ("fastfold_jax", "pallas_kernels", "parallel")
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 # Distributions whose import name is not their own name, or that bring another package along.
 IMPORT_NAMES = {
+    "absl_py": {"absl"},
     "alphafold_colabfold": {"alphafold"},
     "dm_haiku": {"haiku"},
     "google_crc32c": {"google_crc32c"},

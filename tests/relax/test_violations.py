@@ -95,10 +95,5 @@ def test_atoms_that_are_missing_violate_nothing(shared_data):
         chain=atoms.chain,
         number=atoms.number,
     )
-    assert violations_of(none).figures() == {
-        "residues_with_violations": 0,
-        "bonds": 0.0,
-        "clashes": 0.0,
-        "within": 0.0,
-        "extreme_ca_ca": 0.0,
-    }
+    nothing = violations_of(none)
+    assert nothing.count == 0 and nothing.bonds == nothing.clashes == nothing.within == nothing.extreme_ca_ca == 0

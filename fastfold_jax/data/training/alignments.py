@@ -1,6 +1,7 @@
 """The alignments of a chain, from its directory in OpenProteinSet's layout or OpenFold's flat one."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +12,18 @@ from fastfold_jax.data.alignment import Alignment
 from fastfold_jax.data.job_chains import Chain, read_alignment
 from fastfold_jax.data.textfile import InputError
 
-_FOLDERS = ("", "a3m", "sto")  # OpenProteinSet sorts a chain's files by format, OpenFold does not
+_FOR_PAIRING = ("uniprot", "paired")
+_FOLDERS = ("", "a3m", "sto", "hhr")  # OpenProteinSet sorts a chain's files by format, OpenFold does not
 
 
-def read_chain(name: str, sequence: str, directory: Path | None) -> Chain:
+def read_chain(name: str, sequence: str, directory: Path | None, *, pairing: bool) -> Chain:
     """A chain with its alignments: UniProt's to be paired, all others its own.
 
     Args:
         name: of the chain.
         sequence: its letters.
         directory: of its alignments; None leaves the chain without any.
+        pairing: whether the chain is to be paired with others; if not, alignments for that are not read.
 
     Raises:
         InputError: the directory has no alignment, or one is damaged, empty, or of another sequence.
@@ -28,26 +31,24 @@ def read_chain(name: str, sequence: str, directory: Path | None) -> Chain:
     chain = Chain(id=name, description=name, sequence=sequence)
     if directory is None:
         return chain
-    files = alignment_files(directory)
+    files = files_of(directory, layout.is_alignment)
     if not files:
         raise InputError(f"{directory}: no alignment (.a3m, .sto) of the chain {name}")
-    own, paired = [], []
-    for path in files:
-        alignment = read_alignment(path)
-        _require_query(alignment, path, chain)
-        (paired if alignment.source in ("uniprot", "paired") else own).append(alignment)
+    for_pairing = [path for path in files if layout.source_of(path) in _FOR_PAIRING]
+    if len(for_pairing) > 1:
+        raise InputError(f"{directory}: {len(for_pairing)} alignments for pairing, of which a chain has one")
+    own = [_read(path, chain) for path in files if path not in for_pairing]
     own.sort(key=lambda alignment: layout.merge_rank(alignment.source))
-    if len(paired) > 1:
-        raise InputError(f"{directory}: {len(paired)} alignments for pairing, of which a chain has one")
-    return dataclasses.replace(chain, alignments=tuple(own), paired=paired[0] if paired else None)
+    paired = _read(for_pairing[0], chain) if pairing and for_pairing else None
+    return dataclasses.replace(chain, alignments=tuple(own), paired=paired)
 
 
-def alignment_files(directory: Path) -> list[Path]:
-    """The alignments in a chain's directory, in natural order of their names."""
+def files_of(directory: Path, belongs: Callable[[Path], bool]) -> list[Path]:
+    """The files of a chain's directory that are of one kind, in natural order of their names."""
     found = []
     for folder in _FOLDERS:
         try:
-            found += [path for path in (directory / folder).iterdir() if path.is_file() and layout.is_alignment(path)]
+            found += [path for path in (directory / folder).iterdir() if path.is_file() and belongs(path)]
         except FileNotFoundError:
             if not folder:
                 raise InputError(f"{directory}: no such directory of alignments") from None
@@ -56,8 +57,9 @@ def alignment_files(directory: Path) -> list[Path]:
     return sorted(found, key=lambda path: layout.natural(path.name))
 
 
-def _require_query(alignment: Alignment, path: Path, chain: Chain) -> None:
-    """Raises unless the first row is the chain's sequence; X agrees with everything, as modified residues are read."""
+def _read(path: Path, chain: Chain) -> Alignment:
+    """An alignment whose first row is the chain's sequence; X agrees with everything, as modified residues are read."""
+    alignment = read_alignment(path)
     query = alignment.residues[0]
     wanted = np.array([MSA_LETTER_TO_INDEX[letter] for letter in chain.sequence], np.int8)
     if len(query) != len(wanted):
@@ -73,3 +75,4 @@ def _require_query(alignment: Alignment, path: Path, chain: Chain) -> None:
             f"{path}: the first row has {letter!r} at residue {place + 1}, but the chain {chain.id} has "
             f"{chain.sequence[place]!r}; it must be the chain's own sequence"
         )
+    return alignment

@@ -32,9 +32,7 @@ def contiguous(num_res: int, size: int, draws: Draws, *, clamped: bool = True) -
     return np.arange(start, start + size)
 
 
-def around(
-    wanted: Int[np.ndarray, " k"], num_res: int, size: int, draws: Draws
-) -> Int[np.ndarray, " kept"]:
+def around(wanted: Int[np.ndarray, " k"], num_res: int, size: int, draws: Draws) -> Int[np.ndarray, " kept"]:
     """One stretch that holds a random one of some residues, for structures of which little is known."""
     residue = int(wanted[_upto(draws, len(wanted) - 1)])
     start = max(0, min(residue - _upto(draws, size - 1), num_res - size))

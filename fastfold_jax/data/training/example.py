@@ -9,12 +9,14 @@ from jaxtyping import Bool, Float32, Int
 from fastfold_jax.config.model import ModelConfig, MultimerConfig
 from fastfold_jax.constants import ATOM37_INDEX
 from fastfold_jax.data.assemble import assemble
+from fastfold_jax.data.draws import Draws
 from fastfold_jax.data.job import Job
 from fastfold_jax.data.msa import Limits
 from fastfold_jax.data.raw import RawFeatures, Templates
 from fastfold_jax.data.training.alignments import read_chain
 from fastfold_jax.data.training.selection import Record
 from fastfold_jax.data.training.structure import ChainStructure, Structure, StructureError, read_structure
+from fastfold_jax.data.training.templates import TemplateSource
 
 _ALPHA = ATOM37_INDEX["CA"]
 
@@ -73,6 +75,7 @@ class Reader:
             experimental structures.
         max_copies: chains of equal sequence in an assembly.
         max_chains: chains in an assembly; the nearest to the drawn one stay.
+        templates: where templates come from; None uses none.
     """
 
     structures: Path
@@ -82,9 +85,14 @@ class Reader:
     min_confidence: float | None = None
     max_copies: int = 20
     max_chains: int = 20
+    templates: TemplateSource | None = None
 
-    def read(self, record: Record) -> Example:
+    def read(self, record: Record, draws: Draws | None = None) -> Example:
         """The example of a record.
+
+        Args:
+            record: what to read.
+            draws: the random stream that templates are drawn from; None takes the best.
 
         Raises:
             UserError: its structure or an alignment is missing, damaged, or does not fit the other.
@@ -97,40 +105,47 @@ class Reader:
         if self.min_confidence is not None:
             chains = [_confident(chain, self.min_confidence) for chain in chains]
         if not any(chain.atom_mask[:, _ALPHA].any() for chain in chains):
-            raise StructureError(f"{structure.file}: no residue of {record.name} has a known Cα")
+            least = self.min_confidence
+            sure = "" if least is None else f" with a pLDDT (B-factor) of at least {least:g}"
+            raise StructureError(f"{structure.file}: no residue of {record.name} has a known Cα{sure}")
         return Example(
-            raw=self._raw(record, chains),
+            raw=self._raw(record, chains, draws),
             chains=tuple(chains),
             resolution=0.0 if self.min_confidence is not None else structure.resolution or 0.0,
         )
 
     def _assembly(self, structure: Structure, label: str) -> list[ChainStructure]:
         """The chains of the drawn one's assembly that are nearest to it, in the assembly's order."""
-        drawn = structure.chain(label)
-        read = {label: drawn}
+        read = {label: structure.chain(label)}
         chains = []
         for part, operator in structure.assembly_of(label):
             if part not in read and structure.resolved(part):
                 read[part] = structure.chain(part)
             if part in read:
                 chains.append(read[part].moved(operator))
-        near = sorted(range(len(chains)), key=lambda number: _distance(drawn, chains[number]))
+        drawn = next(chain for chain in chains if chain.label == label)
         kept: list[int] = []
-        for number in near:
+        for number in sorted(range(len(chains)), key=lambda number: _distance(drawn, chains[number])):
             copies = sum(chains[other].sequence == chains[number].sequence for other in kept)
             if len(kept) < self.max_chains and copies < self.max_copies:
                 kept.append(number)
         return [chains[number] for number in sorted(kept)]
 
-    def _raw(self, record: Record, chains: list[ChainStructure]) -> RawFeatures:
+    def _raw(self, record: Record, chains: list[ChainStructure], draws: Draws | None) -> RawFeatures:
         """Features of the chains; of copies with the same sequence one has the alignments."""
         directory: dict[str, str | None] = {}
         for chain in chains:
             directory[chain.sequence] = directory.get(chain.sequence) or record.alignments.get(chain.label)
         read = {}
-        for sequence, place in directory.items():
-            where = self.alignments / place if place and self.alignments else None
-            read[sequence] = read_chain(record.name, sequence, where)
+        for sequence, name in directory.items():
+            place = self.alignments / name if name and self.alignments else None
+            found = read_chain(record.name, sequence, place, pairing=len(directory) > 1)
+            if place and self.templates:
+                of_chain = self.templates.of(
+                    found, place, entry=record.structure, released=record.release_date, draws=draws
+                )
+                found = dataclasses.replace(found, templates=of_chain)
+            read[sequence] = found
         parts = tuple(
             dataclasses.replace(read[chain.sequence], id=f"{chain.label}{number}")
             for number, chain in enumerate(chains, start=1)
@@ -176,6 +191,7 @@ def _confident(chain: ChainStructure, least: float) -> ChainStructure:
 def _distance(one: ChainStructure, other: ChainStructure) -> float:
     """Å between the two nearest Cα atoms of two chains; infinite if either has none."""
     first, second = (chain.positions[chain.atom_mask[:, _ALPHA] > 0, _ALPHA] for chain in (one, other))
-    if not len(first) or not len(second):
-        return np.inf
-    return float(min(np.square(second - position).sum(axis=1).min() for position in first) ** 0.5)
+    if one is other or not len(first) or not len(second):
+        return 0.0 if one is other else np.inf
+    square = np.square(first).sum(axis=1)[:, None] + np.square(second).sum(axis=1) - 2 * first @ second.T
+    return float(np.sqrt(max(square.min(), 0.0)))

@@ -6,7 +6,6 @@ reason instead of chains, so that it is not read again until it changes.
 
 import dataclasses
 import json
-import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -17,8 +16,6 @@ from fastfold_jax.data.training.structure import Structure, structure_name
 from fastfold_jax.errors import UserError
 
 FORMAT = "fastfold-jax training index 1"
-
-_LOG = logging.getLogger(__name__)
 
 
 class IndexFileError(UserError):
@@ -166,7 +163,9 @@ def read_index(path: Path, *, structures: Path | None = None, alignments: Path |
     except ValueError:
         header = {}
     if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise IndexFileError(f"{path}: not an index of training structures; `python -m fastfold_jax.training.index` makes one")
+        raise IndexFileError(
+            f"{path}: not an index of training structures; `python -m fastfold_jax.training.index` makes one"
+        )
     entries = []
     for number, text in lines:
         try:

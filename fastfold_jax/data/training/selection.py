@@ -23,7 +23,7 @@ class Filters:
     """What a chain must be to be trained on.
 
     Attributes:
-        max_resolution: Å; structures of a lower (numerically larger) resolution are left out. Those without any (NMR,
+        max_resolution: Å; structures whose resolution is not a smaller number are left out. Those without any (NMR,
             predictions) stay.
         released_before: ISO date, such as 2018-04-30; later structures, and those without a date, are left out. None
             admits all.
@@ -47,23 +47,19 @@ class Filters:
 
     def __post_init__(self) -> None:
         for name in ("released_before", "released_after"):
-            value = getattr(self, name)
-            try:
-                datetime.date.fromisoformat(value or "2000-01-01")
-            except ValueError:
-                raise UserError(f"{name}={value!r}: accepted are dates such as 2018-04-30") from None
+            iso_date(name, getattr(self, name))
         if self.max_resolution <= 0 or not 0 < self.max_residue_share <= 1 or self.min_length < 1:
             raise UserError(
                 f"max_resolution={self.max_resolution}, max_residue_share={self.max_residue_share}, "
-                f"min_length={self.min_length}: accepted are a resolution above 0 Å, a share above 0 and at most 1, and "
-                "a length from 1"
+                f"min_length={self.min_length}: accepted are a resolution above 0 Å, a share above 0 and at most 1, "
+                "and a length from 1"
             )
 
     def reason(self, entry: FileEntry, chain: ChainEntry) -> str | None:
         """Why a chain is left out, in a few words; None if it is not."""
         date = entry.release_date
         checks = (
-            (entry.resolution is not None and entry.resolution > self.max_resolution, "resolution"),
+            (entry.resolution is not None and entry.resolution >= self.max_resolution, "resolution"),
             (self.released_before is not None and (date is None or date > self.released_before), "released too late"),
             (self.released_after is not None and (date is None or date < self.released_after), "released too early"),
             (chain.length < self.min_length, "too short"),
@@ -76,6 +72,20 @@ class Filters:
         return next((why for fails, why in checks if fails), None)
 
 
+def iso_date(name: str, value: str | None) -> None:
+    """Raises unless a setting is a date or None.
+
+    Raises:
+        UserError: it is neither.
+    """
+    try:
+        same = value is None or datetime.date.fromisoformat(value).isoformat() == value
+    except ValueError:
+        same = False
+    if not same:
+        raise UserError(f"{name}={value!r}: accepted are dates such as 2018-04-30")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
     """A chain that may be drawn. There are hundreds of thousands, in every process: it holds no more than it must.
@@ -83,16 +93,20 @@ class Record:
     Attributes:
         name: such as ``2q2k_A``: the structure and the author's chain.
         file: its structure, beneath the directory of structures.
+        structure: name of the structure.
         label: its `label_asym_id` there.
         length: residues.
+        release_date: ISO, None if unknown.
         cluster: of similar sequences; a chain without one is its own.
         alignments: directories of the alignments of each chain of the file that has any, by label.
     """
 
     name: str
     file: str
+    structure: str
     label: str
     length: int
+    release_date: str | None
     cluster: str
     alignments: Mapping[str, str]
 
@@ -112,17 +126,19 @@ def select(index: Index, filters: Filters, *, what: str) -> tuple[Record, ...]:
     for entry in index.files:
         if entry.error:
             failed["unreadable file"] += 1
+        structure = entry.name
         alignments = {chain.label: chain.alignment for chain in entry.chains if chain.alignment}
         for chain in entry.chains:
             why = filters.reason(entry, chain)
             if why is None:
-                name = f"{entry.name}_{chain.author}"
                 passed.append(
                     Record(
-                        name=name,
+                        name=f"{structure}_{chain.author}",
                         file=entry.file,
+                        structure=structure,
                         label=chain.label,
                         length=chain.length,
+                        release_date=entry.release_date,
                         cluster=chain.cluster or f"{entry.file} {chain.label}",
                         alignments=alignments,
                     )

@@ -23,6 +23,7 @@ SUFFIXES = (".cif", ".mmcif", ".cif.gz", ".mmcif.gz", ".pdb", ".ent", ".pdb.gz",
 _PEPTIDES = (gemmi.PolymerType.PeptideL, gemmi.PolymerType.PeptideD)
 _RESOLUTIONS = ("_refine.ls_d_res_high", "_em_3d_reconstruction.resolution", "_reflns.d_resolution_high")
 _DATES = ("_pdbx_audit_revision_history.revision_date", "_database_PDB_rev.date")
+_MONTHS = (b"JAN", b"FEB", b"MAR", b"APR", b"MAY", b"JUN", b"JUL", b"AUG", b"SEP", b"OCT", b"NOV", b"DEC")
 _BACKBONE_OF_UNKNOWN = ("N", "CA", "C", "O", "CB")
 _ARGININE = RESTYPES.index("R")
 
@@ -146,21 +147,25 @@ def read_structure(path: Path) -> Structure:
     """
     text = normalise(read_bytes(path), file=str(path))
     if ".cif" in path.name.lower() or ".mmcif" in path.name.lower():
-        parsed, header = _parse_mmcif(text, path)
+        parsed, header, canonical = _parse_mmcif(text, path)
     else:
         parsed, header = _parse_pdb(text, path)
+        canonical = {}
     if not len(parsed) or not any(len(chain) for chain in parsed[0]):
         raise StructureError(f"{path}: no atoms; a truncated file, or not a structure")
     if not any(entity.entity_type == gemmi.EntityType.Polymer for entity in parsed.entities):
         parsed.setup_entities()  # a prediction's file may hold atoms alone
         parsed.assign_label_seq_id()
-    polymers = _polymers(parsed)
+    polymers = _polymers(parsed, canonical)
     if not polymers:
         raise StructureError(f"{path}: no polypeptide among its chains")
-    return Structure(file=str(path), polymers=polymers, assemblies=_assemblies(parsed, polymers), _model=parsed, **header)
+    return Structure(
+        file=str(path), polymers=polymers, assemblies=_assemblies(parsed, polymers), _model=parsed, **header
+    )
 
 
-def _parse_mmcif(text: bytes, path: Path) -> tuple[gemmi.Structure, dict]:
+def _parse_mmcif(text: bytes, path: Path) -> tuple[gemmi.Structure, dict, dict[str, str]]:
+    """What the file holds, its header, and each entity's canonical sequence."""
     lines = text[:1000].split(b"\n", 2)
     # The PDB separates categories by lines with '#', also after the last one.
     if len(lines) > 1 and lines[1].strip() == b"#" and not text.rstrip().endswith(b"#"):
@@ -173,11 +178,13 @@ def _parse_mmcif(text: bytes, path: Path) -> tuple[gemmi.Structure, dict]:
     dates = [date for tag in _DATES for date in map(_date, block.find_values(tag)) if date]
     numbers = (number for tag in _RESOLUTIONS for number in map(_number, block.find_values(tag)) if number)
     methods = [gemmi.cif.as_string(value) for value in block.find_values("_exptl.method")]
-    return parsed, {
+    header = {
         "release_date": min(dates, default=None),
         "resolution": next(numbers, None),
         "method": ", ".join(methods).upper(),
     }
+    rows = block.find("_entity_poly.", ["entity_id", "pdbx_seq_one_letter_code_can"])
+    return parsed, header, {row.str(0): "".join(row.str(1).split()) for row in rows}
 
 
 def _parse_pdb(text: bytes, path: Path) -> tuple[gemmi.Structure, dict]:
@@ -188,7 +195,7 @@ def _parse_pdb(text: bytes, path: Path) -> tuple[gemmi.Structure, dict]:
     except (ValueError, RuntimeError) as error:
         raise StructureError(f"{path}: not a PDB file ({_one_line(error)})") from None
     revisions = re.findall(rb"^REVDAT\s+\d+\s+(\d\d-[A-Z]{3}-\d\d)", text, re.MULTILINE)
-    dates = [datetime.datetime.strptime(date.decode(), "%d-%b-%y").date().isoformat() for date in revisions]
+    dates = [date for date in map(_pdb_date, revisions) if date]
     return parsed, {
         "release_date": min(dates, default=None),
         "resolution": parsed.resolution or None,
@@ -204,6 +211,15 @@ def _date(value: str) -> str | None:
         return None
 
 
+def _pdb_date(value: bytes) -> str | None:
+    """An ISO date of one such as ``04-MAY-10``; the PDB began in 1976."""
+    day, month, year = value.split(b"-")
+    if month not in _MONTHS:
+        return None
+    century = "19" if year >= b"70" else "20"
+    return _date(f"{century}{year.decode()}-{_MONTHS.index(month) + 1:02}-{day.decode()}")
+
+
 def _number(value: str) -> float | None:
     number = gemmi.cif.as_number(value)
     return number if np.isfinite(number) and number > 0 else None
@@ -213,9 +229,9 @@ def _one_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0][:150]
 
 
-def _polymers(parsed: gemmi.Structure) -> dict[str, Polymer]:
+def _polymers(parsed: gemmi.Structure, canonical: Mapping[str, str]) -> dict[str, Polymer]:
     """Polypeptides of the first model by label. Where a file tells no sequence, it is that of the known residues."""
-    polymers = {}
+    polymers: dict[str, Polymer] = {}
     for entity in parsed.entities:
         if entity.entity_type != gemmi.EntityType.Polymer or entity.polymer_type not in _PEPTIDES:
             continue
@@ -228,11 +244,12 @@ def _polymers(parsed: gemmi.Structure) -> dict[str, Polymer]:
             if not whole:
                 for number, residue in enumerate(span.first_conformer(), start=1):
                     residue.label_seq = number
-            letters = "".join(map(_letter, names))
+            letters = _letters(names, canonical.get(entity.name, ""))
             polymers[label] = Polymer(
                 label=label, author=_author(parsed, label), entity=entity.name, residues=names, letters=letters
             )
-    return polymers
+    order = [span.subchain_id() for span in parsed[0].subchains()]
+    return {label: polymers[label] for label in order if label in polymers}
 
 
 def _author(parsed: gemmi.Structure, label: str) -> str:
@@ -241,10 +258,16 @@ def _author(parsed: gemmi.Structure, label: str) -> str:
     return next(held, label)
 
 
-def _letter(code: str) -> str:
-    """The amino acid that a residue is or derives from (MSE: M), X for any other."""
-    letter = gemmi.find_tabulated_residue(code).one_letter_code.upper()
-    return letter if letter in SEQUENCE_LETTER_TO_INDEX and letter.strip() else "X"
+def _letters(names: tuple[str, ...], canonical: str) -> str:
+    """The amino acids that residues are or derive from (MSE: M), X for any other.
+
+    gemmi knows the residues that are common; the rest is as the file's canonical sequence says, unless one residue of
+    it stands for several, as in a chromophore.
+    """
+    letters = [gemmi.find_tabulated_residue(name).one_letter_code.upper().strip() for name in names]
+    if len(canonical) == len(names):
+        letters = [letter or other for letter, other in zip(letters, canonical, strict=True)]
+    return "".join(letter if letter in SEQUENCE_LETTER_TO_INDEX else "X" for letter in letters)
 
 
 def _assemblies(

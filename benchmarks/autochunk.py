@@ -1,0 +1,169 @@
+"""What AutoChunk makes of a pass: memory on an H200 at several budgets, its curve of memory and time, time on this CPU.
+
+    pip install 'fastfold-jax[aot]'
+    python benchmarks/autochunk.py --json autochunk.json --plot autochunk.svg
+
+Three parts, each by its own flag, all without a GPU:
+  --residues, --gib   peak by XLA's buffer assignment for an H200 against the estimate, compiled ahead of time, and again
+                      for less where XLA needs more than the budget (at most twice);
+  --curve             predicted memory and time from the whole pass to the smallest, for these lengths;
+  --cpu               measured seconds a pass on this machine, whole and in chunks by turns, at a fifth of the memory.
+Kernels are off (`xla`), 512 + 1,024 MSA rows, bf16 (float32 on the CPU) unless told otherwise.
+"""
+
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+
+os.environ["JAX_PLATFORMS"] = "cpu"  # the plug-in compiles for CUDA without being a backend here
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+
+import jax  # noqa: E402
+import measure  # noqa: E402
+import memory  # noqa: E402
+
+from fastfold_jax.autochunk import fit  # noqa: E402
+from fastfold_jax.autochunk.api import Chunked, autochunk  # noqa: E402
+from fastfold_jax.autochunk.budget import BudgetError  # noqa: E402
+from fastfold_jax.autochunk.target import CPU, H200  # noqa: E402
+from fastfold_jax.config.execution import Execution  # noqa: E402
+from fastfold_jax.config.presets import preset  # noqa: E402
+from fastfold_jax.model.alphafold import abstract_state, init_state, make_apply  # noqa: E402
+from fastfold_jax.model.recycling import init_prev  # noqa: E402
+
+GIB = 2**30
+BUDGETS = {512: [1.0], 1024: [1.5, 1.6, 2.0], 2048: [4.6, 5.0, 8.0], 4096: [12.5, 16.0, 32.0], 8192: [40.0, 48.0]}
+COLUMNS = ["residues", "budget_gib", "estimate_gib", "peak_gib", "error", "slowdown", "loops", "plan_s", "compile_s"]
+CPU_COLUMNS = ["residues", "budget_gib", "whole_s", "chunked_s", "ratio", "whole_gib", "chunked_gib"]
+
+
+def specs(name: str, num_res: int, rows: tuple[int, int], execution: Execution) -> tuple:
+    """Shapes of the arguments of one pass."""
+    config = preset(name)
+    features = memory.abstract_features(num_res, *rows, config.num_templates)
+    return abstract_state(config), features, jax.eval_shape(lambda: init_prev(num_res, config, execution))
+
+
+def ahead_of_time(chunked: Chunked, num_res: int, arguments: tuple) -> list[dict]:
+    """A row for each compilation that it takes to meet the budget."""
+    sharding, rows = memory.one_gpu(), []
+    placed = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), arguments)
+
+    def build(budget: int):
+        start = time.perf_counter()
+        attempt = chunked.with_budget(budget)
+        plan = attempt.explain(*arguments)
+        planned = time.perf_counter()
+        compiled = jax.jit(attempt, donate_argnums=2).lower(*placed).compile()
+        peak = fit.peak_bytes(compiled)
+        row = {"residues": num_res, "budget_gib": budget / GIB, "estimate_gib": plan.after / GIB}
+        row |= {"peak_gib": peak / GIB, "error": plan.after / peak - 1, "slowdown": plan.slowdown}
+        row |= {"loops": len(plan.regions), "plan_s": planned - start, "compile_s": time.perf_counter() - planned}
+        rows.append(row)
+        return compiled
+
+    fit.within(chunked.explain(*arguments).budget, build)
+    return rows
+
+
+def curve(chunked: Chunked, num_res: int, arguments: tuple) -> list[dict]:
+    """Predicted memory and time of ever smaller plans."""
+    points = chunked.curve(*arguments)
+    whole = points[0][1]
+    return [{"residues": num_res, "peak_gib": peak / GIB, "slowdown": time / whole - 1} for peak, time in points]
+
+
+def on_this_cpu(name: str, num_res: int, rows: tuple[int, int], turns: int) -> dict:
+    """Seconds a pass, the median of turns, whole and in chunks."""
+    import numpy as np
+
+    config, execution = preset(name), Execution(precision="float32", kernels="xla")
+    shapes = specs(name, num_res, rows, execution)
+    generator = np.random.default_rng(0)
+    draw = lambda s: (generator.random(s.shape) < 0.5).astype(s.dtype)  # noqa: E731
+    arguments = (init_state(config, 0, zero_final=False), *jax.tree.map(draw, shapes[1:]))
+    function = make_apply(config, execution)
+    whole = autochunk(function, 2**50, target=CPU).explain(*shapes)
+    budget = whole.arguments + (whole.before - whole.arguments) // 5
+    forms = {"whole": function, "chunked": autochunk(function, budget, target=CPU)}
+    compiled = {form: jax.jit(f).lower(*shapes).compile() for form, f in forms.items()}
+    seconds: dict[str, list[float]] = {form: [] for form in forms}
+    for _ in range(turns):
+        for form, run in compiled.items():
+            start = time.perf_counter()
+            jax.block_until_ready(run(*arguments))
+            seconds[form].append(time.perf_counter() - start)
+    median = {form: sorted(values)[len(values) // 2] for form, values in seconds.items()}
+    ratios = sorted(c / w for c, w in zip(seconds["chunked"], seconds["whole"], strict=True))
+    row = {"residues": num_res, "budget_gib": budget / GIB, "ratio": ratios[len(ratios) // 2]}
+    row |= {f"{form}_s": median[form] for form in forms}
+    return row | {f"{form}_gib": fit.peak_bytes(compiled[form]) / GIB for form in forms}
+
+
+def plot(points: list[dict], path: Path) -> None:
+    """Predicted slowdown against memory, a line for each length."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4))
+    for num_res in sorted({p["residues"] for p in points}):
+        line = [p for p in points if p["residues"] == num_res]
+        axes.plot(
+            [p["peak_gib"] for p in line], [100 * p["slowdown"] for p in line], ".-", label=f"{num_res} residues"
+        )
+    axes.set_xscale("log", base=2)
+    axes.set_xlabel("peak memory of a pass, GiB")
+    axes.set_ylabel("predicted time against the whole pass, %")
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+
+
+def main() -> None:
+    """Parses flags, runs the parts asked for, prints a line as each size is done."""
+    parser = measure.arguments(__doc__.splitlines()[0])
+    parser.add_argument("--preset", default="model_3_ptm")
+    parser.add_argument("--residues", nargs="*", type=int, default=[1024, 2048, 4096])
+    parser.add_argument("--gib", nargs="*", type=float, help="budgets, in place of some for each length")
+    parser.add_argument("--curve", nargs="*", type=int, default=[1024, 2048, 4096])
+    parser.add_argument("--cpu", nargs="*", type=int, default=[])
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--rows", type=int, default=512, help="MSA rows")
+    parser.add_argument("--extra-rows", type=int, default=1024)
+    parser.add_argument("--plot", type=Path, help="where to draw the curves")
+    flags = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if flags.quick:
+        flags.residues, flags.gib, flags.curve = [256], [1.0], [256]
+    rows, execution = (flags.rows, flags.extra_rows), Execution(kernels="xla")
+    function = make_apply(preset(flags.preset), execution)
+    report: dict = {"target": H200.name, "jax": jax.__version__, "preset": flags.preset, "rows": rows}
+    report |= {"budgets": [], "curve": [], "cpu": []}
+    for num_res in flags.residues:
+        arguments = specs(flags.preset, num_res, rows, execution)
+        for size in flags.gib or BUDGETS[num_res]:
+            try:
+                chunked = autochunk(function, int(size * GIB), target=H200, donate_argnums=(2,))
+                report["budgets"] += ahead_of_time(chunked, num_res, arguments)
+            except BudgetError as error:
+                print(error)
+    print(measure.table(report["budgets"], COLUMNS), flush=True)
+    for num_res in flags.curve:
+        chunked = autochunk(function, "min", target=H200, donate_argnums=(2,))
+        report["curve"] += curve(chunked, num_res, specs(flags.preset, num_res, rows, execution))
+    print(measure.table(report["curve"], ["residues", "peak_gib", "slowdown"]), flush=True)
+    for num_res in flags.cpu:
+        report["cpu"].append(on_this_cpu(flags.preset, num_res, (num_res // 2, num_res), flags.turns))
+    print(measure.table(report["cpu"], CPU_COLUMNS), flush=True)
+    if flags.plot:
+        plot(report["curve"], flags.plot)
+    measure.finish(report, flags.json)
+
+
+if __name__ == "__main__":
+    main()

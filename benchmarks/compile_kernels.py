@@ -1,0 +1,146 @@
+"""Compiles every Triton kernel for GPUs that need not be here: registers, shared memory and spills of each.
+
+    python benchmarks/compile_kernels.py --capabilities 80 90 100 --json report.json
+
+What is compiled is what would be launched: the operations run on abstract arrays, and their launches are collected.
+Exits with 1 if a kernel spills registers or does not fit.
+"""
+
+import argparse
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import specimens  # noqa: E402
+
+from pallas_kernels import launch  # noqa: E402
+
+# Bytes of shared memory a program may have.
+SHARED_LIMIT = {80: 163 * 1024, 86: 99 * 1024, 89: 99 * 1024, 90: 227 * 1024, 100: 227 * 1024, 120: 99 * 1024}
+_TRITON_TYPES = {"float32": "*fp32", "bfloat16": "*bf16"}
+_COLUMNS = ("capability", "kernel", "case", "registers", "warps", "spill_bytes", "shared_bytes")
+_WIDTHS = {"capability": 10, "kernel": 26, "case": 34, "registers": 9, "warps": 5, "spill_bytes": 11}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Usage:
+    """What a compiled kernel takes of a GPU.
+
+    Attributes:
+      registers: Of a thread.
+      spill_bytes: Stores and loads of registers that did not fit, of a thread.
+      shared_bytes: Shared memory of a program.
+    """
+
+    registers: int
+    spill_bytes: int
+    shared_bytes: int
+
+
+def launches(function: Callable, *arrays: Any, **static: Any) -> list[launch.Launch]:
+    """The launches that a form of an operation makes of arrays of these shapes."""
+    collected: list[launch.Launch] = []
+
+    def collect(request, target):
+        del target
+        collected.append(request)
+        return [jnp.zeros(spec.shape, spec.dtype) for spec in request.outputs]
+
+    with launch.launching_with(launch.Launcher(run=collect)):
+        jax.eval_shape(lambda *arrays: function(*arrays, **static), *arrays)
+    return collected
+
+
+def compile_launch(request: launch.Launch, capability: int) -> Usage:
+    """Compiles a launch's kernel as jax-triton does, and has ptxas count."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    names = request.kernel.arg_names
+    arrays, outputs = len(request.arrays), len(request.outputs)
+    signature, attributes = {}, {}
+    for index, name in enumerate(names[: arrays + len(request.sizes) + outputs]):
+        if arrays <= index < arrays + len(request.sizes):
+            signature[name] = "i32"
+            continue
+        array = request.arrays[index] if index < arrays else request.outputs[index - arrays - len(request.sizes)]
+        signature[name] = _TRITON_TYPES[str(array.dtype)]
+        attributes[(index,)] = [["tt.divisibility", 16]]
+    constants = {**request.constants, **request.config.blocks}
+    signature |= dict.fromkeys(constants, "constexpr")
+    source = ASTSource(request.kernel, signature, constants, attributes)
+    options = {"num_warps": request.config.num_warps, "num_stages": request.config.num_stages}
+    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    registers, spills = _assemble(compiled.asm["ptx"], capability)
+    return Usage(registers=registers, spill_bytes=spills, shared_bytes=compiled.metadata.shared)
+
+
+def _assemble(ptx: str, capability: int) -> tuple[int, int]:
+    """Registers of a thread and bytes spilled, from ptxas."""
+    from triton.backends.nvidia.compiler import get_ptxas
+
+    architecture = re.search(r"^\.target (\w+)", ptx, re.MULTILINE)
+    assert architecture
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.ptx"
+        path.write_text(ptx)
+        command = [get_ptxas(capability).path, "-v", "--gpu-name", architecture[1], str(path), "-o", str(path) + ".o"]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    numbers = {
+        what: [int(number) for number in re.findall(rf"(\d+) {what}", said)]
+        for what in ("registers", "bytes spill stores", "bytes spill loads")
+    }
+    return max(numbers["registers"]), sum(numbers["bytes spill stores"]) + sum(numbers["bytes spill loads"])
+
+
+def _line(row: dict[str, Any]) -> str:
+    return "  ".join(str(row[column]).ljust(_WIDTHS.get(column, 0)) for column in _COLUMNS)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parses flags, compiles, prints a line a kernel."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--capabilities", nargs="+", type=int, default=[80, 90, 100])
+    parser.add_argument("--only", default="", help="part of the names of the kernels to compile")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
+    flags = parser.parse_args(arguments)
+    rows, failed = [], False
+    print(_line(dict(zip(_COLUMNS, _COLUMNS, strict=True))))
+    for capability in flags.capabilities:
+        for specimen in specimens.all_of():
+            with launch.compiling_for(capability):
+                requests = launches(specimen.function, *specimen.arrays, **specimen.static)
+            for kernel, request in zip(specimen.kernels, requests, strict=True):
+                if flags.only not in kernel:
+                    continue
+                usage = compile_launch(request, capability)
+                fits = usage.shared_bytes <= SHARED_LIMIT[capability]
+                failed |= usage.spill_bytes > 0 or not fits
+                row = {
+                    "capability": capability,
+                    "kernel": kernel,
+                    "case": " ".join(map(str, (*specimen.when.values(), specimen.note))).strip(),
+                    "warps": request.config.num_warps,
+                    **dataclasses.asdict(usage),
+                }
+                rows.append(row)
+                print(_line(row), flush=True)
+    if flags.json is not None:
+        flags.json.write_text(json.dumps(rows, indent=1) + "\n")
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,272 @@
+"""`autochunk`: a function like the one given, that fits a memory budget."""
+
+import dataclasses
+import functools
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend import core
+
+from fastfold_jax.autochunk import budget as budgets
+from fastfold_jax.autochunk import target as targets
+from fastfold_jax.autochunk.budget import Budget, BudgetError
+from fastfold_jax.autochunk.derivative import remembering_carries
+from fastfold_jax.autochunk.emit import evaluate
+from fastfold_jax.autochunk.explain import Explanation, explain
+from fastfold_jax.autochunk.program import Level, num_bytes, read
+from fastfold_jax.autochunk.schedule import LevelPlan, Scheduler
+from fastfold_jax.autochunk.target import Target
+
+logger = logging.getLogger(__name__)
+
+# Of the budget: arrays smaller than this are left alone. A finer look takes longer and is taken where need be.
+_SMALL_SHARES = (256, 4096, 65536)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Planned:
+    plan: LevelPlan
+    explanation: Explanation
+
+
+@dataclasses.dataclass(frozen=True)
+class _Traced:
+    """A function as a jaxpr whose captured values have become its first arguments."""
+
+    jaxpr: Any
+    captured: list[Any]
+    out_tree: Any
+
+
+class Chunked:
+    """What `autochunk` returns."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        memory_budget: Budget,
+        max_slowdown: float,
+        target: Target | None,
+        donate_argnums: Sequence[int],
+    ):
+        functools.update_wrapper(self, function)
+        self._function = function
+        self._budget = memory_budget
+        self._max_slowdown = max_slowdown
+        self._target = target
+        self._donated = tuple(donate_argnums)
+        self._planned: dict[Any, _Planned] = {}
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls the function, chunk by chunk where need be."""
+        leaves = jax.tree.leaves((args, kwargs))
+        traced = self._trace(args, kwargs)
+        planned = self._plan(traced, self._donated_leaves(args, kwargs))
+        out = _differentiable(traced, planned.plan, self._again)(*traced.captured, *leaves)
+        return jax.tree.unflatten(traced.out_tree, out)
+
+    def with_budget(self, memory_budget: Budget) -> "Chunked":
+        """The same function for another budget."""
+        return Chunked(self._function, budgets.checked(memory_budget), self._max_slowdown, self._target, self._donated)
+
+    def explain(self, *args: Any, **kwargs: Any) -> Explanation:
+        """The plan for arguments of these shapes, which may be `jax.ShapeDtypeStruct`s.
+
+        Raises:
+          BudgetError: if the budget cannot be met.
+        """
+        return self._plan(self._trace(args, kwargs), self._donated_leaves(args, kwargs)).explanation
+
+    def curve(self, *args: Any, **kwargs: Any) -> list[tuple[int, float]]:
+        """(peak in bytes, predicted seconds) of plans from the whole program down to the smallest, fixed sizes apart."""
+        return self._program(self._trace(args, kwargs), self._donated_leaves(args, kwargs)).curve()
+
+    @property
+    def explanations(self) -> list[Explanation]:
+        """Of every plan made so far, oldest first; where the function is called inside `shard_map`, a device's."""
+        return [planned.explanation for planned in self._planned.values()]
+
+    def _trace(self, args: tuple, kwargs: dict) -> _Traced:
+        closed, shape = jax.make_jaxpr(self._function, return_shape=True)(*args, **kwargs)
+        jaxpr = closed.jaxpr
+        opened = jaxpr.replace(
+            constvars=(), invars=[*jaxpr.constvars, *jaxpr.invars], debug_info=jaxpr.debug_info.with_unknown_names()
+        )
+        return _Traced(core.ClosedJaxpr(opened, ()), list(closed.consts), jax.tree.structure(shape))
+
+    def _donated_leaves(self, args: tuple, kwargs: dict) -> list[bool]:
+        donated = [i in self._donated for i, arg in enumerate(args) for _ in jax.tree.leaves(arg)]
+        return donated + [False] * len(jax.tree.leaves(kwargs))
+
+    def _plan(self, traced: _Traced, donated: list[bool]) -> _Planned:
+        key = (str(traced.jaxpr), tuple(donated))
+        if key not in self._planned:
+            self._planned[key] = self._program(traced, donated).planned(self._budget)
+            explanation = self._planned[key].explanation
+            if explanation.regions:
+                logger.info("%s", explanation.summary)
+            if explanation.slowdown > self._max_slowdown:
+                logger.warning(
+                    "a budget of %s is predicted to cost %.0f %% of time, more than max_slowdown=%g allows for",
+                    budgets.gib(explanation.budget),
+                    100 * explanation.slowdown,
+                    self._max_slowdown,
+                )
+        return self._planned[key]
+
+    def _program(self, traced: _Traced, donated: list[bool]) -> "Program":
+        target = self._target or targets.current()
+        return Program(read(traced.jaxpr, target.platform), target, [False] * len(traced.captured) + donated)
+
+    def _again(self, function: Callable[..., Any]) -> "Chunked":
+        """Another function with the same budget: the derivative."""
+        return Chunked(function, self._budget, float("inf"), self._target, ())
+
+
+class Program:
+    """A level at the top, with what surrounds it: arguments in memory, and a target."""
+
+    def __init__(self, level: Level, target: Target, donated: Sequence[bool]):
+        self.level = level
+        self.scheduler = Scheduler(target)
+        self._found: list[LevelPlan] = []
+        self.overwritable = {value for value, given in zip(level.inputs, donated, strict=True) if given}
+        constants = sum(num_bytes(jnp.shape(c), jnp.result_type(c)) for _, c in level.constants)
+        self.arguments = sum(value.bytes for value in level.inputs) + constants
+
+    def plan(self, budget: int) -> LevelPlan:
+        """The fastest plan found for a budget (bytes, arguments included), or else the smallest."""
+        unchanged = self.scheduler.unchanged(self.level)
+        if self.arguments + unchanged.peak <= budget:
+            return unchanged
+        for share in _SMALL_SHARES:
+            small = max(1, budget // share)
+            self._found.append(self.scheduler.plan(self.level, budget - self.arguments, self.overwritable, small))
+            if self.arguments + self._found[-1].peak <= budget:
+                break
+        return self._best(budget)
+
+    def _best(self, budget: int) -> LevelPlan:
+        within = [plan for plan in self._found if self.arguments + plan.peak <= budget]
+        return min(within, key=lambda p: p.seconds) if within else min(self._found, key=lambda p: p.peak)
+
+    def planned(self, budget: Budget) -> _Planned:
+        """The plan for a budget.
+
+        Raises:
+          BudgetError: if none is small enough.
+        """
+        if budget == "min":
+            size = self.smallest_worthwhile()
+        else:
+            size = budgets.of_device(self.scheduler.target) if budget == "device" else int(budget)
+        plan = self.plan(size)
+        if self.arguments + plan.peak > size:
+            smallest, plan = self.smallest(), self._best(size)
+            if smallest > size:
+                raise BudgetError(size, smallest)
+        return _Planned(plan, explain(plan, self.arguments, size, self.scheduler))
+
+    def smallest(self) -> int:
+        """Bytes of the smallest plan found, however slow."""
+        room = self.scheduler.whole(self.level).bytes
+        while room > 0:  # what counts as small, and so what is cut, depends on the budget
+            room //= 2
+            self.plan(self.arguments + room)
+        return self.arguments + min(plan.peak for plan in self._found)
+
+    def curve(self) -> list[tuple[int, float]]:
+        """(peak in bytes, seconds) of plans from the whole program down to the smallest."""
+        whole = self.arguments + self.scheduler.whole(self.level).bytes
+        points = [(whole, self.scheduler.whole(self.level).seconds)]
+        budget = whole
+        while True:
+            budget = budgets.rounded_down(budget * 2 ** (-1 / budgets.CLASSES_AN_OCTAVE) * 1.0001)
+            plan = self.plan(budget)
+            if budget <= self.arguments or self.arguments + plan.peak > budget:
+                return points
+            points.append((self.arguments + plan.peak, plan.seconds))
+
+    def smallest_worthwhile(self) -> int:
+        """Where one GiB less, or for small programs a sixteenth of its memory, would cost more than half the speed."""
+        points = self.curve()
+        unit = min(2**30, points[0][0] / 16)
+        best = points[0]
+        for point in points[1:]:
+            saved = (best[0] - point[0]) / unit
+            if saved > 0 and (point[1] / best[1]) ** (1 / saved) > 2:
+                break
+            best = min(best, point, key=lambda p: p[0])
+        return best[0]
+
+
+def _differentiable(traced: _Traced, plan: LevelPlan, again: Callable[[Callable], Chunked]) -> Callable[..., list[Any]]:
+    """The planned program; its derivative is the original's, planned anew.
+
+    Differentiating a loop that overwrites its carry would keep a copy of the carry for each chunk.
+    """
+    original = remembering_carries(traced.jaxpr)
+
+    @jax.custom_vjp
+    def run(*inputs):
+        return evaluate(plan, inputs)
+
+    def forward(*inputs):
+        return evaluate(plan, inputs), inputs
+
+    def backward(inputs, cotangents):
+        moving = [i for i, x in enumerate(inputs) if jnp.issubdtype(jnp.result_type(x), jnp.inexact)]
+        given = [i for i, ct in enumerate(cotangents) if ct.dtype != jax.dtypes.float0]
+
+        def pull_back(inputs, cotangents):
+            def of_moving(*values):
+                full = list(inputs)
+                for i, value in zip(moving, values, strict=True):
+                    full[i] = value
+                out = original(*full)
+                return [out[i] for i in given]
+
+            return jax.vjp(of_moving, *(inputs[i] for i in moving))[1](cotangents)
+
+        pulled = again(pull_back)(list(inputs), [cotangents[i] for i in given])
+        gradients: list[Any] = [None] * len(inputs)
+        for i, gradient in zip(moving, pulled, strict=True):
+            gradients[i] = gradient
+        return tuple(gradients)
+
+    run.defvjp(forward, backward)
+    return run
+
+
+def autochunk(
+    function: Callable[..., Any],
+    memory_budget: Budget = "device",
+    max_slowdown: float = 0.1,
+    *,
+    target: Target | None = None,
+    donate_argnums: Sequence[int] = (),
+) -> Chunked:
+    """A function with the same results that runs parts of itself chunk by chunk, so as to fit a memory budget.
+
+    Use it inside `jit`, where it takes effect: `jax.jit(autochunk(f, memory_budget=2**33))`. Inside `shard_map` the
+    budget is that of each device. It can be differentiated in reverse mode; to have one plan for value and gradient,
+    chunk `jax.value_and_grad(f)`. `autochunk(jax.vmap(f))` plans with the batch, `jax.vmap(autochunk(f))` without.
+
+    Args:
+      function: Of arrays, or pytrees of arrays, to the same.
+      memory_budget: Bytes for arguments, results and everything between; `device` for what the device has; `min` for
+        as little as is worth it: until a further GiB would cost more than half of the speed.
+      max_slowdown: Predicted loss of time, 0.1 for 10 percent, beyond which a warning is logged.
+      target: Device that it will run on, where that is not the default one.
+      donate_argnums: Arguments whose memory may be used again; give `jit` the same.
+
+    Returns:
+      A callable with a method `explain(*args)`. Calling either raises `BudgetError` where the budget cannot be met.
+    """
+    return Chunked(function, budgets.checked(memory_budget), max_slowdown, target, donate_argnums)
+
+
+__all__ = ["BudgetError", "Chunked", "Program", "autochunk"]

@@ -1,0 +1,51 @@
+"""The function to differentiate: the original, whose loops keep nothing but their carry for the backward pass."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.extend import core
+
+
+def remembering_carries(closed: Any) -> Callable[..., list[Any]]:
+    """A closed jaxpr as a function; bodies of `scan` are checkpointed.
+
+    What a body computes is then planned together with its derivative, and not stacked up for all steps.
+    """
+
+    def run(*arguments: Any) -> list[Any]:
+        values: dict[Any, Any] = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
+        values.update(zip(closed.jaxpr.invars, arguments, strict=True))
+        for eqn in closed.jaxpr.eqns:
+            inputs = [atom.val if isinstance(atom, core.Literal) else values[atom] for atom in eqn.invars]
+            if eqn.primitive.name == "scan":
+                results = _checkpointed(eqn, inputs)
+            elif eqn.primitive.name in ("jit", "pjit"):
+                results = remembering_carries(eqn.params["jaxpr"])(*inputs)
+            else:
+                results = _bind(eqn, inputs)
+            values.update(zip(eqn.outvars, results, strict=True))
+        return [atom.val if isinstance(atom, core.Literal) else values[atom] for atom in closed.jaxpr.outvars]
+
+    return run
+
+
+def _checkpointed(eqn: Any, inputs: list[Any]) -> list[Any]:
+    params = eqn.params
+    consts, carried = params["num_consts"], params["num_carry"]
+    constants, carry, xs = inputs[:consts], inputs[consts : consts + carried], inputs[consts + carried :]
+    step = jax.checkpoint(remembering_carries(params["jaxpr"]), prevent_cse=False)
+
+    def body(carry: list[Any], xs: list[Any]) -> tuple[list[Any], list[Any]]:
+        out = step(*constants, *carry, *xs)
+        return out[:carried], out[carried:]
+
+    carry, ys = jax.lax.scan(body, carry, xs, params["length"], params["reverse"], params["unroll"])
+    return [*carry, *ys]
+
+
+def _bind(eqn: Any, inputs: list[Any]) -> list[Any]:
+    params = eqn.primitive.get_bind_params(eqn.params)
+    functions, params = ((), params) if isinstance(params, dict) else params  # functions apart in some versions of JAX
+    out = eqn.primitive.bind(*functions, *inputs, **params)
+    return list(out) if eqn.primitive.multiple_results else [out]

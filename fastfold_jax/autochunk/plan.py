@@ -1,0 +1,240 @@
+"""What runs chunk by chunk at one level of a program, in which order, and how large the chunks are."""
+
+import dataclasses
+import heapq
+from collections.abc import Iterable
+
+from fastfold_jax.autochunk.operation_rules import rule_of
+from fastfold_jax.autochunk.operations import OPERATIONS
+from fastfold_jax.autochunk.program import Level, Value
+from fastfold_jax.autochunk.region import Region, Root, Step, options, overlap, walk
+
+# Equations worth more than the memory traffic of reading their inputs again.
+COSTLY = frozenset(("dot_general", "conv_general_dilated", "sort", "top_k", "cumsum", "fft"))
+
+
+@dataclasses.dataclass(eq=False)
+class Item:
+    """What runs at once: one equation on whole arrays, or a region.
+
+    Attributes:
+      index: Position in the program, of its last equation.
+      reads, makes: Values.
+      region: None for a single equation.
+    """
+
+    index: int
+    reads: list[Value]
+    makes: list[Value]
+    region: Region | None = None
+
+
+def is_costly(step: Step) -> bool:
+    """Whether computing it twice would be felt."""
+    return step.equation.name in COSTLY or step.equation.primitive in OPERATIONS
+
+
+class Partition:
+    """Divides a level into items.
+
+    Attributes:
+      small: Bytes up to which a value is no concern.
+      anchors: Values that are made whole whatever reads them.
+      choices: For values made chunk by chunk, the position among their `options` instead of what seems best.
+    """
+
+    def __init__(self, level: Level, small: int, score, *, anchors: Iterable[Value] | None = None):
+        self.level, self.small, self.score = level, small, score
+        self.anchors = set(residual_streams(level, small) if anchors is None else anchors)
+        self.choices: dict[Value, int] = {}
+        self._ancestors = _ancestors(level)
+
+    def items(self) -> list[Item]:
+        """The level's items, not yet in order."""
+        self._heavy: set[Value] = set()
+        self._frontier: set[Value] = set()
+        self._weigh()
+        self._known: set[Value] = set()
+        self._joined: list[list[Value]] = []
+        self._pending: dict[int, list[Value]] = {}
+        queue: list[int] = []
+
+        def need(value: Value) -> None:
+            if value.literal is None and value.source is not None and value not in self._known:
+                self._known.add(value)
+                if value.source not in self._pending:
+                    heapq.heappush(queue, -value.source)
+                self._pending.setdefault(value.source, []).append(value)
+
+        items: list[Item] = []
+        for value in self.level.outputs:
+            need(value)
+        while queue:
+            index = -heapq.heappop(queue)
+            wanted = self._pending.pop(index, [])
+            if not wanted:  # joined another's region
+                continue
+            equation = self.level.equations[index]
+            region = None
+            if len(wanted) == 1 and (wanted[0] in self._frontier or wanted[0].bytes > self.small):
+                region = self._choose(wanted[0])
+            if region is None:
+                item = Item(index, [v for v in equation.inputs if v.literal is None], list(equation.outputs))
+            else:
+                item = Item(index, list(region.sources), [root.value for root in region.roots], region)
+            items.append(item)
+            for value in item.reads:
+                need(value)
+        return items
+
+    def _weigh(self) -> None:
+        for equation in self.level.equations:
+            barrier = rule_of(equation) is None
+            inputs = [v for v in equation.inputs if v.literal is None and v.source is not None]
+            if barrier:
+                self.anchors.update(equation.outputs)
+            for out in equation.outputs:
+                if out in self.anchors:
+                    continue
+                if out.bytes > self.small:
+                    self._heavy.add(out)
+                elif any(v.bytes > self.small and v not in self.anchors for v in inputs):
+                    self._frontier.add(out)
+                    self._heavy.add(out)
+                elif any(v in self._heavy for v in inputs):
+                    self._heavy.add(out)
+
+    def stop(self, value: Value) -> bool:
+        """Whether a region reads a value instead of making it."""
+        return value in self.anchors or value in self._known or value not in self._heavy
+
+    def _choose(self, value: Value) -> Region | None:
+        assert value.source is not None
+        roots = list(options(self.level.equations[value.source], value))
+        if not roots:
+            return None
+        if value in self.choices and self.choices[value] < len(roots):
+            roots = [roots[self.choices[value]]]
+        best = min((self._walk([root]) for root in roots), key=lambda region: self.score(region, self))
+        return self._join(best)
+
+    def _walk(self, roots: list[Root]) -> Region:
+        """The region, reading what other parts of the program need as well and what is costly to make twice."""
+        extra: set[Value] = set()
+        while True:
+            region = walk(self.level, roots, lambda v: self.stop(v) or v in extra)
+            found = self._shared(region)
+            if found is None:
+                return region
+            extra.add(found)
+
+    def _shared(self, region: Region) -> Value | None:
+        """The first value that is costly, made by the region, and made again by what the region reads."""
+        made = {root.value for root in region.roots}
+        seeds = [v for v in region.sources if v.source is not None and v in self._heavy and v not in self.anchors]
+        seeds = [v for v in seeds if v not in made]
+        if not seeds:
+            return None
+        elsewhere = walk(
+            self.level, [Root(v, None, (), 1) for v in seeds], self._stop_for_shared(seeds), through_whole=True
+        )
+        windows: dict[int, list] = {}
+        for step in elsewhere.steps:
+            windows.setdefault(step.index, []).append(step.window)
+        costly: set[Value] = set()
+        for step in region.steps:
+            if is_costly(step) or any(v in costly for v, _ in step.inputs):
+                costly.update(step.equation.outputs)
+        last = [step for step in region.steps if not made.intersection(step.equation.outputs)]
+        for step in last:
+            if not costly.intersection(step.equation.outputs):
+                continue
+            if not any(overlap(step.window, w) for w in windows.get(step.index, ())):
+                continue
+            for out in step.equation.outputs:
+                readers = [s for s in region.steps if any(v is out for v, _ in s.inputs)]
+                if any(s.index not in windows for s in readers):
+                    return out
+        return None
+
+    def _stop_for_shared(self, seeds: list[Value]):
+        chosen = set(seeds)
+        return lambda v: (v in self.anchors or v not in self._heavy) and v not in chosen
+
+    def _join(self, region: Region) -> Region:
+        """Takes along other values that would need the same costly steps by themselves."""
+        for index in sorted(self._pending, reverse=True):
+            for value in list(self._pending[index]):
+                if value.bytes <= self.small and value not in self._frontier:
+                    continue
+                if not self._independent(region, value):
+                    continue
+                joint = self._joint(region, value)
+                if joint is not None:
+                    region = joint
+                    self._pending[index].remove(value)
+        if len(region.roots) > 1:
+            self._joined.append([root.value for root in region.roots])
+        return region
+
+    def _independent(self, region: Region, value: Value) -> bool:
+        """Whether they can run together: neither needs the other, nor anything joined before that needs one of them."""
+
+        def needs(one: Value, other: Value) -> bool:
+            return bool(self._ancestors[one.source] >> other.source & 1)  # type: ignore[index,operator]
+
+        roots = [root.value for root in region.roots]
+        if any(needs(root, value) for root in roots):
+            return False
+        roots.append(value)
+        return not any(
+            any(needs(one, root) for one in joined for root in roots)
+            and any(needs(root, one) for one in joined for root in roots)
+            for joined in self._joined
+        )
+
+    def _joint(self, region: Region, value: Value) -> Region | None:
+        assert value.source is not None
+        mine = {step.index: step.window for step in region.steps}
+        for root in options(self.level.equations[value.source], value):
+            if root.length != region.length:
+                continue
+            other = self._walk([root])
+            shared = [s for s in other.steps if mine.get(s.index) == s.window]
+            if not any(is_costly(s) or s.equation.outputs[0].bytes > self.small for s in shared):
+                continue
+            joint = self._walk([*region.roots, root])
+            if set(joint.sources) <= set(region.sources) | set(other.sources):
+                return joint
+        return None
+
+
+def residual_streams(level: Level, small: int) -> list[Value]:
+    """Values that another is added to again and again, as the residual stream of a transformer.
+
+    Each can take the memory of the one before, so making it whole costs nothing.
+    """
+    found: list[Value] = []
+    known = set(level.inputs)
+    for equation in level.equations:
+        out = equation.outputs[0]
+        if equation.bodies:
+            known.update(equation.outputs)
+            continue
+        like = [v for v in equation.inputs if v.shape == out.shape and v.aval.dtype == out.aval.dtype]
+        if equation.name in ("add", "add_any") and out.bytes > small and known.intersection(like):
+            known.add(out)
+            found.append(out)
+    return found
+
+
+def _ancestors(level: Level) -> list[int]:
+    """For each equation, the equations that it depends on, itself included, as bits."""
+    bits: list[int] = []
+    for index, equation in enumerate(level.equations):
+        mask = 1 << index
+        for value in equation.inputs:
+            if value.source is not None:
+                mask |= bits[value.source]
+        bits.append(mask)
+    return bits

@@ -1,0 +1,186 @@
+"""A jaxpr as one flat list of equations: calls are opened, what is not used is gone, loops keep their bodies."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend import core
+
+from fastfold_jax.autochunk.operations import OPERATIONS
+
+# Calls whose body may stand in their place. A derivative rule is no longer needed: whoever differentiates a chunked
+# function differentiates the original, see `api`.
+_CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "core_call": "call_jaxpr"}
+_CALLS |= {"custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr", "custom_vjp_call_jaxpr": "fun_jaxpr"}
+_REMATERIALISED = ("checkpoint", "remat", "remat2")
+
+
+@dataclasses.dataclass(eq=False)
+class Value:
+    """An array of the program.
+
+    Attributes:
+      aval: Shape and type.
+      literal: Its value where the program knows it.
+      source: Index of the equation that makes it; None for inputs and literals.
+    """
+
+    aval: Any
+    literal: Any = None
+    source: int | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Lengths of its dimensions."""
+        return self.aval.shape
+
+    @property
+    def bytes(self) -> int:
+        """Size in memory."""
+        return num_bytes(self.aval.shape, self.aval.dtype)
+
+
+def num_bytes(shape: Sequence[int], dtype: Any) -> int:
+    """Size of an array in memory; a key of random numbers counts as two words."""
+    itemsize = dtype.itemsize if isinstance(dtype, np.dtype) else getattr(dtype, "itemsize", 8)
+    return math.prod(shape) * itemsize
+
+
+@dataclasses.dataclass(eq=False)
+class Equation:
+    """One step: `outputs = primitive(*inputs, **params)`.
+
+    Attributes:
+      bodies: The levels inside a loop, a branch or the like, by name of the parameter.
+      origin: Name of the operation that it was part of, for reports.
+    """
+
+    primitive: core.Primitive
+    params: dict[str, Any]
+    inputs: list[Value]
+    outputs: list[Value]
+    bodies: dict[str, "Level | tuple[Level, ...]"] = dataclasses.field(default_factory=dict)
+    origin: str = ""
+
+    @property
+    def name(self) -> str:
+        """The primitive's name."""
+        return self.primitive.name
+
+
+@dataclasses.dataclass(eq=False)
+class Level:
+    """A list of equations that runs as a whole: the program, or the body of a loop.
+
+    Attributes:
+      carried: Of a loop's body, how many leading inputs, after constants, return as outputs and may be overwritten.
+    """
+
+    inputs: list[Value]
+    constants: list[tuple[Value, Any]]
+    equations: list[Equation]
+    outputs: list[Value]
+
+
+class _Reader:
+    def __init__(self, platform: str):
+        self.platform = platform
+        self.equations: list[Equation] = []
+        self.constants: list[tuple[Value, Any]] = []
+
+    def read(self, jaxpr: core.Jaxpr, consts: Sequence[Any], inputs: Sequence[Value], origin: str) -> list[Value]:
+        values: dict[core.Var, Value] = dict(zip(jaxpr.invars, inputs, strict=True))
+        for var, const in zip(jaxpr.constvars, consts, strict=True):
+            if isinstance(const, Value):
+                values[var] = const
+                continue
+            values[var] = Value(var.aval)
+            self.constants.append((values[var], const))
+
+        def value(atom: Any) -> Value:
+            return Value(atom.aval, atom.val) if isinstance(atom, core.Literal) else values[atom]
+
+        for eqn in jaxpr.eqns:
+            operands = [value(atom) for atom in eqn.invars]
+            results = self.equation(eqn, operands, origin)
+            values.update((var, out) for var, out in zip(eqn.outvars, results, strict=True))
+        return [value(atom) for atom in jaxpr.outvars]
+
+    def equation(self, eqn: Any, operands: list[Value], origin: str) -> list[Value]:
+        name, params = eqn.primitive.name, eqn.params
+        if name in _CALLS and _CALLS[name] in params:
+            body = params[_CALLS[name]]
+            return self.read(body.jaxpr, body.consts, operands, origin)
+        if name in _REMATERIALISED and not (params["differentiated"] and params["prevent_cse"]):
+            return self.read(params["jaxpr"], (), operands, origin)
+        rule = OPERATIONS.get(eqn.primitive)
+        if rule is not None and not rule.fused(self.platform, **params):
+            return self.inline(lambda *leaves: rule.reference(*leaves, **params), operands, name)
+        if name == "split":
+            return self.split(eqn, operands, origin)
+        if name == "optimization_barrier" and len(operands) > 1:
+            # It keeps each value from being merged with its readers; the order among them is AutoChunk's to choose.
+            return [out for x in operands for out in self.inline(jax.lax.optimization_barrier, [x], origin)]
+        outputs = [Value(var.aval, source=len(self.equations)) for var in eqn.outvars]
+        bodies = self.bodies(name, params)
+        self.equations.append(Equation(eqn.primitive, dict(params), operands, outputs, bodies, origin))
+        return outputs
+
+    def inline(self, function: Callable[..., Any], operands: list[Value], origin: str) -> list[Value]:
+        """The equations of a function of arrays."""
+        specs = [jax.ShapeDtypeStruct(v.shape, v.aval.dtype) for v in operands]
+        traced = jax.make_jaxpr(function)(*specs)
+        return self.read(traced.jaxpr, traced.consts, operands, origin)
+
+    def split(self, eqn: Any, operands: list[Value], origin: str) -> list[Value]:
+        """One slice for each part, so that each can be followed by itself."""
+        axis, start, outputs = eqn.params["axis"], 0, []
+        for size in eqn.params["sizes"]:
+            outputs += self.inline(
+                lambda x, start=start, size=size: jax.lax.slice_in_dim(x, start, start + size, axis=axis),
+                operands,
+                origin,
+            )
+            start += size
+        return outputs
+
+    def bodies(self, name: str, params: dict[str, Any]) -> dict[str, Level | tuple[Level, ...]]:
+        if name in ("scan", "shard_map", *_REMATERIALISED):
+            return {"jaxpr": read(params["jaxpr"], self.platform)}
+        if name == "while":
+            return {"body_jaxpr": read(params["body_jaxpr"], self.platform)}
+        if name == "cond":
+            return {"branches": tuple(read(branch, self.platform) for branch in params["branches"])}
+        return {}
+
+
+def read(jaxpr: Any, platform: str) -> Level:
+    """Flattens a jaxpr, open or closed.
+
+    Args:
+      platform: What it will run on, which decides whether operations are kernels there.
+    """
+    closed_consts = getattr(jaxpr, "consts", ())
+    inner = getattr(jaxpr, "jaxpr", jaxpr)
+    reader = _Reader(platform)
+    inputs = [Value(var.aval) for var in inner.invars]
+    outputs = reader.read(inner, closed_consts, inputs, "")
+    return _without_unused(Level(inputs, reader.constants, reader.equations, outputs))
+
+
+def _without_unused(level: Level) -> Level:
+    used = {id(v) for v in level.outputs}
+    kept = []
+    for equation in reversed(level.equations):
+        if any(id(out) in used for out in equation.outputs):
+            kept.append(equation)
+            used.update(id(v) for v in equation.inputs)
+    kept.reverse()
+    for index, equation in enumerate(kept):
+        for out in equation.outputs:
+            out.source = index
+    constants = [(value, const) for value, const in level.constants if id(value) in used]
+    return Level(level.inputs, constants, kept, level.outputs)

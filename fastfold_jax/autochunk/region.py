@@ -1,0 +1,177 @@
+"""Regions: what has to run for a chunk of some values, found by walking back from them."""
+
+import dataclasses
+import heapq
+from collections.abc import Callable, Iterator, Sequence
+
+from fastfold_jax.autochunk.operation_rules import rule_of
+from fastfold_jax.autochunk.program import Equation, Level, Value
+from fastfold_jax.autochunk.rules import length_on
+from fastfold_jax.autochunk.windows import Chunk, Fixed, Window, chunk_part, moving
+
+
+@dataclasses.dataclass(frozen=True)
+class Root:
+    """A value that a region makes whole, chunk by chunk.
+
+    Attributes:
+      value: What is made.
+      dim: The dimension its chunks are put on; None where results of chunks are combined, as in a sum.
+      reads: The windows of its equation's inputs, for a combined one.
+      length: Of the dimension that is cut.
+      name: The primitive that makes it.
+    """
+
+    value: Value
+    dim: int | None
+    reads: tuple[Window, ...]
+    length: int
+    name: str = ""
+
+    @property
+    def window(self) -> Window:
+        """Of the value."""
+        return () if self.dim is None else ((self.dim, Chunk()),)
+
+
+@dataclasses.dataclass(eq=False)
+class Step:
+    """One equation on a window of its results; inputs are (value, window)."""
+
+    equation: Equation
+    index: int
+    window: Window
+    inputs: list[tuple[Value, Window]]
+
+
+@dataclasses.dataclass(eq=False)
+class Region:
+    """Equations that run together, chunk by chunk.
+
+    Attributes:
+      roots: What it makes.
+      steps: What runs for each chunk, in order.
+      sources: Every value read that it does not make, with the windows that are read.
+      length: Of the dimension that is cut.
+    """
+
+    roots: tuple[Root, ...]
+    steps: list[Step]
+    sources: dict[Value, set[Window]]
+    length: int
+
+    def in_place(self, root: Root) -> list[Value]:
+        """Values whose memory could become the root's: read at the very place that is written, and nowhere else."""
+        return [
+            value
+            for value, windows in self.sources.items()
+            if value.literal is None
+            and value.shape == root.value.shape
+            and value.aval.dtype == root.value.aval.dtype
+            and root.dim is not None
+            and all((root.dim, Chunk()) in w for w in windows)
+        ]
+
+
+def options(equation: Equation, value: Value) -> Iterator[Root]:
+    """All ways to make an equation's result chunk by chunk."""
+    rule = rule_of(equation)
+    if rule is None:
+        return
+    for dim, length in enumerate(value.shape):
+        if length > 1 and rule.flow(equation, ((dim, Chunk()),)) is not None:
+            yield Root(value, dim, (), length, equation.name)
+    if rule.reduced is not None:
+        for windows in rule.reduced(equation):
+            length = length_on(equation, windows)
+            if length > 1:
+                yield Root(value, None, tuple(windows), length, equation.name)
+
+
+def walk(level: Level, roots: Sequence[Root], stop: Callable[[Value], bool], *, through_whole: bool = False) -> Region:
+    """The region that makes some values.
+
+    Args:
+      level: Where the values are.
+      roots: What to make.
+      stop: Values that will exist whole, to be read and not made.
+      through_whole: Follow values that are needed whole, too, instead of reading them.
+    """
+    demands: dict[Value, set[Window]] = {}
+    queue: list[int] = []
+    queued: set[int] = set()
+    sources: dict[Value, set[Window]] = {}
+    steps: list[Step] = []
+    tops = {root.value: root for root in roots}
+
+    def demand(value: Value, w: Window) -> None:
+        if value.literal is not None:
+            return
+        if value.source is None or (stop(value) and value not in tops) or not (moving(w) or through_whole):
+            sources.setdefault(value, set()).add(w)
+            return
+        demands.setdefault(value, set()).add(w)
+        if value.source not in queued:
+            queued.add(value.source)
+            heapq.heappush(queue, -value.source)
+
+    for root in roots:
+        demands.setdefault(root.value, set()).add(root.window)
+        assert root.value.source is not None
+        queued.add(root.value.source)
+    queue = [-index for index in queued]
+    heapq.heapify(queue)
+    while queue:
+        index = -heapq.heappop(queue)
+        equation = level.equations[index]
+        rule = rule_of(equation)
+        wanted: set[Window] = set()
+        for out in equation.outputs:
+            if out in sources and out not in tops:  # needed whole by another step: read
+                sources[out] |= demands.pop(out, set())
+            wanted |= demands.get(out, set())
+        for w in joined(wanted):
+            reads: Sequence[Window] | None
+            top = next((tops[out] for out in equation.outputs if out in tops), None)
+            if top is not None and top.reads:
+                reads = top.reads
+            else:
+                reads = rule.flow(equation, w) if rule is not None and _same_shapes(equation) else None
+            if reads is None:
+                if through_whole:
+                    reads = [()] * len(equation.inputs)
+                else:
+                    for out in equation.outputs:
+                        if out in demands:
+                            sources.setdefault(out, set()).update(demands[out])
+                    continue
+            inputs = list(zip(equation.inputs, reads, strict=True))
+            steps.append(Step(equation, index, w, inputs))
+            for value, read in inputs:
+                demand(value, read)
+    steps.reverse()
+    return Region(tuple(roots), steps, sources, min(root.length for root in roots))
+
+
+def joined(windows: set[Window]) -> list[Window]:
+    """Windows to compute: several fixed parts for the same chunk are computed as one and cut after."""
+    groups: dict[Window, set[Window]] = {}
+    for w in windows:
+        groups.setdefault(chunk_part(w), set()).add(w)
+    return [part if len(group) > 1 else next(iter(group)) for part, group in groups.items()]
+
+
+def overlap(one: Window, other: Window) -> bool:
+    """Whether two windows may have elements in common, judged by their fixed parts."""
+    spans = dict(other)
+    for dim, mine in one:
+        theirs = spans.get(dim)
+        if not (isinstance(mine, Fixed) and isinstance(theirs, Fixed)):
+            continue
+        if mine.start + mine.length <= theirs.start or theirs.start + theirs.length <= mine.start:
+            return False
+    return True
+
+
+def _same_shapes(equation: Equation) -> bool:
+    return all(out.shape == equation.outputs[0].shape for out in equation.outputs)

@@ -1,0 +1,307 @@
+"""The order in which a level's items run, what is alive meanwhile, and the chunk sizes that fit beside it."""
+
+import dataclasses
+import heapq
+from collections.abc import Callable
+
+from fastfold_jax.autochunk.estimate import Estimate, measure
+from fastfold_jax.autochunk.plan import Item, Partition
+from fastfold_jax.autochunk.program import Equation, Level, Value
+from fastfold_jax.autochunk.region import Region, Step
+from fastfold_jax.autochunk.target import Target
+from fastfold_jax.autochunk.windows import Window
+
+_SCORED_SHARE = 32
+_HARDLY_LONGER = 1.02
+_SPARING_FROM = 0.25
+
+
+@dataclasses.dataclass(eq=False)
+class Placed:
+    """An item, its chunks, and the memory around it.
+
+    Attributes:
+      size: Chunk; 0 for an equation on whole arrays, the length for a region that runs without a loop.
+      in_place: For each root, the value whose memory it takes.
+      bytes: Its own, beside what is alive.
+      alive: Bytes alive when it runs, its results included.
+      seconds: Predicted.
+      inner: Plans of the levels inside, by parameter.
+    """
+
+    item: Item
+    size: int = 0
+    in_place: dict[Value, Value] = dataclasses.field(default_factory=dict)
+    bytes: int = 0
+    alive: int = 0
+    seconds: float = 0.0
+    inner: dict[str, tuple["LevelPlan", ...]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def chunked(self) -> bool:
+        """Whether it is a loop."""
+        return self.item.region is not None and self.size < self.item.region.length
+
+
+@dataclasses.dataclass(eq=False)
+class LevelPlan:
+    """A level, planned.
+
+    Attributes:
+      peak: Bytes beside the level's inputs.
+      seconds: Predicted, all iterations of loops inside included.
+      whole: Peak and time without any chunk.
+    """
+
+    level: Level
+    placed: list[Placed]
+    peak: int
+    seconds: float
+    whole: Estimate
+
+    @property
+    def chunked(self) -> bool:
+        """Whether anything in it runs chunk by chunk."""
+        return any(p.chunked or any(i.chunked for plans in p.inner.values() for i in plans) for p in self.placed)
+
+
+class Scheduler:
+    """Plans levels for a target; remembers what it has planned."""
+
+    def __init__(self, target: Target):
+        self.target = target
+        self._measured: dict[tuple[int, int], Estimate] = {}
+        self._plans: dict[tuple[int, int, int], LevelPlan] = {}
+        self._whole: dict[int, Estimate] = {}
+        self._keep: list[Region] = []
+
+    def plan(self, level: Level, budget: int, overwritable: set[Value], small: int) -> LevelPlan:
+        """The best plan found for a level.
+
+        Args:
+          budget: Bytes beside the level's inputs.
+          overwritable: Inputs whose memory may be used again.
+          small: Bytes of a value up to which it is of no concern. Budgets are rounded down to multiples of it.
+        """
+        budget = max(budget, 0) // small * small
+        key = (id(level), budget, small)
+        if key not in self._plans:
+            whole = self.whole(level)
+            if whole.bytes <= budget * _SPARING_FROM:
+                self._plans[key] = self.unchanged(level)
+            else:
+                partition = Partition(level, small, self._score)
+                self._plans[key] = self._place(level, partition, budget, overwritable)
+        return self._plans[key]
+
+    def unchanged(self, level: Level) -> LevelPlan:
+        """The level as it is."""
+        whole = self.whole(level)
+        return LevelPlan(level, [], whole.bytes, whole.seconds, whole)
+
+    def whole(self, level: Level) -> Estimate:
+        """Memory and time of a level as it is."""
+        if id(level) not in self._whole:
+            steps = [Step(e, i, (), [(v, ()) for v in e.inputs]) for i, e in enumerate(level.equations)]
+            sources: dict[Value, set[Window]] = {v: {()} for v in level.inputs}
+            estimate = measure(Region((), steps, sources, 1), 1, self.target)
+            peak, seconds, inside = estimate.bytes, estimate.seconds, 0
+            for equation in level.equations:
+                inner = [self.whole(body) for body in _bodies(equation)]
+                times = equation.params.get("length", 1) if equation.name == "scan" else 1
+                seconds += times * max((i.seconds for i in inner), default=0.0)
+                inside = max([inside, *(i.bytes for i in inner)])
+            self._whole[id(level)] = Estimate(peak + inside, seconds)
+        return self._whole[id(level)]
+
+    def measure(self, region: Region, size: int) -> Estimate:
+        """Memory and time of a region, remembered."""
+        key = (id(region), size)
+        if key not in self._measured:
+            self._keep.append(region)
+            self._measured[key] = measure(region, size, self.target)
+        return self._measured[key]
+
+    def _score(self, region: Region, partition: Partition) -> tuple:
+        """What a way to cut costs, less is better: the least memory, values it needs whole included, times slowdown."""
+        size = largest(region.length, lambda size: self.measure(region, size).bytes <= partition.small * _SCORED_SHARE)
+        slowdown = self.measure(region, size).seconds / max(self.measure(region, region.length).seconds, 1e-9)
+        needed = sum(v.bytes for v in region.sources if not partition.stop(v))
+        made = sum(root.value.bytes for root in region.roots if not region.in_place(root))
+        strided = sum((root.dim or 0) for root in region.roots)
+        return (needed + made + self.measure(region, 1).bytes) * slowdown, strided
+
+    def _place(self, level: Level, partition: Partition, budget: int, overwritable: set[Value]) -> LevelPlan:
+        order = arrange(partition.items())
+        last: dict[Value, int] = {}
+        for position, item in enumerate(order):
+            for value in item.reads:
+                last[value] = position
+        for value in level.outputs:
+            last[value] = len(order)
+        alive: dict[Value, int] = {}
+        peak, seconds = 0, 0.0
+        placed = []
+        for position, item in enumerate(order):
+            entry = Placed(item)
+            free = {v for v in item.reads if last[v] == position and (v in alive or v in overwritable)}
+            self._allocate(level, entry, free, alive)
+            entry.alive = sum(alive.values())
+            self._fill(level, entry, budget - entry.alive, partition.small)
+            peak, seconds = max(peak, entry.alive + entry.bytes), seconds + entry.seconds
+            placed.append(entry)
+            for value in [v for v in alive if last.get(v, position) <= position]:
+                del alive[value]
+        return LevelPlan(level, placed, peak, seconds, self.whole(level))
+
+    def _allocate(self, level: Level, entry: Placed, free: set[Value], alive: dict[Value, int]) -> None:
+        """Makes room for an item's results, where possible in memory that it is the last to read."""
+        item, taken = entry.item, set()
+        if item.region is None:
+            equation = level.equations[item.index]
+            for out, source in _carried(equation):
+                if source in free and source not in taken:
+                    entry.in_place[out] = source
+                    taken.add(source)
+        else:
+            for root in item.region.roots:
+                for source in item.region.in_place(root):
+                    if source in free and source not in taken:
+                        entry.in_place[root.value] = source
+                        taken.add(source)
+                        break
+        for value in item.makes:
+            taken_from = entry.in_place.get(value)
+            alive[value] = value.bytes if taken_from is None else alive.pop(taken_from, 0)
+
+    def _fill(self, level: Level, entry: Placed, room: int, small: int) -> None:
+        """The largest chunks that fit into `room` bytes, or the plans of what is inside."""
+        region = entry.item.region
+        if region is not None:
+            entry.size = self._size(region, room)
+            estimate = self.measure(region, entry.size)
+            entry.bytes, entry.seconds = estimate.bytes, estimate.seconds
+            return
+        equation = level.equations[entry.item.index]
+        if not equation.bodies:
+            step = Step(equation, entry.item.index, (), [(v, ()) for v in equation.inputs])
+            entry.seconds = measure(Region((), [step], {}, 1), 1, self.target).seconds
+            return
+        for name, body in equation.bodies.items():
+            bodies = body if isinstance(body, tuple) else (body,)
+            plans = tuple(self.plan(b, room, _overwritable(equation, b), small) for b in bodies)
+            entry.inner[name] = plans
+            entry.bytes = max([entry.bytes, *(p.peak for p in plans)])
+            times = equation.params["length"] if equation.name == "scan" else 1
+            entry.seconds += times * max(p.seconds for p in plans)
+
+    def _size(self, region: Region, room: int) -> int:
+        """The largest chunk that fits, or a smaller one that takes hardly longer.
+
+        XLA packs the buffers of all steps into one block, where what a step takes without need is in another's way.
+        """
+        size = largest(region.length, lambda size: self.measure(region, size).bytes <= room)
+        most = self.measure(region, size).seconds * _HARDLY_LONGER
+        while size > 1 and self.measure(region, size).bytes > room * _SPARING_FROM:
+            smaller = largest(region.length, lambda other, size=size: other <= size // 2)  # type: ignore[misc]
+            if self.measure(region, smaller).seconds > most:
+                break
+            size = smaller
+        return size
+
+
+def largest(length: int, fits: Callable[[int], bool]) -> int:
+    """The largest size of chunk that fits, or somewhat less if that divides the length or suits hardware."""
+    if fits(length):
+        return length
+    low, high = 1, length
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    for size in range(low, low // 2, -1):
+        if length % size == 0 and (size % 8 == 0 or size < 8):
+            return size
+    for unit in (128, 64, 32, 16, 8, 4, 2):
+        if low >= unit:
+            return low - low % unit
+    return low
+
+
+def arrange(items: list[Item]) -> list[Item]:
+    """Items in an order in which each has what it reads, and whatever reads a value comes before who overwrites it."""
+    maker = {value: i for i, item in enumerate(items) for value in item.makes}
+    before: list[set[int]] = [{maker[v] for v in item.reads if v in maker} - {i} for i, item in enumerate(items)]
+    ancestors: list[int] = [0] * len(items)
+    by_index = sorted(range(len(items)), key=lambda i: items[i].index)
+    for i in _topological(before, by_index):
+        for j in before[i]:
+            ancestors[i] |= ancestors[j] | 1 << j
+    readers: dict[Value, list[int]] = {}
+    for i, item in enumerate(items):
+        for value in item.reads:
+            readers.setdefault(value, []).append(i)
+    for i in by_index:
+        region = items[i].region
+        for root in region.roots if region is not None else ():
+            for value in region.in_place(root) if region is not None else ():
+                for j in readers[value]:
+                    if j != i and not ancestors[j] >> i & 1 and not _reaches(before, j, i):
+                        before[i].add(j)
+    return [items[i] for i in _topological(before, by_index)]
+
+
+def _reaches(before: list[set[int]], start: int, goal: int) -> bool:
+    seen, stack = set(), [start]
+    while stack:
+        i = stack.pop()
+        if i == goal:
+            return True
+        if i not in seen:
+            seen.add(i)
+            stack += before[i]
+    return False
+
+
+def _topological(before: list[set[int]], preference: list[int]) -> list[int]:
+    rank = {i: r for r, i in enumerate(preference)}
+    after: dict[int, list[int]] = {}
+    waiting = [len(b) for b in before]
+    for i, needed in enumerate(before):
+        for j in needed:
+            after.setdefault(j, []).append(i)
+    ready = [(rank[i], i) for i, count in enumerate(waiting) if count == 0]
+    heapq.heapify(ready)
+    order = []
+    while ready:
+        _, i = heapq.heappop(ready)
+        order.append(i)
+        for j in after.get(i, ()):
+            waiting[j] -= 1
+            if waiting[j] == 0:
+                heapq.heappush(ready, (rank[j], j))
+    assert len(order) == len(before), "items depend on each other"
+    return order
+
+
+def _bodies(equation: Equation) -> list[Level]:
+    return [b for body in equation.bodies.values() for b in (body if isinstance(body, tuple) else (body,))]
+
+
+def _carried(equation: Equation) -> list[tuple[Value, Value]]:
+    """(result, initial value) of what a loop carries."""
+    if equation.name == "scan":
+        consts, carry = equation.params["num_consts"], equation.params["num_carry"]
+        return list(zip(equation.outputs[:carry], equation.inputs[consts : consts + carry], strict=True))
+    if equation.name == "while":
+        consts = equation.params["cond_nconsts"] + equation.params["body_nconsts"]
+        return list(zip(equation.outputs, equation.inputs[consts:], strict=True))
+    return []
+
+
+def _overwritable(equation: Equation, body: Level) -> set[Value]:
+    if equation.name == "scan":
+        consts = equation.params["num_consts"]
+        return set(body.inputs[consts : consts + equation.params["num_carry"]])
+    if equation.name == "while":
+        return set(body.inputs[equation.params["body_nconsts"] :])
+    return set()

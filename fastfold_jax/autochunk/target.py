@@ -1,0 +1,76 @@
+"""What the program will run on: how much memory it has and, roughly, how fast it is."""
+
+import dataclasses
+import os
+
+import jax
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Target:
+    """A device, in the figures that predictions of time need. Only their ratios decide between plans.
+
+    Attributes:
+      name: Device kind.
+      platform: `cpu`, `cuda`, ...; decides which operations are kernels.
+      memory: Bytes.
+      matmul: Multiply-adds times two, a second, that large matrix products reach, for 16-bit operands.
+      matmul32: The same for float32.
+      bandwidth: Bytes a second.
+      exponentials: A second.
+      launch: Seconds that a kernel takes at least.
+      units: Parts that work at the same time, each on one tile of a matrix product.
+      tile: Rows and columns of such a tile.
+    """
+
+    name: str
+    platform: str
+    memory: int
+    matmul: float
+    matmul32: float
+    bandwidth: float
+    exponentials: float
+    launch: float
+    units: int
+    tile: int
+
+
+H200 = Target(
+    name="NVIDIA H200",
+    platform="cuda",
+    memory=150_754_820_096,
+    matmul=5e14,
+    matmul32=4e13,
+    bandwidth=3.8e12,
+    exponentials=3.9e12,
+    launch=2.5e-6,
+    units=132,
+    tile=128,
+)
+H100 = dataclasses.replace(H200, name="NVIDIA H100", memory=85_520_809_984, bandwidth=2.8e12)
+A100 = dataclasses.replace(
+    H200, name="NVIDIA A100", memory=85_000_000_000, matmul=2e14, matmul32=1.5e13, bandwidth=1.5e12, units=108
+)
+CPU = Target(
+    name="CPU",
+    platform="cpu",
+    memory=2**36,
+    matmul=1.5e11,
+    matmul32=1.5e11,
+    bandwidth=2e10,
+    exponentials=1e9,
+    launch=3e-6,
+    units=1,
+    tile=16,
+)
+_KNOWN = (H200, H100, A100)
+
+
+def current(platform: str | None = None) -> Target:
+    """The device that this process computes on."""
+    device = jax.devices(platform)[0] if platform else jax.devices()[0]
+    if device.platform == "cpu":
+        return dataclasses.replace(CPU, memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    known = next((t for t in _KNOWN if t.name.split()[-1] in device.device_kind), H100)
+    limit = (device.memory_stats() or {}).get("bytes_limit", known.memory)
+    return dataclasses.replace(known, name=device.device_kind, memory=limit)

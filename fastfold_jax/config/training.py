@@ -1,0 +1,179 @@
+"""The papers' stages of training as rows of one table: network, losses, optimiser, sizes."""
+
+import dataclasses
+from types import MappingProxyType
+
+from fastfold_jax.config import losses
+from fastfold_jax.config.losses import LossConfig
+from fastfold_jax.config.model import ModelConfig
+from fastfold_jax.config.presets import preset
+from fastfold_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """Adam, its schedule, and what guards it (AlphaFold 2 supplement, 1.11.3 and 1.11.4).
+
+    Attributes:
+      learning_rate: After warm-up.
+      warmup_steps: Steps over which it rises linearly from 0.
+      decay_after: Steps after which it is multiplied by `decay`, once; None for never.
+      decay: The factor.
+      beta1, beta2, epsilon: Adam's.
+      clip: Largest norm of one example's gradient.
+      ema_decay: Of the moving average of the parameters.
+      max_skipped: So many steps in a row whose gradient is not finite end the run.
+    """
+
+    learning_rate: float = 1e-3
+    warmup_steps: int = 1000
+    decay_after: int | None = 50_000
+    decay: float = 0.95
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-6
+    clip: float = 0.1
+    ema_decay: float = 0.999
+    max_skipped: int = 20
+
+    def __post_init__(self):
+        for name in ("learning_rate", "clip", "epsilon"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise UserError(f"{name}={getattr(self, name)}: accepted are numbers above 0")
+        for name in ("beta1", "beta2", "ema_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)}: accepted are numbers from 0 to below 1")
+        for name, least in (("warmup_steps", 0), ("max_skipped", 1)):
+            if getattr(self, name) < least:
+                raise UserError(f"{name}={getattr(self, name)}: accepted are numbers from {least}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One stage of training.
+
+    Attributes:
+      name: Of the preset.
+      model: The network, with the sizes of this stage's samples; its `num_recycles` are the most of a step.
+      loss: Weights of the terms.
+      optimizer: And schedule.
+      crop_size: Residues of an example.
+      batch_size: Examples of a step on all devices together.
+      steps: Of the whole stage.
+      dropout: Whether there is any.
+    """
+
+    name: str
+    model: ModelConfig
+    loss: LossConfig
+    optimizer: OptimizerConfig
+    crop_size: int
+    batch_size: int = 128
+    steps: int
+    dropout: bool = True
+
+
+_FINE_TUNING = OptimizerConfig(learning_rate=5e-4, warmup_steps=0, decay_after=None)
+
+_STAGES = (
+    Stage(
+        name="initial",
+        model=preset("model_1", num_msa=128, num_extra_msa=1024),
+        loss=losses.INITIAL,
+        optimizer=OptimizerConfig(),
+        crop_size=256,
+        steps=78_125,  # 10 million samples
+    ),
+    Stage(
+        name="fine-tuning",
+        model=preset("model_1"),
+        loss=losses.FINE_TUNING,
+        optimizer=_FINE_TUNING,
+        crop_size=384,
+        steps=11_719,  # 1.5 million samples
+    ),
+    Stage(
+        name="ptm",
+        model=preset("model_1_ptm"),
+        loss=losses.PTM,
+        optimizer=_FINE_TUNING,
+        crop_size=384,
+        steps=11_719,
+    ),
+    Stage(
+        name="multimer",
+        model=preset("model_1_multimer_v3", num_recycles=3),
+        loss=losses.MULTIMER,
+        optimizer=OptimizerConfig(),
+        crop_size=640,
+        steps=78_125,
+    ),
+    Stage(
+        name="demo",
+        model=preset("demo"),
+        # Chains that begin as a knot break every rule of stereochemistry: its full weight would drown the structure.
+        loss=dataclasses.replace(losses.PTM, violation=0.02),
+        optimizer=OptimizerConfig(warmup_steps=50, decay_after=None, ema_decay=0.99),
+        crop_size=48,
+        batch_size=1,
+        steps=3_000,
+        dropout=False,  # it is to memorise
+    ),
+)
+
+STAGES = (
+    Stage(
+        name="initial",
+        model=preset("model_1", num_msa=128, num_extra_msa=1024),
+        loss=losses.INITIAL,
+        optimizer=OptimizerConfig(),
+        crop_size=256,
+        steps=78_125,  # 10 million samples
+    ),
+    Stage(
+        name="fine-tuning",
+        model=preset("model_1"),
+        loss=losses.FINE_TUNING,
+        optimizer=_FINE_TUNING,
+        crop_size=384,
+        steps=11_719,  # 1.5 million samples
+    ),
+    Stage(
+        name="ptm",
+        model=preset("model_1_ptm"),
+        loss=losses.PTM,
+        optimizer=_FINE_TUNING,
+        crop_size=384,
+        steps=11_719,
+    ),
+    Stage(
+        name="multimer",
+        model=preset("model_1_multimer_v3", num_recycles=3),
+        loss=losses.MULTIMER,
+        optimizer=OptimizerConfig(),
+        crop_size=640,
+        steps=78_125,
+    ),
+    Stage(
+        name="demo",
+        model=preset("demo"),
+        loss=losses.PTM,
+        optimizer=OptimizerConfig(warmup_steps=100, decay_after=None, ema_decay=0.99),
+        crop_size=80,
+        batch_size=1,
+        steps=8_000,
+    ),
+)
+
+STAGES = MappingProxyType({stage.name: stage for stage in _STAGES})
+
+
+def stage(name: str) -> Stage:
+    """The stage of this name.
+
+    Raises:
+      UserError: if there is none.
+    """
+    if name not in STAGES:
+        raise UserError(f"no training preset is called {name!r}; accepted are {', '.join(STAGES)}")
+    return STAGES[name]

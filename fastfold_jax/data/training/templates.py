@@ -1,0 +1,82 @@
+"""Templates of a training example: a random few of the hits that its chain's search found, all older than itself.
+
+AlphaFold 2 supplement, section 1.2.3.
+"""
+
+import dataclasses
+import datetime
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fastfold_jax.data import layout
+from fastfold_jax.data.draws import Draws
+from fastfold_jax.data.job_chains import Chain
+from fastfold_jax.data.raw import Templates
+from fastfold_jax.data.template_features import stack
+from fastfold_jax.data.template_hits import TemplateHit, read_hits
+from fastfold_jax.data.template_selection import Library, Rules, select
+from fastfold_jax.data.training.alignments import files_of
+
+_ONE_DAY = datetime.timedelta(days=1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TemplateSource:
+    """Where templates come from, and how many an example gets.
+
+    Attributes:
+        library: structures by PDB code.
+        dates: release dates by PDB code, as far as known without reading the structure.
+        most: that the model takes.
+        pool: the best so many hits are drawn from.
+        latest: ISO date after which no template is released, whatever the example's own date.
+    """
+
+    library: Library
+    dates: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    most: int = 4
+    pool: int = 20
+    latest: str | None = None
+
+    def of(self, chain: Chain, directory: Path, *, entry: str, released: str | None, draws: Draws | None) -> Templates:
+        """The templates of a chain.
+
+        A uniform number of hits, from none to all of the pool, is drawn from it, and the first of these that make
+        templates are taken. No template is of the entry itself, nor released on the same day or later.
+
+        Args:
+            chain: with the alignments whose query was searched with.
+            directory: of the chain's alignments and hits.
+            entry: name of the example's structure.
+            released: ISO date of the example; None sets no limit.
+            draws: the random stream; None takes the best hits.
+
+        Raises:
+            InputError: a list of hits is damaged, or of another query.
+        """
+        query = chain.alignments[0].query if chain.alignments else chain.sequence
+        latest = self._latest(released)
+        hits = [
+            hit
+            for path in files_of(directory, layout.is_template_hits)
+            for hit in read_hits(path, query)
+            if hit.entry != entry.lower() and (latest is None or self.dates.get(hit.entry, "") <= latest.isoformat())
+        ][: self.pool]
+        most = self.most
+        if draws is not None:
+            hits, most = _drawn(hits, draws, most)
+        return stack(select(hits, chain.sequence, self.library, Rules(latest=latest, most=most)), len(chain.sequence))
+
+    def _latest(self, released: str | None) -> datetime.date | None:
+        """The last day on which a template may have been released."""
+        days = [datetime.date.fromisoformat(released) - _ONE_DAY] if released else []
+        days += [datetime.date.fromisoformat(self.latest)] if self.latest else []
+        return min(days, default=None)
+
+
+def _drawn(hits: Sequence[TemplateHit], draws: Draws, most: int) -> tuple[list[TemplateHit], int]:
+    """The hits in random order, and how many to take of them: uniform, but no more than `most`."""
+    number = int(draws.below(np.array([len(hits) + 1]))[0])
+    return [hits[place] for place in draws.permutation(len(hits))], min(number, most)

@@ -1,0 +1,149 @@
+"""Work spread over the nodes of a cluster by Ray, for proteomes: searches here, and whatever else takes a job."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+from fastfold_jax.data.job import Job
+from fastfold_jax.errors import UserError
+from fastfold_jax.search.alignments import complete
+from fastfold_jax.search.config import SearchOptions, TemplateOptions
+from fastfold_jax.search.templates import attach
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_RETRIES = 3  # of an item whose node is lost
+_AHEAD = 2  # items handed over for each one that runs, so that no node waits for the next
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Share:
+    """What one item needs of a node: processor cores and GPUs."""
+
+    cpus: int = 1
+    gpus: int = 0
+
+    def __post_init__(self):
+        if self.cpus < 0 or self.gpus < 0:
+            raise ValueError(f"cpus={self.cpus}, gpus={self.gpus}, but neither may be below 0")
+
+
+def search_many(
+    jobs: Iterable[Job], search: SearchOptions, templates: TemplateOptions, *, address: str | None = None
+) -> Iterator[tuple[int, Job | Exception]]:
+    """Completes jobs on a cluster, as `complete` and `attach` do; results come as they are ready.
+
+    Databases and the cache must be at the same paths on every node.
+
+    Args:
+      jobs: Taken a few at a time.
+      search: Each search takes `search_threads` cores of a node.
+      templates: Where templates come from.
+      address: See `spread`.
+
+    Yields:
+      Which job, from 0, and the job completed or the error that it ended with.
+
+    Raises:
+      UserError: see `spread`.
+    """
+    work = functools.partial(_search_one, search=search, templates=templates)
+    yield from spread(work, jobs, Share(cpus=search.search_threads or 1), address=address)
+
+
+def _search_one(job: Job, *, search: SearchOptions, templates: TemplateOptions) -> Job:
+    search = search if search.search_threads else dataclasses.replace(search, search_threads=1)
+    return attach(complete(job, search), templates, search)
+
+
+def spread(
+    work: Callable[[Item], Result], items: Iterable[Item], share: Share, *, address: str | None = None
+) -> Iterator[tuple[int, Result | Exception]]:
+    """Does the same work on many items, on whichever node is free; results come as they are ready.
+
+    An item that fails does not end the others; one whose node is lost is done again on another.
+
+    Args:
+      work: A function of a module that every node has, or a partial of one.
+      items: Taken a few at a time, so there may be more than memory holds.
+      share: What each needs.
+      address: Of a running Ray cluster, or `auto`; None uses this machine. A connection that the caller has made is
+        used, and left open.
+
+    Yields:
+      Which item, from 0, and the result or the error that it ended with.
+
+    Raises:
+      UserError: if Ray is not installed or can't be reached, or no node has so much.
+    """
+    ray = _ray()
+    own = not ray.is_initialized()
+    if own:
+        try:
+            ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
+        except Exception as error:
+            raise UserError(f"Ray at {address or 'this machine'} cannot be used ({error})") from None
+    try:
+        yield from _results(ray, work, items, share)
+    finally:
+        if own:
+            ray.shutdown()
+
+
+def _results(
+    ray: Any, work: Callable[[Item], Result], items: Iterable[Item], share: Share
+) -> Iterator[tuple[int, Result | Exception]]:
+    most = _AHEAD * _capacity(ray, share)
+    # Ray takes functions, not partials.
+    task = ray.remote(num_cpus=share.cpus, num_gpus=share.gpus, max_retries=_RETRIES)(_apply)
+    running: dict[Any, int] = {}
+    numbered = enumerate(items)
+    exhausted = False
+    while running or not exhausted:
+        while not exhausted and len(running) < most:
+            number, item = next(numbered, (-1, None))
+            if number < 0:
+                exhausted = True
+            else:
+                running[task.remote(work, item)] = number
+        if running:
+            (ready,), _ = ray.wait(list(running), num_returns=1)
+            number = running.pop(ready)
+            try:
+                yield number, ray.get(ready)
+            except ray.exceptions.RayTaskError as error:
+                yield number, error.cause if isinstance(error.cause, Exception) else error
+            except ray.exceptions.RayError as error:
+                yield number, error
+
+
+def _apply(work: Callable[[Item], Result], item: Item) -> Result:
+    return work(item)
+
+
+def _capacity(ray: Any, share: Share) -> int:
+    """How many items run at once.
+
+    Raises:
+      UserError: if none can; Ray itself would wait forever.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    needs = [(kind, need) for kind, need in (("CPU", share.cpus), ("GPU", share.gpus)) if need]
+    fits = [min((int(node.get(kind, 0) // need) for kind, need in needs), default=1) for node in nodes]
+    if not any(fits):
+        have = "; ".join(f"{node.get('CPU', 0):g} and {node.get('GPU', 0):g}" for node in nodes)
+        raise UserError(
+            f"an item needs {share.cpus} cores and {share.gpus} GPUs of one node, but no node has so many (they have "
+            f"{have})"
+        )
+    return sum(fits)
+
+
+def _ray() -> Any:
+    try:
+        import ray
+    except ImportError:
+        raise UserError("spreading work over a cluster needs Ray: pip install 'fastfold-jax[ray]'") from None
+    return ray

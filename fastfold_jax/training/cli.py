@@ -1,0 +1,51 @@
+"""The command line of `train.py`."""
+
+import logging
+import sys
+from collections.abc import Sequence
+
+import tyro
+from rich.console import Console
+from rich.logging import RichHandler
+
+from fastfold_jax.errors import UserError
+from fastfold_jax.training.options import TrainConfig
+
+PROGRAM = "train.py"
+OK, USER_ERROR = 0, 2
+
+logger = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parses the command line, trains, and returns the exit code; errors a user can cause take one line on stderr.
+
+    Raises:
+      SystemExit: from the parser, 0 after --help and 2 for options that do not exist.
+    """
+    console = Console(stderr=True)
+    try:
+        config = tyro.cli(TrainConfig, prog=PROGRAM, args=None if argv is None else list(argv))
+        _set_up_logging(console, config.verbose)
+        from fastfold_jax.training.run import run  # after the options are known to be good: it imports everything
+
+        run(config, console)
+    except UserError as error:
+        logger.debug("where it was raised:", exc_info=True)
+        sys.stderr.write(f"{PROGRAM}: error: {error}\n")
+        return USER_ERROR
+    return OK
+
+
+def _set_up_logging(console: Console, verbose: bool) -> None:
+    """Our own messages on stderr, above the progress bar on a terminal; warnings only from others."""
+    if console.is_terminal:
+        handler: logging.Handler = RichHandler(console=console, show_path=False, markup=False)
+        handler.setFormatter(logging.Formatter("%(message)s", datefmt="%H:%M:%S"))
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("fastfold_jax").setLevel(logging.DEBUG if verbose else logging.INFO)
+    # What featurisation says about one protein at a time, nobody wants to hear about millions.
+    logging.getLogger("fastfold_jax.data").setLevel(logging.DEBUG if verbose else logging.WARNING)

@@ -1,0 +1,221 @@
+"""A training run from its options to its last checkpoint."""
+
+import dataclasses
+import json
+import logging
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+from rich.console import Console
+
+from fastfold_jax.config.training import Stage
+from fastfold_jax.data.labels import TrainingBatch
+from fastfold_jax.errors import UserError
+from fastfold_jax.params import store
+from fastfold_jax.training.checkpoint import Checkpoints
+from fastfold_jax.training.dataset import Dataset
+from fastfold_jax.training.loader import BatchIterator
+from fastfold_jax.training.options import TrainConfig
+from fastfold_jax.training.recorder import Recorder
+from fastfold_jax.training.step import TrainState, make_step, put_batch, start_state, whole
+from fastfold_jax.training.validation import Validation
+from parallel import DATA, make_mesh
+from parallel.hosts import agree, connect, watched
+
+_LOG = logging.getLogger(__name__)
+
+
+class TrainingError(UserError):
+    """The run cannot go on: nothing but gradients that are not finite."""
+
+
+class Stop:
+    """Whether the run has been asked to end; all processes must hear of it at the same step."""
+
+    def __init__(self):
+        self._asked = False
+
+    def ask(self, number: int, _frame: Any) -> None:
+        """A signal's handler."""
+        _LOG.warning("%s: saving after this step, then leaving", signal.Signals(number).name)
+        self._asked = True
+
+    def __bool__(self) -> bool:
+        if jax.process_count() == 1:
+            return self._asked
+        return bool(np.any(multihost_utils.process_allgather(np.array([self._asked]))))
+
+    @contextmanager
+    def listening(self) -> Iterator["Stop"]:
+        """Hears SIGTERM and Ctrl-C meanwhile."""
+        before = {number: signal.signal(number, self.ask) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def run(config: TrainConfig, console: Console | None = None) -> None:
+    """Trains, from the start or from the latest checkpoint in `config.out`, until all steps are made or SIGTERM.
+
+    Raises:
+      UserError: if data, parameters, checkpoints or devices cannot be used, or the loss stays without a value.
+    """
+    connect(config.machine.hosts())
+    stage = config.chosen()
+    mesh = make_mesh(data=config.machine.data, dap=config.machine.dap)
+    facts = {"preset": stage.name, "network": stage.model.name, "seed": config.seed, "batch_size": stage.batch_size}
+    agree(**facts, steps=stage.steps, mesh=dict(mesh.shape), jax=jax.__version__)
+    host, hosts = data_share(mesh)
+    if stage.batch_size % mesh.shape[DATA]:
+        raise UserError(
+            f"a batch of {stage.batch_size} examples does not divide over {mesh.shape[DATA]} rows of devices"
+        )
+    dataset = Dataset(
+        config.data.training(stage), stage.model, seed=config.seed, batch_size=stage.batch_size, host=host, hosts=hosts
+    )
+    validation_data = config.data.validation(stage)
+    execution = config.machine.execution()
+    validation = Validation(stage, execution, mesh, validation_data, (host, hosts)) if validation_data else None
+    _make_directory(config)
+
+    checkpoints = Checkpoints(config.out / "checkpoints", keep=config.keep_checkpoints, facts=facts)
+    state = jax.device_put(start_state(stage, config.seed, _initial(config, stage)), whole(mesh))
+    restored = checkpoints.restore(state)
+    batches = BatchIterator(dataset)
+    if restored is not None:
+        state = restored.state
+        batches.set_state(restored.data)
+        _LOG.info("going on with step %d of %s", int(state.step), checkpoints.directory)
+    recorder = Recorder(
+        config.out,
+        console or Console(stderr=True),
+        first=int(state.step),
+        steps=stage.steps,
+        log_every=config.log_every,
+        active=jax.process_index() == 0,
+    )
+    loop = Loop(
+        config=config, stage=stage, mesh=mesh, checkpoints=checkpoints, recorder=recorder, validation=validation
+    )
+    try:
+        with watched(), Stop().listening() as stop:
+            state = loop.run(state, batches, stop)
+    finally:
+        batches.close()
+        recorder.close()
+    checkpoints.close()
+    if jax.process_index() == 0 and int(state.step) >= stage.steps:
+        export(state, stage, config.out)
+
+
+def data_share(mesh: Mesh) -> tuple[int, int]:
+    """Which share of each batch this process makes, and of how many: processes that share examples make the same."""
+    rows = [tuple(sorted({device.process_index for device in row})) for row in mesh.devices]
+    groups = list(dict.fromkeys(rows))
+    mine = next(index for index, group in enumerate(groups) if jax.process_index() in group)
+    return mine, len(groups)
+
+
+def export(state: TrainState, stage: Stage, directory: Path) -> Path:
+    """Writes the moving average of the parameters as DeepMind's code, ColabFold and `infer.py` read it."""
+    path = directory / f"params_{stage.model.name}.npz"
+    store.save(state.average, stage.model, path)
+    _LOG.info("wrote %s", path)
+    return path
+
+
+def _initial(config: TrainConfig, stage: Stage) -> Any | None:
+    """Parameters to begin with, if a file is given."""
+    return None if config.init is None else store.load(config.init, stage.model)
+
+
+def _make_directory(config: TrainConfig) -> None:
+    """Makes the output directory and writes the options down there."""
+    if jax.process_index() != 0:
+        return
+    try:
+        config.out.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(dataclasses.asdict(config), indent=2, default=str)
+        (config.out / "config.json").write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--out {config.out}: cannot be written to ({error.strerror or error})") from error
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Loop:
+    """Steps, and what happens between them."""
+
+    config: TrainConfig
+    stage: Stage
+    mesh: Mesh
+    checkpoints: Checkpoints
+    recorder: Recorder
+    validation: Validation | None
+
+    def run(self, state: TrainState, batches: BatchIterator, stop: Stop) -> TrainState:
+        """Makes steps until all are made or `stop` is true, then saves.
+
+        Raises:
+          TrainingError: after too many steps in a row without a finite gradient.
+        """
+        step = make_step(self.stage, self.config.machine.execution(), self.mesh)
+        done = int(state.step)
+        pending = None
+        while done < self.stage.steps and not stop:
+            batch = next(batches)
+            state, metrics = step(state, put_batch(batch, self.mesh))
+            # The device works on this step while the host records the one before and fetches the next batch.
+            self._record(pending)
+            pending = (done, metrics, self._residues(batch))
+            done += 1
+            if done % self.config.checkpoint_every == 0:
+                self.checkpoints.save(done, state, batches.get_state())
+            if self.validation is not None and (
+                done % self.config.data.validate_every == 0 or done == self.stage.steps
+            ):
+                self._record(pending)
+                pending = None
+                self.recorder.validation(done, self.validation.run(state.average))
+        self._record(pending)
+        self.checkpoints.save(done, state, batches.get_state())
+        return state
+
+    def _residues(self, batch: TrainingBatch) -> float:
+        """Residues of a step on all hosts, judged by this one's."""
+        mine = float(np.sum(batch.features.seq_mask[:, -1]))
+        return mine / len(batch.features.seq_mask) * self.stage.batch_size
+
+    def _record(self, pending: tuple[int, Any, float] | None) -> None:
+        if pending is None:
+            return
+        done, metrics, residues = pending
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        self.recorder.step(done, values, residues)
+        if not values["skipped"]:
+            return
+        lost = ", ".join(sorted(name for name, value in values.items() if not np.isfinite(value))) or "none"
+        _LOG.warning("step %d skipped: not finite are %s", done, lost)
+        if values["skipped_in_a_row"] >= self.stage.optimizer.max_skipped:
+            raise TrainingError(
+                f"{values['skipped_in_a_row']:.0f} steps in a row, the last of them {done}, had no finite gradient: not "
+                f"finite are {lost}. {_diagnosis(values, self.config)} The last checkpoint, of step "
+                f"{self.checkpoints.latest()}, is from before."
+            )
+
+
+def _diagnosis(values: dict[str, float], config: TrainConfig) -> str:
+    """What most likely went wrong, and what to try."""
+    if all(np.isfinite(value) for name, value in values.items() if name.startswith("loss")):
+        return "The loss is finite and its gradient is not: try --precision float32."
+    if config.init is not None and values["skipped_in_a_row"] > values.get("updates", 0):
+        return f"Check {config.init}: no step succeeded since."
+    return "The network's own output is not finite: the parameters have diverged; try a lower --learning-rate."

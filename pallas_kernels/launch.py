@@ -1,0 +1,163 @@
+"""Launching Triton kernels from JAX: one function that hides jax-triton's versions, and can be watched or replaced.
+
+Nothing here imports Triton, which is an optional package: kernels come as arguments.
+"""
+
+import contextlib
+import dataclasses
+import importlib.util
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from typing import Any
+
+import jax
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Target:
+    """The GPU that is compiled for.
+
+    Attributes:
+      capability: Compute capability, ten times: 90 for 9.0.
+      name: As the driver calls the device; empty if not known.
+    """
+
+    capability: int
+    name: str = ""
+
+    def __post_init__(self):
+        if not 80 <= self.capability < 200:
+            raise ValueError(f"capability={self.capability}: accepted are 80 (Ampere) and newer")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """How a kernel is cut up.
+
+    Attributes:
+      blocks: Sizes of its tiles, by the name of the kernel's parameter.
+      num_warps: Warps of a program.
+      num_stages: Depth of the loops' software pipelines.
+    """
+
+    blocks: Mapping[str, int]
+    num_warps: int
+    num_stages: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Launch:
+    """One launch of a kernel, whose parameters are arrays, sizes, outputs and constants, in this order.
+
+    Attributes:
+      kernel: A `triton.jit` function.
+      arrays: Inputs.
+      sizes: Integers known when the program is compiled but not when the kernel is.
+      outputs: Shapes and types.
+      grid: Programs along each of at most three axes.
+      constants: What the kernel is compiled for, its blocks excepted.
+      zeroed: Which outputs are zero when the kernel starts.
+    """
+
+    kernel: Any
+    arrays: Sequence[jax.Array]
+    sizes: Sequence[int] = ()
+    outputs: Sequence[jax.ShapeDtypeStruct]
+    grid: tuple[int, ...]
+    config: Config
+    constants: Mapping[str, Any]
+    zeroed: tuple[int, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Launcher:
+    """Something that runs kernels.
+
+    Attributes:
+      run: Makes a launch a part of the program that is being traced, and returns its outputs.
+      platform: What programs with kernels are lowered for.
+    """
+
+    run: Callable[[Launch, Target], Sequence[jax.Array]]
+    platform: str = "cuda"
+
+
+def _through_jax_triton(launch: Launch, target: Target) -> Sequence[jax.Array]:
+    import jax_triton
+
+    shape_parameter = "out_shape" if "out_shape" in inspect.signature(jax_triton.triton_call).parameters else "out_type"
+    return jax_triton.triton_call(
+        *launch.arrays,
+        *launch.sizes,
+        kernel=launch.kernel,
+        grid=launch.grid,
+        num_warps=launch.config.num_warps,
+        num_stages=launch.config.num_stages,
+        compute_capability=target.capability,
+        zeroed_outputs=launch.zeroed,
+        name=launch.kernel.__name__,
+        **{shape_parameter: list(launch.outputs)},
+        **launch.constants,
+        **launch.config.blocks,
+    )
+
+
+_JAX_TRITON = Launcher(run=_through_jax_triton)
+_LAUNCHER: ContextVar[Launcher] = ContextVar("launcher", default=_JAX_TRITON)
+_TARGET: ContextVar[Target | None] = ContextVar("target", default=None)
+
+
+def run(launch: Launch) -> Sequence[jax.Array]:
+    """The outputs of a launch."""
+    return _LAUNCHER.get().run(launch, target())
+
+
+def platform() -> str:
+    """What programs with kernels are lowered for."""
+    return _LAUNCHER.get().platform
+
+
+def target() -> Target:
+    """The GPU compiled for: the one set by `compiling_for`, else this machine's, else any from Ampere on.
+
+    The last happens only when a program is compiled ahead of time, on a machine without a GPU, without saying which.
+    """
+    chosen = _TARGET.get()
+    return chosen or _local_target() or Target(capability=80)
+
+
+def _local_target() -> Target | None:
+    try:
+        device = jax.local_devices(backend="cuda")[0]
+    except RuntimeError:  # no such backend
+        return None
+    return Target(capability=round(10 * float(device.compute_capability)), name=device.device_kind)
+
+
+@contextlib.contextmanager
+def compiling_for(capability: int, name: str = "") -> Iterator[None]:
+    """Programs lowered inside hold kernels for this GPU: needed to compile ahead of time for one that is not here."""
+    token = _TARGET.set(Target(capability=capability, name=name))
+    try:
+        yield
+    finally:
+        _TARGET.reset(token)
+
+
+@contextlib.contextmanager
+def launching_with(launcher: Launcher) -> Iterator[None]:
+    """Launches inside go to `launcher`: to an interpreter in tests, to the report of what was compiled."""
+    token = _LAUNCHER.set(launcher)
+    try:
+        yield
+    finally:
+        _LAUNCHER.reset(token)
+
+
+def missing_packages() -> str | None:
+    """Why Triton kernels cannot be compiled on this machine, or None if they can."""
+    missing = [name for name in ("triton", "jax_triton") if importlib.util.find_spec(name) is None]
+    if missing:
+        return f"{' and '.join(missing)} not installed (pip install 'fastfold-jax[cuda]')"
+    return None
