@@ -21,7 +21,7 @@ def pipeline(
 
     Args:
       slabs: Pytrees. With a single one there is nothing to separate, and the steps follow each other.
-      steps: Compute and exchanges in turn; what a step closes over must be ready before.
+      steps: Compute and exchange in turn, compute first; what a step closes over must be ready before.
       beside: What has nothing to do with the slabs, such as another array's exchange; one a tick, from the first.
 
     Returns:
@@ -36,8 +36,10 @@ def pipeline(
         begun = waiting if tick == ticks - 1 else waiting[:1]
         new, waiting = [run() for run in begun], waiting[len(begun) :]
         if count > 1 and tick < ticks - 1:
-            # Slabs that join at the next tick are held back as well.
-            held = sorted({*running, *([tick + 1] if tick + 1 < count else [])})
+            # The next tick computes with what was exchanged now, and with the slab that joins: they are held back until
+            # all exchanges are done. What was computed now is only exchanged then, and may be in any layout.
+            exchanged = [slab for slab in running if (tick - slab) % 2]
+            held = sorted({*exchanged, *([tick + 1] if tick + 1 < count else [])})
             tied, new = lax.optimization_barrier(([values[slab] for slab in held], new))
             for slab, value in zip(held, tied, strict=True):
                 values[slab] = value
