@@ -36,10 +36,9 @@ def pipeline(
         begun = waiting if tick == ticks - 1 else waiting[:1]
         new, waiting = [run() for run in begun], waiting[len(begun) :]
         if count > 1 and tick < ticks - 1:
-            # The next tick computes with what was exchanged now, and with the slab that joins: they are held back until
-            # all exchanges are done. What was computed now is only exchanged then, and may be in any layout.
-            exchanged = [slab for slab in running if (tick - slab) % 2]
-            held = sorted({*exchanged, *([tick + 1] if tick + 1 < count else [])})
+            # Slabs that join at the next tick are held back as well. (To hold back no more than what it computes with was
+            # tried: XLA then merges work across ticks, and less is hidden.)
+            held = sorted({*running, *([tick + 1] if tick + 1 < count else [])})
             tied, new = lax.optimization_barrier(([values[slab] for slab in held], new))
             for slab, value in zip(held, tied, strict=True):
                 values[slab] = value
