@@ -36,8 +36,8 @@ def pipeline(
         begun = waiting if tick == ticks - 1 else waiting[:1]
         new, waiting = [run() for run in begun], waiting[len(begun) :]
         if count > 1 and tick < ticks - 1:
-            # Slabs that join at the next tick are held back as well. (To hold back no more than what it computes with was
-            # tried: XLA then merges work across ticks, and less is hidden.)
+            # Slabs that join at the next tick are held back as well. Holding back only what the next tick computes with
+            # was tried: XLA then merges work across ticks, and hides less.
             held = sorted({*running, *([tick + 1] if tick + 1 < count else [])})
             tied, new = lax.optimization_barrier(([values[slab] for slab in held], new))
             for slab, value in zip(held, tied, strict=True):
