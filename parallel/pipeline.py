@@ -21,7 +21,7 @@ def pipeline(
 
     Args:
       slabs: Pytrees. With a single one there is nothing to separate, and the steps follow each other.
-      steps: Compute and exchanges in turn; what a step closes over must be ready before.
+      steps: Compute and exchange in turn, compute first; what a step closes over must be ready before.
       beside: What has nothing to do with the slabs, such as another array's exchange; one a tick, from the first.
 
     Returns:
@@ -36,7 +36,8 @@ def pipeline(
         begun = waiting if tick == ticks - 1 else waiting[:1]
         new, waiting = [run() for run in begun], waiting[len(begun) :]
         if count > 1 and tick < ticks - 1:
-            # Slabs that join at the next tick are held back as well.
+            # Slabs that join at the next tick are held back as well. Holding back only what the next tick computes with
+            # was tried: XLA then merges work across ticks, and hides less.
             held = sorted({*running, *([tick + 1] if tick + 1 < count else [])})
             tied, new = lax.optimization_barrier(([values[slab] for slab in held], new))
             for slab, value in zip(held, tied, strict=True):

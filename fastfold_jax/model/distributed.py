@@ -7,7 +7,7 @@ devices where they enter, once, outside the scans over blocks.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -63,16 +63,16 @@ def argument_specs(config: ModelConfig) -> tuple[PartitionSpec, Features, Prev]:
 
 def output_specs(config: ModelConfig, execution: Execution) -> Outputs:
     """How outputs are split: what is of pairs by rows, all else whole. A spec may stand for a whole subtree."""
-    full = FullOutputs(
+    full: Any = FullOutputs(
         representations=Representations(single=WHOLE, msa_first_row=WHOLE, msa=_msa_spec(config), pair=COLUMNS),
-        structure=WHOLE,
+        structure=cast(Any, WHOLE),
         distogram=ROWS,
         aligned_error=ROWS,
         lddt=WHOLE,
         masked_msa=_msa_spec(config),
         resolved=WHOLE,
     )
-    whole = {field.name: WHOLE for field in dataclasses.fields(Outputs)}
+    whole: dict[str, Any] = {field.name: WHOLE for field in dataclasses.fields(Outputs)}
     pairs = {"pae": ROWS, "contact_probability": ROWS}
     return Outputs(**{**whole, **pairs, "full": full if execution.outputs == "full" else None})
 

@@ -85,7 +85,7 @@ def within_operations(computation: Computation) -> frozenset[str]:
             for user in users[instruction.name]
         )
 
-    found = set()
+    found: set[str] = set()
     for instruction in computation.instructions:
         scope = _operation(instruction)
         is_view_of_one = instruction.opcode in _VIEWS and not found.isdisjoint(instruction.operands)

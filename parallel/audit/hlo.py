@@ -123,7 +123,9 @@ def parse(text: str) -> Module:
     if not header.startswith("HloModule") or "is_scheduled=true" not in header:
         raise ValueError("not the text of a compiled program: its first line is no scheduled HLO module's")
     partitions = re.search(r"num_partitions=(\d+)", header)
-    computations, entry, name, root, lines = {}, "", None, "", []
+    computations: dict[str, Computation] = {}
+    lines: list[Instruction] = []
+    entry, name, root = "", None, ""
     for line in rest.splitlines():
         if name is None:
             if start := _COMPUTATION.match(line):

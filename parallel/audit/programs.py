@@ -72,7 +72,7 @@ def lower(part: Part, config: ModelConfig, sizes: Sizes, execution: Execution, m
     """
     execution = for_mesh(execution, mesh)
     if part == "pass":
-        apply = distribute(_chunked(make_apply(config, execution), budget), mesh, config, execution)
+        apply = distribute(_chunked(make_apply(config, execution), budget, donated=(2,)), mesh, config, execution)
         previous = jax.eval_shape(functools.partial(init_prev, sizes.residues, config, Execution()))
         arguments = (abstract_state(config), abstract_features(sizes), previous)
         arguments = _placed(arguments, named_shardings(mesh, argument_specs(config)))
@@ -100,7 +100,7 @@ def _blocks(config: ModelConfig, sizes: Sizes, execution: Execution, mesh: Mesh,
     def blocks(state, m, z, msa_mask, seq_mask):
         stack = nnx.merge(graphdef, state)
         run = functools.partial(run_stack, stack, masks=(msa_mask, seq_mask), key=None, remat=execution.remat)
-        return _chunked(run, budget)(m, z)
+        return _chunked(run, budget, donated=(0, 1))(m, z)
 
     def local(state, m, z, *masks):
         return tuple(x[None] for x in blocks(state, m[0], z[0], *masks))
@@ -129,9 +129,9 @@ def _placed(arguments: tuple, shardings: tuple) -> tuple:
     return jax.tree.map(place, shardings, arguments)
 
 
-def _chunked(function: Any, budget: Any) -> Any:
+def _chunked(function: Any, budget: Any, *, donated: tuple[int, ...]) -> Any:
     if budget is None:
         return function
-    from fastfold_jax.autochunk import autochunk
+    from fastfold_jax.autochunk.api import autochunk
 
-    return autochunk(function, memory_budget=budget)
+    return autochunk(function, budget, donate_argnums=donated)

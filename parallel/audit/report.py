@@ -109,7 +109,7 @@ def _heading(times: int, line: Timeline) -> str:
 def _rows(collectives: tuple[Collective, ...]) -> list[str]:
     """One line for each; equal neighbours share one."""
     header = ("collective", "MB", "time µs", "compute between µs", "waits µs", "", "source")
-    rows = [header]
+    rows: list[tuple[str, ...]] = [header]
     for item in collectives:
         hidden = item.exposed < 0.05 * item.seconds
         state = "hidden" if hidden else "exposed" if item.exposed > 0.95 * item.seconds else "partly"

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 from fastfold_jax.inference import cli, dry_run, engine, job_run
@@ -113,6 +114,33 @@ def test_several_devices_share_the_jobs(whole, source, small_network, tmp_path, 
     assert used == set(jax.devices()[:2])
     assert [outcome.name for outcome in outcomes] == ["one", "two", "three"]
     assert content(tmp_path) == content(out)
+
+
+def test_devices_share_a_protein(whole, source, small_network, tmp_path, monkeypatch):
+    """Groups of two, sizes padded to multiples of two: the same structures and scores but for rounding."""
+    out, _ = whole
+    used = []
+    predict = engine.Engine.predict
+
+    def watched(self, *args):
+        used.append(self.devices)
+        return predict(self, *args)
+
+    monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:4])
+    monkeypatch.setattr(engine.Engine, "predict", watched)
+    options = ExecutionOptions(precision="float32", no_compile_cache=True, dap="2")
+    run(configuration(tmp_path, source, execution=options), networks=[small_network])
+    assert set(used) == {tuple(jax.devices()[:2]), tuple(jax.devices()[2:4])}
+    for name in ("one", "two", "three"):
+        order, wanted = (json.loads((d / name / "ranking.json").read_text())["order"] for d in (tmp_path, out))
+        assert order == wanted
+        np.testing.assert_allclose(atoms(tmp_path / name), atoms(out / name), atol=2e-2)
+
+
+def atoms(directory: Path) -> np.ndarray:
+    """Positions in the best structure."""
+    lines = (directory / "ranked_0.pdb").read_text().splitlines()
+    return np.array([line[30:54].split() for line in lines if line.startswith("ATOM")], float)
 
 
 @pytest.fixture

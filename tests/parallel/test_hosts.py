@@ -51,8 +51,11 @@ def test_two_processes_compute_what_one_does(tmp_path):
         assert codes == [0] * count, said
         results[count] = np.load(out)
     assert set(results[1]) == set(results[2]) and len(results[1]) > 200
+    # Some parameters' steps vanish but for rounding, hence one scale for all.
+    longest = max(np.abs(value).max() for name, value in results[1].items() if name.startswith("step_"))
     for name, want in results[1].items():
-        np.testing.assert_allclose(results[2][name], want, rtol=1e-5, atol=1e-5 * np.abs(want).max(), err_msg=name)
+        scale = longest if name.startswith("step_") else np.abs(want).max()
+        np.testing.assert_allclose(results[2][name], want, rtol=1e-5, atol=1e-5 * scale, err_msg=name)
 
 
 def test_losing_a_process_ends_the_other(tmp_path):

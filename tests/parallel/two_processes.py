@@ -30,7 +30,7 @@ ROWS, RESIDUES, RATE = 5, 11, 1e-2
 
 
 def step() -> None:
-    """A prediction on four devices, and parameters after one step down its gradient."""
+    """A prediction on four devices, and one step down its gradient."""
     config, execution = whole_model.network("model_3_ptm"), whole_model.EXECUTION
     mesh = make_mesh(dap=4)
     local = for_mesh(execution, mesh)
@@ -51,11 +51,10 @@ def step() -> None:
         return whole_model.weighted(whole_model.cut(outputs, ROWS, RESIDUES)), outputs
 
     (value, outputs), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(*arguments)
-    stepped = jax.tree.map(lambda p, g: p - RATE * g, arguments[0], gradient)
-    leaves = jax.tree.leaves(fetch(stepped))
+    steps = jax.tree.leaves(fetch(jax.tree.map(lambda g: -RATE * g, gradient)))
     parts = whole_model.cut(fetch(outputs), ROWS, RESIDUES)
     if jax.process_index() == 0:
-        np.savez(OUT, value=value, **parts, **{f"parameter_{i}": leaf for i, leaf in enumerate(leaves)})
+        np.savez(OUT, value=value, **parts, **{f"step_{i}": leaf for i, leaf in enumerate(steps)})
 
 
 def lose() -> None:
