@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 def directory() -> Path | None:
     """Where plans are kept: beside JAX's compiled programs, if those are kept on this machine."""
-    base = jax.config.jax_compilation_cache_dir
+    base = jax.config.values["jax_compilation_cache_dir"]
     return Path(base) / "autochunk" if base and os.path.isdir(base) else None
 
 

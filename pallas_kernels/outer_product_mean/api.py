@@ -9,7 +9,7 @@ OUTER_PRODUCT_MEAN = Operation(
     "outer_product_mean",
     reference.outer_product_mean,
     platforms={"cpu": reference.outer_product_mean_in_blocks},
-    dimensions=((". i .", ". j .", ". . z", "z", "i j"), "i j z"),
+    dimensions=((". i .", ". j .", ". . .", ".", "i j"), "i j ."),
     triton=Kernel(function=triton.outer_product_mean, unfit=triton.unfit),
     derivative=Recomputed(reference.outer_product_mean_for_backward),
 )

@@ -9,7 +9,7 @@ TRANSITION = Operation(
     "transition",
     reference.transition,
     platforms={"cpu": reference.transition_in_blocks},
-    dimensions=(("*b .", (".", "."), (". .", "."), (". o", "o")), "*b o"),
+    dimensions=(("*b .", (".", "."), (". .", "."), (". .", ".")), "*b ."),
     triton=Kernel(function=triton.transition, unfit=triton.unfit),
 )
 

@@ -30,7 +30,7 @@ CONTRACTION = Operation(
 CONSUMER = Operation(
     "triangle_consumer",
     reference.consumer,
-    dimensions=((". i j", "i j .", ((".", "."), (".", ".")), (". o", "o"), (". o", "o")), "i j o"),
+    dimensions=((". i j", "i j .", ((".", "."), (".", ".")), (". .", "."), (". .", ".")), "i j ."),
     triton=Kernel(function=triton.consumer, unfit=triton.unfit_consumer),
 )
 
