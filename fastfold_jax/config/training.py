@@ -116,7 +116,7 @@ _STAGES = (
         optimizer=OptimizerConfig(warmup_steps=50, decay_after=None, ema_decay=0.99),
         crop_size=48,
         batch_size=1,
-        steps=3_000,
+        steps=2_400,
         dropout=False,  # it is to memorise
     ),
 )

@@ -38,13 +38,15 @@ class Checkpoints:
       directory: Made if need be.
       keep: So many of the latest are kept.
       facts: What a run must have in common with its checkpoints, such as the name of its network.
+      read_only: The run that writes them may be going on.
 
     Raises:
       CheckpointError: if the directory cannot be used.
     """
 
-    def __init__(self, directory: Path, *, keep: int, facts: dict[str, Any]):
+    def __init__(self, directory: Path, *, facts: dict[str, Any], keep: int = 1, read_only: bool = False):
         self.directory = directory.absolute()
+        self._read_only = read_only
         self._keep = keep
         self._facts = facts
         self._failure: str | None = None
@@ -55,7 +57,11 @@ class Checkpoints:
             self.directory.mkdir(parents=True, exist_ok=True)
             return ocp.CheckpointManager(
                 self.directory,
-                options=ocp.CheckpointManagerOptions(max_to_keep=self._keep, cleanup_tmp_directories=True),
+                options=ocp.CheckpointManagerOptions(
+                    max_to_keep=self._keep,
+                    cleanup_tmp_directories=not self._read_only,
+                    read_only=self._read_only,
+                ),
             )
         except OSError as error:
             raise CheckpointError(
