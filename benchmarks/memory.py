@@ -63,13 +63,14 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=512, help="MSA rows")
     parser.add_argument("--extra-rows", type=int, default=1024)
     parser.add_argument("--precision", choices=("bf16", "float32"), default="bf16")
+    parser.add_argument("--kernels", choices=("xla", "auto", "triton"), default="xla", help="auto: where they can run")
     flags = parser.parse_args()
     presets, lengths = flags.presets, flags.residues
     if flags.quick:
         presets, lengths = ["model_3_ptm"], [256]
-    execution = Execution(precision=flags.precision)
+    execution = Execution(precision=flags.precision, kernels=flags.kernels)
     report = {"target": "NVIDIA H200", "jax": jax.__version__, "rows": [flags.rows, flags.extra_rows]}
-    report |= {"precision": flags.precision, "results": []}
+    report |= {"precision": flags.precision, "kernels": flags.kernels, "results": []}
     for name in presets:
         for num_res in lengths:
             row = plan(name, num_res, (flags.rows, flags.extra_rows), execution)

@@ -53,9 +53,11 @@ def ours(kernels: str, preset_name: str, flat: Any, num_res: int, budget: float 
     config, execution = preset(preset_name), Execution(precision="bf16", kernels=kernels)
     function = make_apply(config, execution)
     if budget is not None:
-        from fastfold_jax.autochunk.api import autochunk
+        from fastfold_jax.autochunk import autochunk
+        from fastfold_jax.autochunk.target import H200, current
 
-        function = autochunk(function, memory_budget=int(budget * 2**30))
+        device = H200 if flat is None else current()
+        function = autochunk(function, memory_budget=int(budget * 2**30), target=device)
     if flat is None:
         return function, abstract_state(config), jax.eval_shape(lambda: init_prev(num_res, config, execution))
     with tempfile.TemporaryDirectory() as directory:
@@ -95,7 +97,7 @@ def work(asked: dict[str, Any]) -> dict[str, Any]:
     name, side, num_res = asked["preset"], asked["side"], asked["residues"]
     capability = asked["compile_only"]
     if capability:
-        import memory  # sets JAX up for a machine without a GPU
+        jax.config.update("jax_platforms", "cpu")  # the plug-in compiles for CUDA without being a backend here
     templates = 4 if "model_1" in name else 0
     features = draws.features(
         0, num_res=num_res, rows=asked["rows"], extra_rows=asked["extra_rows"], templates=templates, masked=False
@@ -109,8 +111,11 @@ def work(asked: dict[str, Any]) -> dict[str, Any]:
     context: Any = contextlib.nullcontext()
     if capability:
         from pallas_kernels import launch
+        from parallel.audit import programs
 
-        place, context = memory.one_gpu(), launch.compiling_for(capability)
+        mesh = programs.mesh_of("h200", data=1, dap=1, per_node=8)
+        place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+        context = launch.compiling_for(capability)
         arguments = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), arguments)
     else:
         arguments = jax.device_put(arguments)

@@ -66,11 +66,18 @@ CPU = Target(
 _KNOWN = (H200, H100, A100)
 
 
-def current(platform: str | None = None) -> Target:
-    """The device that this process computes on."""
-    device = jax.devices(platform)[0] if platform else jax.devices()[0]
+def of(device: jax.Device) -> Target:
+    """A device, present or only compiled for. Memory is what JAX may use of it, where it can say."""
     if device.platform == "cpu":
         return dataclasses.replace(CPU, memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     known = next((t for t in _KNOWN if t.name.split()[-1] in device.device_kind), H100)
-    limit = (device.memory_stats() or {}).get("bytes_limit", known.memory)
+    try:
+        limit = (device.memory_stats() or {}).get("bytes_limit", known.memory)
+    except jax.errors.JaxRuntimeError:  # it is not here
+        limit = known.memory
     return dataclasses.replace(known, name=device.device_kind, memory=limit)
+
+
+def current() -> Target:
+    """The device that this process computes on."""
+    return of(jax.devices()[0])

@@ -1,5 +1,6 @@
 """The programs that are audited, compiled ahead of time: a pass, a training step, or blocks of the Evoformer alone."""
 
+import contextlib
 import dataclasses
 import functools
 from typing import Any, Literal
@@ -9,6 +10,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from fastfold_jax.autochunk import autochunk
+from fastfold_jax.autochunk.target import of
 from fastfold_jax.config.execution import Execution
 from fastfold_jax.config.model import ModelConfig
 from fastfold_jax.data.batch import Features
@@ -25,6 +28,7 @@ from fastfold_jax.model.distributed import (
 )
 from fastfold_jax.model.evoformer import block_type, evoformer_stack, run_stack
 from fastfold_jax.model.recycling import init_prev
+from pallas_kernels import launch
 from parallel import DATA, make_mesh
 from parallel.audit import target
 
@@ -70,9 +74,21 @@ def lower(part: Part, config: ModelConfig, sizes: Sizes, execution: Execution, m
     Args:
       budget: Bytes, or what else `autochunk` takes; None for no chunking.
     """
+    with kernels_for(mesh.devices.flat[0]):
+        return _lower(part, config, sizes, execution, mesh, budget)
+
+
+def kernels_for(device: jax.Device) -> contextlib.AbstractContextManager[None]:
+    """What is lowered inside holds kernels for this GPU."""
+    capability = getattr(device, "compute_capability", None)
+    return contextlib.nullcontext() if capability is None else launch.compiling_for(round(10 * float(capability)))
+
+
+def _lower(part: Part, config: ModelConfig, sizes: Sizes, execution: Execution, mesh: Mesh, budget: Any) -> Any:
     execution = for_mesh(execution, mesh)
+    device = mesh.devices.flat[0]
     if part == "pass":
-        apply = distribute(_chunked(make_apply(config, execution), budget, donated=(2,)), mesh, config, execution)
+        apply = distribute(_chunked(make_apply(config, execution), budget, device, (2,)), mesh, config, execution)
         previous = jax.eval_shape(functools.partial(init_prev, sizes.residues, config, Execution()))
         arguments = (abstract_state(config), abstract_features(sizes), previous)
         arguments = _placed(arguments, named_shardings(mesh, argument_specs(config)))
@@ -100,7 +116,7 @@ def _blocks(config: ModelConfig, sizes: Sizes, execution: Execution, mesh: Mesh,
     def blocks(state, m, z, msa_mask, seq_mask):
         stack = nnx.merge(graphdef, state)
         run = functools.partial(run_stack, stack, masks=(msa_mask, seq_mask), key=None, remat=execution.remat)
-        return _chunked(run, budget, donated=(0, 1))(m, z)
+        return _chunked(run, budget, mesh.devices.flat[0], (0, 1))(m, z)
 
     def local(state, m, z, *masks):
         return tuple(x[None] for x in blocks(state, m[0], z[0], *masks))
@@ -129,9 +145,7 @@ def _placed(arguments: tuple, shardings: tuple) -> tuple:
     return jax.tree.map(place, shardings, arguments)
 
 
-def _chunked(function: Any, budget: Any, *, donated: tuple[int, ...]) -> Any:
+def _chunked(function: Any, budget: Any, device: jax.Device, donated: tuple[int, ...]) -> Any:
     if budget is None:
         return function
-    from fastfold_jax.autochunk.api import autochunk
-
-    return autochunk(function, budget, donate_argnums=donated)
+    return autochunk(function, budget, target=of(device), donate_argnums=donated)
