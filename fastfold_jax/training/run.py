@@ -118,6 +118,8 @@ def run(config: TrainConfig, console: Console | None = None) -> None:
     finally:
         batches.close()
         recorder.close()
+        if jax.process_count() == 1:  # of several, another's part of what is being saved may never come
+            checkpoints.wait()
     checkpoints.close()
     if jax.process_index() == 0 and int(state.step) >= stage.steps:
         export(state, stage, config.out)
