@@ -24,6 +24,8 @@ from fastfold_jax.model.structure import StructureOutput, Trajectory
 from fastfold_jax.model.trunk import Representations
 from parallel import dap_axis, make_mesh
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 NUM_RES, CLUSTERS = 16, 4
 
 

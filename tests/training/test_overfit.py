@@ -11,6 +11,8 @@ from fastfold_jax.config.training import stage
 from fastfold_jax.training.step import make_step, put_batch, start_state, whole
 from parallel import make_mesh
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 
 def train(chosen, step, batch, mesh, steps: int) -> list[dict[str, float]]:
     state = jax.device_put(start_state(chosen, 0), whole(mesh))
@@ -36,6 +38,7 @@ def test_the_loss_of_one_batch_falls(index, one_device):
 def test_one_real_chain_is_learnt_on_a_cpu(index, one_device):
     """Crambin, in the demo's sizes: the loss falls five times, lDDT-Cα rises."""
     chosen = stage("demo")
+    jax.config.update("jax_disable_most_optimizations", False)
     mesh = make_mesh(devices=one_device)
     data = dataset(index, chosen)
     batch = next(batch for batch, _ in map(data.batch, range(50)) if batch.features.seq_mask[0, -1].sum() == 46)
