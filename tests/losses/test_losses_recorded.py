@@ -17,8 +17,6 @@ from fastfold_jax.model.recycling import init_prev
 from fastfold_jax.params import store
 from fastfold_jax.params.fit import storage
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 NAME = "loss_model_1_ptm"
 CONFIG = preset("model_1_ptm", evoformer_blocks=2, extra_msa_blocks=2, fill_undefined_torsions=True)
 FLOAT32 = Execution(precision="float32", outputs="full")
