@@ -14,6 +14,14 @@ shape_checks.switch_on("fastfold_jax", "pallas_kernels", "parallel")
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+@pytest.fixture(scope="module")
+def quick_compiles():
+    """XLA without most optimisations: for networks so small that compiling takes longer than all that they compute."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(scope="session")
 def test_data() -> Path:
     """Directory of the data files committed beside the tests."""

@@ -1,6 +1,5 @@
 """Puts the chains of a job together: one alignment over all residues, and which residue belongs to which chain."""
 
-import logging
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -16,8 +15,6 @@ from fastfold_jax.data.raw import RawFeatures, Templates, number_residues
 from fastfold_jax.errors import UserError
 
 __all__ = ["Limits", "RawFeatures", "assemble", "from_alphafold_dict"]
-
-_LOG = logging.getLogger(__name__)
 
 
 def assemble(job: Job, config: ModelConfig, *, limits: Limits | None = None) -> RawFeatures:
@@ -46,7 +43,6 @@ def assemble(job: Job, config: ModelConfig, *, limits: Limits | None = None) -> 
     msa = complex_rows(entities, entity_of, most=most)
     lengths = [len(sequence) for sequence in sequences]
     asym_id = _per_residue(range(1, len(lengths) + 1), lengths)
-    _LOG.info("%s: %d residues, %d alignment rows", job.name, sum(lengths), len(msa))
     return RawFeatures(
         aatype=np.array([SEQUENCE_LETTER_TO_INDEX[letter] for letter in "".join(sequences)], np.int32),
         residue_index=number_residues(np.concatenate([np.arange(length) for length in lengths]), asym_id, config),

@@ -296,9 +296,9 @@ class InferenceConfig:
         option(
             "One or more of model_1 to model_5, model_1_ptm to model_5_ptm, model_1_multimer_v3 to "
             "model_5_multimer_v3 (and _multimer, _multimer_v2 for the older releases); `all` for the five _ptm models, "
-            "for complexes the five _multimer_v3 ones.",
+            "for complexes the five _multimer_v3 ones; `demo`, the toy network of `--params demo`.",
             metavar="NAME [NAME ...]",
-            default="model_1_ptm, for a complex model_1_multimer_v3",
+            default="the one that --params names, else model_1_ptm, for a complex model_1_multimer_v3",
         ),
     ] = ()
     params: Annotated[

@@ -67,7 +67,8 @@ class Target:
         """Monomers and multimers merge alignments differently."""
         kind = (type(config), config.num_templates > 0)
         if kind not in self._raw:
-            self._raw[kind] = assemble(self.job, config)
+            raw = self._raw[kind] = assemble(self.job, config)
+            logger.info("%s: %d residues, %d alignment rows", self.job.name, raw.num_res, raw.num_rows)
         return self._raw[kind]
 
     def sampled(self, task: Task, index: int) -> Features:

@@ -73,6 +73,7 @@ class Checkpoints:
         self.wait()
         if step in self._manager.all_steps():
             return
+        self._failure = None  # an earlier one no longer matters
         try:
             self._manager.save(
                 step,

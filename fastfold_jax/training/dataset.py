@@ -141,6 +141,7 @@ class Dataset:
         seed: of everything random.
         batch_size: examples of a step on all hosts together.
         host, hosts: which of how many processes this is.
+        multiple: of which residues and MSA rows are multiples, the number of devices that share an example.
 
     Attributes:
         maker: makes arrays of examples; knows their shape.
@@ -151,7 +152,15 @@ class Dataset:
     """
 
     def __init__(
-        self, config: DataConfig, model: ModelConfig, *, seed: int, batch_size: int, host: int = 0, hosts: int = 1
+        self,
+        config: DataConfig,
+        model: ModelConfig,
+        *,
+        seed: int,
+        batch_size: int,
+        host: int = 0,
+        hosts: int = 1,
+        multiple: int = 1,
     ):
         if batch_size < 1 or batch_size % hosts:
             raise UserError(f"a batch of {batch_size} examples does not divide among {hosts} processes")
@@ -165,6 +174,7 @@ class Dataset:
             config=model,
             augmentation=config.augmentation,
             copies=config.max_copies if isinstance(model, MultimerConfig) else 1,
+            multiple=multiple,
         )
         self._sets = _open(config, model)
         for records in self._sets:

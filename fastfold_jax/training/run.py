@@ -26,7 +26,7 @@ from fastfold_jax.training.options import TrainConfig
 from fastfold_jax.training.recorder import Recorder
 from fastfold_jax.training.step import TrainState, make_step, put_batch, start_state, whole
 from fastfold_jax.training.validation import Validation
-from parallel import DATA, make_mesh
+from parallel import DAP, DATA, make_mesh
 from parallel.hosts import agree, connect, watched
 
 _LOG = logging.getLogger(__name__)
@@ -80,7 +80,13 @@ def run(config: TrainConfig, console: Console | None = None) -> None:
             f"a batch of {stage.batch_size} examples does not divide over {mesh.shape[DATA]} rows of devices"
         )
     dataset = Dataset(
-        config.data.training(stage), stage.model, seed=config.seed, batch_size=stage.batch_size, host=host, hosts=hosts
+        config.data.training(stage),
+        stage.model,
+        seed=config.seed,
+        batch_size=stage.batch_size,
+        host=host,
+        hosts=hosts,
+        multiple=mesh.shape[DAP],
     )
     validation_data = config.data.validation(stage)
     execution = config.machine.execution()
@@ -112,6 +118,8 @@ def run(config: TrainConfig, console: Console | None = None) -> None:
     finally:
         batches.close()
         recorder.close()
+        if jax.process_count() == 1:  # of several, another's part of what is being saved may never come
+            checkpoints.wait()
     checkpoints.close()
     if jax.process_index() == 0 and int(state.step) >= stage.steps:
         export(state, stage, config.out)

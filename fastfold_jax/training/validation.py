@@ -13,7 +13,7 @@ from fastfold_jax.config.training import Stage
 from fastfold_jax.training.step import make_prediction, put_batch
 from fastfold_jax.training.structure_metrics import structure_metrics
 from fastfold_jax.training.validation_data import ValidationConfig, ValidationSet
-from parallel import DATA
+from parallel import DAP, DATA
 from parallel.hosts import fetch
 
 _LOG = logging.getLogger(__name__)
@@ -33,7 +33,14 @@ class Validation:
         self, stage: Stage, execution: Execution, mesh: Mesh, config: ValidationConfig, share: tuple[int, int]
     ):
         self._mesh = mesh
-        self._data = ValidationSet(config, stage.model, batch_size=mesh.shape[DATA], host=share[0], hosts=share[1])
+        self._data = ValidationSet(
+            config,
+            stage.model,
+            batch_size=mesh.shape[DATA],
+            host=share[0],
+            hosts=share[1],
+            multiple=mesh.shape[DAP],
+        )
         self._predict: Callable[..., Any] = make_prediction(stage, dataclasses.replace(execution, remat=False), mesh)
 
     def run(self, parameters: Any) -> dict[str, float]:

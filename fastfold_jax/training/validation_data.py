@@ -62,13 +62,21 @@ class ValidationSet:
         model: sizes of the examples; every batch has its most recycles.
         batch_size: examples of a batch on all hosts together.
         host, hosts: which of how many processes this is.
+        multiple: see `Dataset`.
 
     Raises:
         UserError: the index cannot be read, no chain passes its filters, or the batch does not divide among hosts.
     """
 
     def __init__(
-        self, config: ValidationConfig, model: ModelConfig, *, batch_size: int = 1, host: int = 0, hosts: int = 1
+        self,
+        config: ValidationConfig,
+        model: ModelConfig,
+        *,
+        batch_size: int = 1,
+        host: int = 0,
+        hosts: int = 1,
+        multiple: int = 1,
     ):
         if batch_size < 1 or batch_size % hosts:
             raise UserError(f"a batch of {batch_size} examples does not divide among {hosts} processes")
@@ -86,6 +94,7 @@ class ValidationSet:
             config=model,
             augmentation=Augmentation(crop_size=config.crop_size, deleted_blocks=0),
             copies=config.max_copies if isinstance(model, MultimerConfig) else 1,
+            multiple=multiple,
         )
         self._batch_size = batch_size
         self._slots = range(host * batch_size // hosts, (host + 1) * batch_size // hosts)

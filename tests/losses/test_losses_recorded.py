@@ -100,8 +100,9 @@ def test_violations_and_renaming(differentiated, example):
         "within_residues/per_atom_violations": violations.within.per_atom,
         "total_per_residue_violations_mask": violations.per_residue(),
     }.items():
-        # Coordinates themselves agree to 1e-4 Å; an atom sums several overlaps.
-        np.testing.assert_allclose(ours, expected[prefix + name], rtol=1e-4, atol=1e-3, err_msg=name)
+        # Coordinates themselves agree to 1e-4 Å; of an atom's overlaps there are several, whose errors add up.
+        bound = 1e-3 if name.endswith("loss_sum") else 1e-4
+        np.testing.assert_allclose(ours, expected[prefix + name], rtol=1e-4, atol=bound, err_msg=name)
     metrics = {"extreme_ca_ca": "extreme_ca_ca_distance", "bonds": "between_residue_bond"}
     metrics |= {"clashes": "between_residue_clash", "within": "within_residue", "any": "per_residue"}
     for ours, theirs in metrics.items():

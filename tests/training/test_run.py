@@ -23,6 +23,8 @@ from fastfold_jax.training.cli import main
 from fastfold_jax.training.recorder import Recorder
 from fastfold_jax.training.run import TrainingError
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch, compiled_once):

@@ -5,6 +5,7 @@ import functools
 from pathlib import Path
 
 from fastfold_jax.config import losses
+from fastfold_jax.config.execution import Execution
 from fastfold_jax.config.presets import preset
 from fastfold_jax.config.training import OptimizerConfig, Stage
 from fastfold_jax.data.training.augment import Augmentation
@@ -29,6 +30,9 @@ TINY = dataclasses.replace(
     c_sidechain=16,
     c_lddt=16,
 )
+
+EXECUTION = Execution(precision="float32", remat=False)
+"""What `--precision float32 --no-remat` chooses: one compiled step for all tests."""
 
 STAGE = Stage(
     name="demo",

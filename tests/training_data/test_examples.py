@@ -4,10 +4,12 @@ import dataclasses
 
 import cif
 import gemmi
+import jax
 import numpy as np
 import pytest
 
 from fastfold_jax.config.presets import preset
+from fastfold_jax.config.training import stage
 from fastfold_jax.constants import ATOM37_INDEX, GAP, MASK, RESTYPES
 from fastfold_jax.data.textfile import InputError
 from fastfold_jax.data.training.augment import Augmentation, Maker, row
@@ -246,3 +248,31 @@ def test_alignments_of_chains_are_paired(tmp_path):
     raw = reader.read(records["1abc_A"]).raw
     both = (raw.msa[:, :40] != GAP).any(axis=1) & (raw.msa[:, 40:] != GAP).any(axis=1)
     assert both.sum() == 6 and len(both) == 6 + 3 + 3
+
+
+def test_rows_divide_over_the_devices_that_share_an_example():
+    """The initial stage's 124 clusters over 8 devices; what is added is masked out."""
+    config = stage("initial").model
+    shape = Maker(config=config, augmentation=Augmentation(crop_size=250), multiple=8).shape
+    assert config.num_clusters == 124
+    assert (shape.num_res, shape.num_msa, shape.num_extra_msa, shape.num_templates) == (256, 128, 1024, 4)
+
+
+def test_added_rows_are_masked_out(dataset):
+    reader, records = opened(dataset, MONOMER)
+    example = reader.read(records["1abc_A"])
+    plain, padded = (
+        make(
+            Maker(config=MONOMER, augmentation=Augmentation(crop_size=20), multiple=multiple),
+            example,
+            (1, 2),
+            num_recycles=0,
+            clamped=True,
+        )
+        for multiple in (1, 16)
+    )
+    for one, other in zip(jax.tree.leaves(plain), jax.tree.leaves(padded), strict=True):
+        kept = tuple(map(slice, one.shape))
+        np.testing.assert_array_equal(other[kept], one)
+        assert np.count_nonzero(other) == np.count_nonzero(one)
+    assert padded[0].msa_mask.shape[1:] == (16, 32) and plain[0].msa_mask.shape[1:] == (8, 20)

@@ -75,21 +75,25 @@ class Maker:
         config: the model that they are for; its recycles and one more are the passes P.
         augmentation: what is random.
         copies: K, of each chain in the labels.
+        multiple: residues and MSA rows are padded to multiples of this, the number of devices that share an example.
     """
 
     config: ModelConfig
     augmentation: Augmentation
     copies: int = 1
+    multiple: int = 1
 
     @property
     def shape(self) -> Shape:
-        """What the model can take, whatever an example fills."""
-        return Shape(
-            num_res=self.augmentation.crop_size,
-            num_msa=self.config.num_clusters,
-            num_extra_msa=max(self.config.num_extra_msa, 1),
-            num_templates=self.config.num_templates,
-        )
+        """What the model can take, whatever an example fills, but for `multiple`."""
+        sizes = {
+            "num_res": self.augmentation.crop_size,
+            "num_msa": self.config.num_clusters,
+            "num_extra_msa": max(self.config.num_extra_msa, 1),
+        }
+        split = {name: -(-size // self.multiple) * self.multiple for name, size in sizes.items()}
+        # Templates stay whole: each device goes through all of them.
+        return Shape(**split, num_templates=self.config.num_templates)
 
     def blank(self, batch_size: int) -> tuple[Features, Labels]:
         """Features [B, P, ...] and labels [B, ...] of examples without residues: zeros, all masked out.
