@@ -14,6 +14,13 @@ shape_checks.switch_on("fastfold_jax", "pallas_kernels", "parallel")
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled_programs_end_with_their_module():
+    """Else a worker holds every program that it has ever compiled: 5 GB by the end."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="module")
 def quick_compiles():
     """XLA without most optimisations: for networks so small that compiling takes longer than all that they compute."""

@@ -1,5 +1,6 @@
 """The demo parameters: what the README's first command predicts, and what its files say about themselves."""
 
+import itertools
 from pathlib import Path
 
 import gemmi
@@ -16,9 +17,17 @@ from fastfold_jax.training.structure_metrics import structure_metrics
 CRAMBIN = Path(__file__).parents[2] / "examples" / "crambin" / "crambin.fasta"
 
 
+TRP_CAGE = "NLYIQWLKDGGPSSGRPPPS"
+
+
+def chain_of(path: Path) -> gemmi.Chain:
+    structure = gemmi.read_structure(str(path))
+    structure.setup_entities()
+    return structure[0][0]
+
+
 def alphas(path: Path) -> np.ndarray:
-    chain = gemmi.read_structure(str(path))[0][0]
-    return np.array([residue["CA"][0].pos.tolist() for residue in chain.get_polymer()])
+    return np.array([residue["CA"][0].pos.tolist() for residue in chain_of(path).get_polymer()])
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +37,24 @@ def prediction(tmp_path_factory):
     return out
 
 
-def test_crambin_resembles_its_crystal_structure(prediction):
-    predicted, true = alphas(prediction / "ranked_0.pdb"), alphas(STRUCTURES / "1crn.pdb")
-    scores = structure_metrics(predicted, true, np.ones(46, bool))
+def test_trp_cage_resembles_its_nmr_structure(tmp_path):
+    (tmp_path / "trp_cage.fasta").write_text(f">trp_cage\n{TRP_CAGE}\n")
+    assert main([str(tmp_path / "trp_cage.fasta"), "--params", "demo", "--out", str(tmp_path / "out")]) == 0
+    predicted, true = alphas(tmp_path / "out" / "ranked_0.pdb"), alphas(STRUCTURES / "1l2y.pdb")
+    scores = structure_metrics(predicted, true, np.ones(len(TRP_CAGE), bool))
     assert scores["lddt_ca"] >= 0.8, scores
-    assert scores["tm_score"] >= 0.5, scores
+    assert scores["gdt_ts"] >= 0.8, scores
+
+
+def test_crambin_has_the_disulfide_bonds_of_its_crystal_structure(prediction):
+    residues = {residue.seqid.num: residue for residue in chain_of(prediction / "ranked_0.pdb")}
+    cysteines = [number for number, residue in residues.items() if residue.name == "CYS"]
+    near = {
+        (i, j)
+        for i, j in itertools.combinations(cysteines, 2)
+        if residues[i]["CB"][0].pos.dist(residues[j]["CB"][0].pos) < 5.5
+    }
+    assert near == {(3, 40), (4, 32), (16, 26)}
 
 
 def test_its_files_say_what_they_are_worth(prediction):

@@ -196,9 +196,9 @@ def test_unusable_data_is_an_error_before_the_first_step(tmp_path):
 
     structures = tmp_path / "structures"
     structures.mkdir()
-    shutil.copy(STRUCTURES / "1crn.pdb", structures)
+    shutil.copy(STRUCTURES / "1l2y.pdb", structures)
     build_index(IndexConfig(structures=structures, out=tmp_path / "index.jsonl", workers=1))
-    (structures / "1crn.pdb").write_text("HEADER    no atoms any more\nEND\n")
+    (structures / "1l2y.pdb").write_text("HEADER    no atoms any more\nEND\n")
     with pytest.raises(UserError, match="nothing in it can be used"):
         run.run(config(tmp_path / "index.jsonl", tmp_path / "out"))
     assert not (tmp_path / "out" / "metrics.jsonl").exists()
@@ -240,7 +240,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 def _start(index, out, cache, *extra: str) -> subprocess.Popen:
-    paths = [str(STRUCTURES.parents[1]), str(STRUCTURES.parents[1] / "tests" / "training")]
+    paths = [str(STRUCTURES.parents[2]), str(STRUCTURES.parents[1] / "training")]
     command = [sys.executable, "-c", _SCRIPT.format(paths=paths, cache=str(cache))]
     command += ["--index", str(index), "--out", str(out), "--preset", "demo", "--allow-no-alignment"]
     command += ["--deleted-blocks", "0", "--loader-workers", "0", "--precision", "float32", "--no-remat"]

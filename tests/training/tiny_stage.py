@@ -1,4 +1,4 @@
-"""A network small enough to train in tests, and the demo's structures to train it on."""
+"""A network small enough to train in tests, and small structures to train it on."""
 
 import dataclasses
 import functools
@@ -13,7 +13,7 @@ from fastfold_jax.data.training.selection import Filters
 from fastfold_jax.training.dataset import DataConfig, Dataset
 from fastfold_jax.training.step import make_step
 
-STRUCTURES = Path(__file__).parents[2] / "examples" / "demo"
+STRUCTURES = Path(__file__).parents[1] / "data" / "structures"
 
 TINY = dataclasses.replace(
     preset("demo"),
