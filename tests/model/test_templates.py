@@ -319,7 +319,9 @@ def test_remat_and_reduced_precision_keep_the_result(preset):
     assert_close(pair_update(module_of(preset, remat, **SMALL), z, batch), expected)
     reduced = pair_update(module_of(preset, Execution(), **SMALL), z.astype(jnp.bfloat16), batch)
     assert reduced.dtype == jnp.bfloat16
-    assert_close(reduced.astype(np.float32), expected, 0.1)
+    # Of all elements together: the worst of thousands is a matter of luck.
+    error = np.linalg.norm(reduced.astype(np.float32) - expected)
+    assert error < 0.05 * np.linalg.norm(expected)
 
 
 def test_a_pair_stack_without_blocks_embeds_templates_all_the_same():
