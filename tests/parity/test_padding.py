@@ -74,8 +74,9 @@ def padded_prev(prev: Prev, more: int) -> Prev:
 def network(request):
     """(function that returns gradients and outputs of one pass, features, prev, shapes of outputs)."""
     config = preset(request.param, **SMALL)
-    # Of seeds 1 to 4, a multimer's gradients differ by 3e-6, 2e-5, 1.5e-5, 3e-6, a monomer's of seed 1 by 1.5e-5: where a drawn side chain's angle is a
-    # vector near 0, normalising it multiplies rounding. A seed without that leaves the bound tight for everything else.
+    # Of seeds 1 to 4, a multimer's gradients differ by 3e-6, 2e-5, 1.5e-5, 3e-6, and a monomer's of seed 1 by 1.5e-5:
+    # where a drawn side chain's angle is a vector near 0, normalising it multiplies rounding. A seed without that
+    # leaves the bound tight for everything else.
     state = init_state(config, 4, zero_final=False)
     apply = make_apply(config, FLOAT32)
     features = draws.features(
