@@ -9,7 +9,7 @@ import gemmi
 import numpy as np
 import peer
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fastfold_jax.constants import ATOM37_INDEX, GAP, MSA_LETTERS
@@ -239,6 +239,7 @@ def test_any_mmcif_gives_templates_or_a_reason(shared_data, tmp_path_factory):
 
     @settings(max_examples=60, deadline=None)
     @given(at=st.integers(0, len(whole)), cut=st.integers(0, 3000), noise=st.binary(max_size=30))
+    @example(at=6493, cut=0, noise=b"%")  # a coordinate that is no number
     def check(at, cut, noise):
         (directory / "5y2e.cif").write_bytes(whole[:at] + noise + whole[at + cut :])
         hit = hit_of(polymer.letters[:40], query, entry="5y2e", chain=polymer.author, start=5)

@@ -100,7 +100,7 @@ class Structure:
         """Sequence and atoms of a polypeptide.
 
         Raises:
-            StructureError: there is no such polypeptide, or none of its atoms is known.
+            StructureError: there is no such polypeptide, none of its atoms is known, or a coordinate is no number.
         """
         if label not in self.polymers:
             held = ", ".join(self.polymers) or "none"
@@ -109,6 +109,11 @@ class Structure:
         arrays = _atoms(self._model[0].get_subchain(label), polymer)
         if not arrays["atom_mask"].any():
             raise StructureError(f"{self.file}: the chain {label} has no atom with known coordinates")
+        damaged = np.argwhere(~np.isfinite(arrays["positions"]).all(axis=(1, 2)))
+        if len(damaged):
+            raise StructureError(
+                f"{self.file}: residue {damaged[0, 0] + 1} of the chain {label} has a coordinate that is not a number"
+            )
         return ChainStructure(label=label, sequence=polymer.letters, **arrays)
 
     def resolved(self, label: str) -> int:
