@@ -26,13 +26,10 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import kernel_cases  # noqa: E402
 import measure  # noqa: E402
-import numpy as np  # noqa: E402
-from jax.experimental import topologies  # noqa: E402
-from jax.sharding import Mesh, NamedSharding, PartitionSpec  # noqa: E402
 
 from pallas_kernels import launch  # noqa: E402
+from parallel.audit import target as described  # noqa: E402
 
-TARGET = ROOT / "benchmarks" / "targets" / "h200.textproto"
 COLUMNS = ["operation", "size", "pass", "side", "ms", "tflops", "gb_s", "floor", "temp_mib", "speedup", "note"]
 # Of a GPU: dense bf16 TFLOP/s, memory TB/s, special-function T/s. From the makers' data sheets; the last is 16 a
 # processor and clock.
@@ -176,9 +173,8 @@ def target(capability: int | None):
             sys.exit(f"this needs a CUDA GPU and JAX found {device.platform}; --compile-only 90 compiles without one")
         return contextlib.nullcontext(), jax.sharding.SingleDeviceSharding(device), device.device_kind
     jax.config.update("jax_platforms", "cpu")  # the plug-in compiles for CUDA without being a backend here
-    topology = topologies.get_topology_desc(platform="cuda", target_config=TARGET.read_text(), topology="1x1x1")
-    place = NamedSharding(Mesh(np.array(topology.devices), ("x",)), PartitionSpec())
-    return launch.compiling_for(capability), place, "NVIDIA H200"
+    (device,) = described.devices("h200", 1)
+    return launch.compiling_for(capability), jax.sharding.SingleDeviceSharding(device), device.device_kind
 
 
 def flags() -> argparse.Namespace:

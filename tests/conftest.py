@@ -11,6 +11,13 @@ jax.config.update("jax_num_cpu_devices", 8)
 # Must come before any of the packages is imported.
 shape_checks.switch_on("fastfold_jax", "pallas_kernels", "parallel")
 
+
+def pytest_configure(config):
+    """All tests but those of GPUs are for the CPU, whatever there is; only so JAX compiles for a GPU that is not."""
+    if "not gpu" in config.option.markexpr or "gpu" not in config.option.markexpr:
+        jax.config.update("jax_platforms", "cpu")
+
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 

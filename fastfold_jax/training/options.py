@@ -2,11 +2,12 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
 from fastfold_jax.config.execution import Execution, Kernels, Precision, Remat
+from fastfold_jax.config.options import at_least, option
 from fastfold_jax.config.training import STAGES, Stage, stage
 from fastfold_jax.data.training.augment import Augmentation
 from fastfold_jax.data.training.selection import Filters
@@ -16,61 +17,50 @@ from fastfold_jax.training.validation_data import ValidationConfig
 from parallel.hosts import Hosts
 
 
-def _option(text: str, *, metavar: str | None = None, default: str | None = None) -> Any:
-    """What the help says about an option; `default` in words where its value would not tell."""
-    return tyro.conf.arg(help=text, metavar=metavar, help_behavior_hint=default and f"(default: {default})")
-
-
-def _at_least(least: int, **values: int | None) -> None:
-    for name, value in values.items():
-        if value is not None and value < least:
-            raise UserError(f"--{name.replace('_', '-')} {value}: accepted are numbers from {least}")
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataOptions:
     """What to train and to validate on."""
 
     index: Annotated[
         Path,
-        _option(
+        option(
             "Index of experimental structures and alignments, made by `python -m fastfold_jax.training.index`.",
             metavar="FILE",
         ),
     ]
     distillation_index: Annotated[
-        Path | None, _option("Index of predicted structures, for self-distillation.", metavar="FILE", default="none")
+        Path | None, option("Index of predicted structures, for self-distillation.", metavar="FILE", default="none")
     ] = None
     distillation_fraction: Annotated[
-        float, _option("Share of examples drawn from predicted structures, if there are any.", metavar="X")
+        float, option("Share of examples drawn from predicted structures, if there are any.", metavar="X")
     ] = 0.75
     max_resolution: Annotated[
-        float, _option("Structures of a lower resolution (a larger number, Å) are left out.", metavar="Å")
+        float, option("Structures of a lower resolution (a larger number, Å) are left out.", metavar="Å")
     ] = 9.0
     released_before: Annotated[
-        str | None, _option("Leave out structures released later than this day.", metavar="DATE", default="all")
+        str | None, option("Leave out structures released later than this day.", metavar="DATE", default="all")
     ] = None
     allow_no_alignment: Annotated[
         bool,
         tyro.conf.FlagCreatePairsOff,
-        _option("Use chains without an alignment too; their own sequence is then all that they have."),
+        option("Use chains without an alignment too; their own sequence is then all that they have."),
     ] = False
     deleted_blocks: Annotated[
-        int, _option("Runs of alignment rows left out of each example at random.", metavar="N")
+        int, option("Runs of alignment rows left out of each example at random.", metavar="N")
     ] = Augmentation.deleted_blocks
-    loader_workers: Annotated[int, _option("Processes that make examples; 0 makes them in a thread.", metavar="N")] = (
+    loader_workers: Annotated[int, option("Processes that make examples; 0 makes them in a thread.", metavar="N")] = (
         DataConfig.workers
     )
     validation_index: Annotated[
-        Path | None, _option("Index of structures to validate on.", metavar="FILE", default="no validation")
+        Path | None, option("Index of structures to validate on.", metavar="FILE", default="no validation")
     ] = None
     validation_limit: Annotated[
-        int | None, _option("Validate on so many chains.", metavar="N", default="all of them")
+        int | None, option("Validate on so many chains.", metavar="N", default="all of them")
     ] = None
-    validate_every: Annotated[int, _option("Steps between two validations.", metavar="N")] = 1000
+    validate_every: Annotated[int, option("Steps between two validations.", metavar="N")] = 1000
 
     def __post_init__(self):
-        _at_least(1, validate_every=self.validate_every, validation_limit=self.validation_limit)
+        at_least(1, validate_every=self.validate_every, validation_limit=self.validation_limit)
 
     @property
     def filters(self) -> Filters:
@@ -108,19 +98,19 @@ class DataOptions:
 class StageOptions:
     """Departures from the preset."""
 
-    steps: Annotated[int | None, _option("Steps of the whole run.", metavar="N", default="the preset's")] = None
+    steps: Annotated[int | None, option("Steps of the whole run.", metavar="N", default="the preset's")] = None
     batch_size: Annotated[
-        int | None, _option("Examples of a step on all devices together.", metavar="N", default="the preset's")
+        int | None, option("Examples of a step on all devices together.", metavar="N", default="the preset's")
     ] = None
-    crop_size: Annotated[int | None, _option("Residues of an example.", metavar="N", default="the preset's")] = None
-    learning_rate: Annotated[float | None, _option("After warm-up.", metavar="X", default="the preset's")] = None
+    crop_size: Annotated[int | None, option("Residues of an example.", metavar="N", default="the preset's")] = None
+    learning_rate: Annotated[float | None, option("After warm-up.", metavar="X", default="the preset's")] = None
     max_msa: Annotated[
         tuple[int, int] | None,
-        _option("MSA clusters and extra MSA rows of an example.", metavar="M E", default="the preset's"),
+        option("MSA clusters and extra MSA rows of an example.", metavar="M E", default="the preset's"),
     ] = None
 
     def __post_init__(self):
-        _at_least(1, steps=self.steps, batch_size=self.batch_size, crop_size=self.crop_size)
+        at_least(1, steps=self.steps, batch_size=self.batch_size, crop_size=self.crop_size)
 
     def apply(self, chosen: Stage) -> Stage:
         """The stage with these departures."""
@@ -144,35 +134,35 @@ class MachineOptions:
 
     data: Annotated[
         int | None,
-        _option("Rows of devices, each of which works on other examples.", metavar="N", default="all devices / --dap"),
+        option("Rows of devices, each of which works on other examples.", metavar="N", default="all devices / --dap"),
     ] = None
-    dap: Annotated[int, _option("Devices that share an example (Dynamic Axial Parallelism).", metavar="N")] = 1
+    dap: Annotated[int, option("Devices that share an example (Dynamic Axial Parallelism).", metavar="N")] = 1
     precision: Annotated[
         Precision,
-        _option("Type of activations and of matmul operands; parameters, losses and geometry are float32 in any case."),
+        option("Type of activations and of matmul operands; parameters, losses and geometry are float32 in any case."),
     ] = "bf16"
-    kernels: Annotated[Kernels, _option("Implementation of the fused operations.")] = "auto"
+    kernels: Annotated[Kernels, option("Implementation of the fused operations.")] = "auto"
     no_remat: Annotated[
         bool,
         tyro.conf.FlagCreatePairsOff,
-        _option("Keep all activations of the forward pass instead of computing them again: faster, if they fit."),
+        option("Keep all activations of the forward pass instead of computing them again: faster, if they fit."),
     ] = False
     offload: Annotated[
         bool,
         tyro.conf.FlagCreatePairsOff,
-        _option("Keep what the backward pass needs of each block in the host's memory."),
+        option("Keep what the backward pass needs of each block in the host's memory."),
     ] = False
     coordinator: Annotated[
         str | None,
-        _option(
+        option(
             "Of several processes: where the first of them listens. SLURM and Open MPI need none.", metavar="HOST:PORT"
         ),
     ] = None
-    num_processes: Annotated[int | None, _option("How many processes there are.", metavar="N")] = None
-    process_id: Annotated[int | None, _option("Which of them this is, from 0.", metavar="I")] = None
+    num_processes: Annotated[int | None, option("How many processes there are.", metavar="N")] = None
+    process_id: Annotated[int | None, option("Which of them this is, from 0.", metavar="I")] = None
 
     def __post_init__(self):
-        _at_least(1, data=self.data, dap=self.dap)
+        at_least(1, data=self.data, dap=self.dap)
         if self.no_remat and self.offload:
             raise UserError("--no-remat keeps all activations on the device, --offload in the host's memory: give one")
         self.hosts()
@@ -196,30 +186,30 @@ class TrainConfig:
     goes on where it was, bit for bit.
     """
 
-    out: Annotated[Path, _option("Output directory, made if need be.", metavar="DIR")]
+    out: Annotated[Path, option("Output directory, made if need be.", metavar="DIR")]
     data: tyro.conf.OmitArgPrefixes[DataOptions]
-    preset: Annotated[str, _option(f"Stage of training: {', '.join(STAGES)}.", metavar="NAME")] = "initial"
+    preset: Annotated[str, option(f"Stage of training: {', '.join(STAGES)}.", metavar="NAME")] = "initial"
     init: Annotated[
         Path | None,
-        _option(
+        option(
             "Parameters to begin with: a params_*.npz file of the preset's network.",
             metavar="FILE",
             default="freshly drawn ones",
         ),
     ] = None
-    seed: Annotated[int, _option("Seed of everything random.", metavar="N")] = 0
+    seed: Annotated[int, option("Seed of everything random.", metavar="N")] = 0
     stage: tyro.conf.OmitArgPrefixes[StageOptions] = dataclasses.field(default_factory=StageOptions)
     machine: tyro.conf.OmitArgPrefixes[MachineOptions] = dataclasses.field(default_factory=MachineOptions)
-    checkpoint_every: Annotated[int, _option("Steps between two checkpoints.", metavar="N")] = 500
-    keep_checkpoints: Annotated[int, _option("So many of the latest are kept.", metavar="N")] = 3
-    log_every: Annotated[int, _option("Steps between two lines of the log.", metavar="N")] = 10
+    checkpoint_every: Annotated[int, option("Steps between two checkpoints.", metavar="N")] = 500
+    keep_checkpoints: Annotated[int, option("So many of the latest are kept.", metavar="N")] = 3
+    log_every: Annotated[int, option("Steps between two lines of the log.", metavar="N")] = 10
     verbose: Annotated[
-        bool, tyro.conf.FlagCreatePairsOff, _option("Log details, and show the traceback of an error.")
+        bool, tyro.conf.FlagCreatePairsOff, option("Log details, and show the traceback of an error.")
     ] = False
 
     def __post_init__(self):
-        _at_least(0, seed=self.seed)
-        _at_least(
+        at_least(0, seed=self.seed)
+        at_least(
             1,
             checkpoint_every=self.checkpoint_every,
             keep_checkpoints=self.keep_checkpoints,

@@ -1,28 +1,20 @@
 """Programs with kernels compiled for an H200 on a machine without a GPU: memory, and that kernels are in them."""
 
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
-from jax.experimental import topologies
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import pallas_kernels
 from pallas_kernels import launch
-
-TARGET = Path(__file__).resolve().parents[2] / "benchmarks" / "targets" / "h200.textproto"
+from parallel.audit import target
 
 
 @pytest.fixture(scope="module")
 def gpu():
     """Where arrays lie: whole on one H200."""
-    try:
-        topology = topologies.get_topology_desc(platform="cuda", target_config=TARGET.read_text(), topology="1x1x1")
-    except Exception as error:  # whatever JAX raises without its CUDA plug-in
-        pytest.skip(f"needs JAX's CUDA plug-in (fastfold-jax[aot]): {error}")
-    return NamedSharding(Mesh(np.array(topology.devices), ("x",)), PartitionSpec())
+    pytest.importorskip("jax_cuda12_plugin", reason="needs the extra `aot`")
+    (device,) = target.devices("h200", 1)
+    return jax.sharding.SingleDeviceSharding(device)
 
 
 def _compile(function, gpu, *arrays):
