@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import tyro
 from rich.console import Console
-from rich.logging import RichHandler
 
+from fastfold_jax import messages
 from fastfold_jax.errors import UserError
 from fastfold_jax.inference.compile_cache import use_compile_cache
 from fastfold_jax.inference.config import InferenceConfig
@@ -64,15 +64,7 @@ def _leave(code: int) -> int:
 
 
 def _set_up_logging(console: Console, *, verbose: bool, quiet: bool) -> None:
-    """Our own messages on stderr, in colour on a terminal; warnings only from others, and from all if `quiet`."""
-    if console.is_terminal:
-        handler: logging.Handler = RichHandler(console=console, show_path=False, markup=False)
-        handler.setFormatter(logging.Formatter("%(message)s", datefmt="%H:%M:%S"))
-    else:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    logging.getLogger("fastfold_jax").setLevel(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
+    messages.set_up(console, logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
 
 
 if __name__ == "__main__":

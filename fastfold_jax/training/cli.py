@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import tyro
 from rich.console import Console
-from rich.logging import RichHandler
 
+from fastfold_jax import messages
 from fastfold_jax.errors import UserError
 from fastfold_jax.training.options import TrainConfig
 
@@ -38,14 +38,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _set_up_logging(console: Console, verbose: bool) -> None:
-    """Our own messages on stderr, above the progress bar on a terminal; warnings only from others."""
-    if console.is_terminal:
-        handler: logging.Handler = RichHandler(console=console, show_path=False, markup=False)
-        handler.setFormatter(logging.Formatter("%(message)s", datefmt="%H:%M:%S"))
-    else:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    logging.getLogger("fastfold_jax").setLevel(logging.DEBUG if verbose else logging.INFO)
+    messages.set_up(console, logging.DEBUG if verbose else logging.INFO)
     # What featurisation says about one protein at a time, nobody wants to hear about millions.
     logging.getLogger("fastfold_jax.data").setLevel(logging.DEBUG if verbose else logging.WARNING)
