@@ -7,8 +7,10 @@ Exits with 1 if a kernel spills registers or does not fit.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
+import os
 import re
 import subprocess
 import sys
@@ -62,6 +64,20 @@ def launches(function: Callable, *arrays: Any, **static: Any) -> list[launch.Lau
     return collected
 
 
+@contextlib.contextmanager
+def _triton_cache():
+    """Triton's own cache of files, which jax-triton turns off for the whole process when it is imported."""
+    turned_off = os.environ.get("TRITON_CACHE_DIR") == ""
+    if turned_off:
+        del os.environ["TRITON_CACHE_DIR"]
+    try:
+        yield
+    finally:
+        if turned_off:
+            os.environ["TRITON_CACHE_DIR"] = ""
+
+
+@_triton_cache()
 def compile_launch(request: launch.Launch, capability: int) -> Usage:
     """Compiles a launch's kernel as jax-triton does, and has ptxas count."""
     import triton
