@@ -1,5 +1,6 @@
 """What many tests share: where test data lie, several host devices for tests of parallelism, checks of shapes."""
 
+import logging
 from pathlib import Path
 
 import jax
@@ -9,7 +10,8 @@ import shape_checks
 # Must come before any backend starts.
 jax.config.update("jax_num_cpu_devices", 8)
 # Must come before any of the packages is imported.
-shape_checks.switch_on("fastfold_jax", "pallas_kernels", "parallel")
+OUR_PACKAGES = ("fastfold_jax", "pallas_kernels", "parallel")
+shape_checks.switch_on(*OUR_PACKAGES)
 
 
 def pytest_configure(config):
@@ -26,6 +28,16 @@ def compiled_programs_end_with_their_module():
     """Else a worker holds every program that it has ever compiled: 5 GB by the end."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(autouse=True)
+def levels_of_messages_end_with_their_test():
+    """A command called in a test says for the whole process which messages are shown; the next test wants its own."""
+    yield
+    manager = logging.getLogger().manager
+    for name, logger in manager.loggerDict.items():
+        if isinstance(logger, logging.Logger) and name.split(".")[0] in OUR_PACKAGES:
+            logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ import numpy as np
 import rich.progress
 import tyro
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.markup import escape
 
+from fastfold_jax import messages
 from fastfold_jax.errors import UserError
 from fastfold_jax.params.fetch import Progress
 from fastfold_jax.params.npz import Npz, ParamsError
@@ -150,8 +150,7 @@ def _progress() -> Iterator[Progress]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    handler = RichHandler(console=Console(stderr=True), show_path=False, show_time=False)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+    messages.set_up(Console(stderr=True), logging.WARNING)
     try:
         return _parse(arguments).run()
     except UserError as error:

@@ -8,7 +8,9 @@ from typing import Annotated
 
 import jax
 import tyro
+from rich.console import Console
 
+from fastfold_jax import messages
 from fastfold_jax.config.training import stage
 from fastfold_jax.errors import UserError
 from fastfold_jax.params import store
@@ -52,8 +54,7 @@ def export_latest(config: ExportConfig) -> int:
 
 def main() -> int:
     """Parses the command line and returns the exit code."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    _LOG.setLevel(logging.INFO)
+    messages.set_up(Console(stderr=True), logging.INFO)
     try:
         config = tyro.cli(ExportConfig, prog=PROGRAM)
         _LOG.info("wrote %s of step %d", config.out, export_latest(config))

@@ -20,6 +20,7 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from fastfold_jax import messages
 from fastfold_jax.data.training.records import (
     FileEntry,
     Index,
@@ -233,7 +234,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parses the command line, makes the index, and returns the exit code."""
     config = tyro.cli(IndexConfig, prog=PROGRAM, args=None if argv is None else list(argv))
     console = Console(stderr=True)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", force=True)
+    messages.set_up(console, logging.INFO)
     columns = (
         TextColumn("reading structures"),
         BarColumn(),
