@@ -1,13 +1,17 @@
 """Training steps on NVIDIA H200s that need not exist: memory from XLA's buffer assignment, time from a cost model.
 
-    pip install 'fastfold-jax[aot,train]'
+    pip install 'fastfold-jax[aot,train,triton]'
     python benchmarks/training.py --json training.json
+    python benchmarks/training.py --data 128 --dap 4 --of time      # 512 devices, gradients' reduction included
 
 Compiles the whole step of the presets `initial` (256 residues, 128 + 1,024 MSA rows) and `fine-tuning` (384 residues,
 512 + 5,120) ahead of time, one example for each row of devices, and reads off the memory of a device: parameters,
-their average and Adam's moments included. The time is predicted from the compiled schedule (`parallel.audit`): matrix
-products and memory traffic at a share of the machine's peak, and collectives that nothing hides. The number of recycles
-is drawn at each step; the schedule counts one. With --run steps are measured on the devices at hand instead.
+their average and Adam's moments included. The time is predicted from the schedule (`parallel.audit`) of XLA's form of
+the step, since kernels' own arithmetic is not known to the audit: matrix products and memory traffic at a share of the
+machine's peak, what one operation alone reads not counted, as if each were a kernel, and collectives that nothing
+hides. Float32 products of a bf16 step (of cotangents, in the backward pass) are counted at TF32's rate. The number of
+recycles is drawn at each step, so the passes before the last count as often as they are made in the mean. With --run
+steps are measured on the devices at hand instead.
 """
 
 import dataclasses
@@ -36,7 +40,9 @@ from parallel.audit import programs  # noqa: E402
 from parallel.audit.cost import Machine  # noqa: E402
 from parallel.audit.report import audit  # noqa: E402
 
-COLUMNS = ["preset", "dap", "argument_gib", "temporary_gib", "peak_gib", "seconds_per_step", "compile_s"]
+MEMORY = ["argument_gib", "temporary_gib", "host_gib", "peak_gib"]
+TIME = ["seconds_per_step", "seconds_per_pass", "hidden"]
+TF32_TFLOPS = 395.0  # half of the rate of 16 bits, as `Machine` reckons that
 
 
 def abstract_batch(chosen: Stage, mesh: Mesh) -> TrainingBatch:
@@ -94,27 +100,51 @@ def transform(budget: str | None):
     return lambda apply: autochunk(apply, memory_budget=int(budget) if budget.isdigit() else budget)
 
 
-def plan(name: str, dap: int, execution: Execution, budget: str | None) -> dict:
-    """Compiles one step for `dap` devices that share an example."""
-    chosen = dataclasses.replace(divisible(stage(name), dap), batch_size=1)
-    mesh = programs.mesh_of("h200", data=1, dap=dap, per_node=8)
+def compiled(name: str, grid: tuple[int, int], execution: Execution, budget: str | None):
+    """One step for `data` rows of `dap` devices that share an example each, and the seconds that compiling it took."""
+    data, dap = grid
+    chosen = dataclasses.replace(divisible(stage(name), dap), batch_size=data)
+    mesh = programs.mesh_of("h200", data=data, dap=dap, per_node=Machine().devices_per_node)
     step = make_step(chosen, execution, mesh, transform=transform(budget))
     begun = time.perf_counter()
-    compiled = step.lower(abstract_start(chosen, mesh), abstract_batch(chosen, mesh)).compile()
-    seconds = time.perf_counter() - begun
-    stats = compiled.memory_analysis()
-    argument, temporary, output, alias = (
-        getattr(stats, f"{kind}_size_in_bytes") / 2**30 for kind in ("argument", "temp", "output", "alias")
-    )
-    found = audit(compiled, dap, Machine())
+    with programs.kernels_for(mesh.devices.flat[0]):
+        found = step.lower(abstract_start(chosen, mesh), abstract_batch(chosen, mesh)).compile()
+    return found, time.perf_counter() - begun
+
+
+def memory(name: str, grid: tuple[int, int], execution: Execution, budget: str | None) -> dict:
+    """GiB of a device, and of the host for each."""
+    step, seconds = compiled(name, grid, execution, budget)
+    stats = step.memory_analysis()
+    sizes = {
+        kind: getattr(stats, f"{kind}_size_in_bytes") / 2**30
+        for kind in ("argument", "temp", "output", "alias", "host_temp")
+    }
     return {
-        "preset": name,
-        "dap": dap,
-        "argument_gib": argument,
-        "temporary_gib": temporary,
-        "peak_gib": argument + temporary + output - alias,
-        "seconds_per_step": found.seconds,
-        "compile_s": seconds,
+        "argument_gib": sizes["argument"],
+        "temporary_gib": sizes["temp"],
+        "host_gib": sizes["host_temp"],
+        "peak_gib": sizes["argument"] + sizes["temp"] + sizes["output"] - sizes["alias"],
+        "memory_compile_s": seconds,
+    }
+
+
+def predicted(name: str, grid: tuple[int, int], execution: Execution, budget: str | None) -> dict:
+    """Seconds of a step with the mean number of recycles, and of one such pass."""
+    step, seconds = compiled(name, grid, dataclasses.replace(execution, kernels="xla"), budget)
+    machine = Machine() if execution.precision == "float32" else Machine(matmul_float32_tflops=TF32_TFLOPS)
+    found = audit(step, grid[1], machine, fused=True)
+    most = stage(name).model.num_recycles
+    # How often the loop over passes turns is not known when it is compiled: the audit counts one.
+    passes = [loop.seconds for loop in found.timeline.loops if loop.trips == 1 and loop.loops]
+    if len(passes) != bool(most):
+        raise RuntimeError(f"{len(passes)} loops of the step turn an unknown number of times; the passes should alone")
+    one_pass = sum(passes)
+    return {
+        "seconds_per_step": found.seconds + (most / 2 - 1) * one_pass,
+        "seconds_per_pass": one_pass,
+        "hidden": found.hidden(),
+        "time_compile_s": seconds,
     }
 
 
@@ -154,6 +184,8 @@ def main() -> None:
     parser.add_argument("--dap", nargs="+", type=int, default=[1, 2, 4, 8])
     parser.add_argument("--precision", choices=("bf16", "float32"), default="bf16")
     parser.add_argument("--kernels", choices=("auto", "triton", "mosaic", "xla"), default="auto")
+    parser.add_argument("--data", type=int, default=1, metavar="N", help="rows of devices, one example each")
+    parser.add_argument("--of", nargs="+", choices=("memory", "time"), default=["memory", "time"])
     parser.add_argument("--no-remat", action="store_true")
     parser.add_argument("--offload", action="store_true")
     parser.add_argument("--memory-budget", metavar="BYTES|min", help="for AutoChunk (default: no chunking)")
@@ -163,13 +195,16 @@ def main() -> None:
     remat = False if flags.no_remat else "offload" if flags.offload else True
     execution = Execution(precision=flags.precision, kernels=flags.kernels, remat=remat)
     report = {"target": "NVIDIA H200", "jax": jax.__version__, "execution": repr(execution), "results": []}
-    columns = [*COLUMNS[:2], *COLUMNS[4:], "residues_per_second"] if flags.run else COLUMNS
+    ahead = MEMORY * ("memory" in flags.of) + TIME * ("time" in flags.of)
+    columns = ["preset", "dap", *(["peak_gib", "seconds_per_step", "residues_per_second"] if flags.run else ahead)]
     for name in presets:
         for dap in parts:
             if flags.run:
                 row = run_here(name, execution, dap, flags.run)
             else:
-                row = plan(name, dap, execution, flags.memory_budget)
+                row = {"preset": name, "data": flags.data, "dap": dap}
+                for part, of in (("memory", memory), ("time", predicted)):
+                    row |= of(name, (flags.data, dap), execution, flags.memory_budget) if part in flags.of else {}
             report["results"].append(row)
             lines = measure.table([row], columns).splitlines()
             print("\n".join(lines if len(report["results"]) == 1 else lines[1:]), flush=True)
