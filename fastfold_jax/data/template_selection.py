@@ -95,7 +95,7 @@ def select(hits: Iterable[TemplateHit], query: str, library: Library, rules: Rul
         if len(chosen) >= rules.most:
             break
         try:
-            _require_worth(hit, query)
+            require_worth(hit, query)
             structure = read(hit.entry)
             _require_old(structure, rules.latest)
             template = template_of_hit(hit, structure, query)
@@ -111,7 +111,7 @@ def select(hits: Iterable[TemplateHit], query: str, library: Library, rules: Rul
     return chosen
 
 
-def _require_worth(hit: TemplateHit, query: str) -> None:
+def require_worth(hit: TemplateHit, query: str) -> None:
     """Raises `Rejected` for hits that no structure would make a template of."""
     if hit.aligned_columns / len(query) <= _LEAST_COVERAGE:
         raise Rejected(f"covers {hit.aligned_columns} of {len(query)} residues, no more than {_LEAST_COVERAGE:.0%}")

@@ -10,9 +10,10 @@ from rich.console import Console
 from fastfold_jax import messages
 from fastfold_jax.errors import UserError
 from fastfold_jax.training.options import TrainConfig
+from fastfold_jax.training.processes import leave
 
 PROGRAM = "train.py"
-OK, USER_ERROR = 0, 2
+OK, DEFECT, USER_ERROR = 0, 1, 2
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         logger.debug("where it was raised:", exc_info=True)
         sys.stderr.write(f"{PROGRAM}: error: {error}\n")
-        return USER_ERROR
+        return leave(USER_ERROR)
+    except Exception:
+        sys.excepthook(*sys.exc_info())
+        return leave(DEFECT)
     return OK
 
 

@@ -16,12 +16,11 @@ from fastfold_jax.config.model import ModelConfig, MultimerConfig
 from fastfold_jax.data.batch import Features
 from fastfold_jax.data.draws import Draws
 from fastfold_jax.data.labels import Labels, TrainingBatch
-from fastfold_jax.data.template_selection import Library
 from fastfold_jax.data.training.augment import Augmentation, Maker, row
-from fastfold_jax.data.training.example import Reader
-from fastfold_jax.data.training.records import Index, read_index
-from fastfold_jax.data.training.selection import Filters, Record, iso_date, select, weights
-from fastfold_jax.data.training.templates import TemplateSource
+from fastfold_jax.data.training.example import Example, Reader
+from fastfold_jax.data.training.records import Index, read_index, with_clusters
+from fastfold_jax.data.training.selection import Filters, Record, select, weights
+from fastfold_jax.data.training.templates import TemplateConfig, TemplateSource
 from fastfold_jax.errors import UserError
 
 _LOG = logging.getLogger(__name__)
@@ -45,6 +44,7 @@ class DataConfig:
 
     Attributes:
         index: of experimental structures, made by `python -m fastfold_jax.training.index`.
+        clusters: file of clusters to use in place of the index's.
         distillation_index: of predicted structures; none by default.
         distillation_fraction: share of examples drawn from them, where there are any.
         filters: which experimental structures to use.
@@ -54,15 +54,13 @@ class DataConfig:
         clamped_fraction: share of steps whose backbone loss is clamped.
         max_copies: chains of equal sequence in a complex, and the copies that labels have room for.
         max_chains: chains in a complex.
-        template_structures: directory of mmCIF files that templates come from, such as that of the index; needs lists
-            of hits (.hhr, or Stockholm of hmmsearch) among the alignments. None trains without templates.
-        max_template_date: no template was released later; nor on the day of the example's own release or later.
-        template_pool: templates are drawn from the best so many hits.
+        templates: which structures serve as templates; None trains without any.
         workers: processes that make batches; 0 makes them in a thread.
         prefetch: batches that each of them makes ahead.
     """
 
     index: Path
+    clusters: Path | None = None
     distillation_index: Path | None = None
     distillation_fraction: float = 0.75
     filters: Filters = dataclasses.field(default_factory=Filters)
@@ -72,9 +70,7 @@ class DataConfig:
     clamped_fraction: float = 0.9
     max_copies: int = 20
     max_chains: int = 20
-    template_structures: Path | None = None
-    max_template_date: str | None = None
-    template_pool: int = 20
+    templates: TemplateConfig | None = None
     workers: int = 8
     prefetch: int = 2
 
@@ -82,27 +78,15 @@ class DataConfig:
         for name in ("distillation_fraction", "clamped_fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name}={getattr(self, name)}: accepted are numbers from 0 to 1")
-        counts = (("max_copies", 1), ("max_chains", 1), ("template_pool", 1), ("workers", 0), ("prefetch", 1))
+        counts = (("max_copies", 1), ("max_chains", 1), ("workers", 0), ("prefetch", 1))
         for name, least in counts:
             if getattr(self, name) < least:
                 raise UserError(f"{name}={getattr(self, name)}: accepted are numbers from {least}")
-        check_templates(self.template_structures, self.max_template_date)
-
-
-def check_templates(structures: Path | None, latest: str | None) -> None:
-    """Raises unless the settings of templates can be used.
-
-    Raises:
-        UserError: there is no such directory, or the date is none.
-    """
-    iso_date("max_template_date", latest)
-    if structures is not None and not structures.is_dir():
-        raise UserError(f"template_structures={structures}: no such directory")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Skipped:
-    """A record that could not be used, and why."""
+    """A record or a template that could not be used, and why."""
 
     record: str
     reason: str
@@ -187,10 +171,10 @@ class Dataset:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Tells whether a run goes on with the data that it began with: the records by name, in order."""
+        """Tells whether a run goes on with the data that it began with: the records by name and cluster, in order."""
         digest = hashlib.sha256()
         for record in itertools.chain.from_iterable(records.records for records in self._sets):
-            digest.update(f"{record.file}\0{record.label}\n".encode())
+            digest.update(f"{record.file}\0{record.label}\0{record.cluster}\n".encode())
         return digest.hexdigest()[:16]
 
     def num_recycles(self, step: int) -> int:
@@ -202,7 +186,7 @@ class Dataset:
         return bool(Draws(self.seed, step, _Stream.CLAMPED).uniform(1)[0] < self.config.clamped_fraction)
 
     def batch(self, step: int) -> tuple[TrainingBatch, tuple[Skipped, ...]]:
-        """This process's examples of a step, and the records that had to be passed over for them.
+        """This process's examples of a step, and the records and templates that had to be passed over for them.
 
         Raises:
             UserError: a hundred records in a row could not be used.
@@ -215,7 +199,7 @@ class Dataset:
         return batch, tuple(skipped)
 
     def _fill(self, out: tuple[Features, Labels], step: int, slot: int) -> list[Skipped]:
-        """Writes the example of one place in a step's batch; returns the records passed over for it."""
+        """Writes the example of one place in a step's batch; returns what was passed over for it."""
         skipped: list[Skipped] = []
         for attempt in range(_ATTEMPTS):
             name = (self.seed, step, slot, attempt)
@@ -224,9 +208,11 @@ class Dataset:
             records = self._sets[-1] if wants_distilled else self._sets[0]
             record = records.draw(draws)
             try:
+                example = records.reader.read(record, Draws(*name, _Stream.TEMPLATES))
+                skipped += broken_templates(example)
                 self.maker.fill(
                     out,
-                    records.reader.read(record, Draws(*name, _Stream.TEMPLATES)),
+                    example,
                     (*name, _Stream.EXAMPLE),
                     num_recycles=self.num_recycles(step),
                     clamped=self.clamped(step),
@@ -258,15 +244,14 @@ class Dataset:
 
 def _open(config: DataConfig, model: ModelConfig) -> tuple[RecordSet, ...]:
     """The set of experimental structures, and if there is one that of predictions."""
-    index = read_index(config.index)
-    templates = template_source(index, model, config.template_structures, config.max_template_date)
+    index = with_clusters(read_index(config.index), config.clusters)
     reader = Reader(
         structures=index.structures,
         alignments=index.alignments,
         config=model,
         max_copies=config.max_copies,
         max_chains=config.max_chains,
-        templates=templates and dataclasses.replace(templates, pool=config.template_pool),
+        templates=template_source(config.templates, index, model),
     )
     sets = [_record_set(index, config.filters, str(config.index), reader)]
     if config.distillation_index is not None and config.distillation_fraction > 0:
@@ -281,18 +266,9 @@ def _open(config: DataConfig, model: ModelConfig) -> tuple[RecordSet, ...]:
     return tuple(sets)
 
 
-def template_source(
-    index: Index, model: ModelConfig, structures: Path | None, latest: str | None
-) -> TemplateSource | None:
-    """Where templates come from; None if the model takes none, or there is no directory of structures for them."""
-    if structures is None or not model.num_templates:
-        return None
-    return TemplateSource(
-        library=Library(directory=structures),
-        dates={entry.name.lower(): entry.release_date for entry in index.files if entry.release_date},
-        most=model.num_templates,
-        latest=latest,
-    )
+def template_source(config: TemplateConfig | None, index: Index, model: ModelConfig) -> TemplateSource | None:
+    """Where templates come from; None if there is nowhere, or the model takes none."""
+    return config.source(index, model.num_templates) if config is not None and model.num_templates else None
 
 
 def _record_set(index: Index, filters: Filters, name: str, reader: Reader) -> RecordSet:
@@ -304,6 +280,18 @@ def _record_set(index: Index, filters: Filters, name: str, reader: Reader) -> Re
         reader=reader,
         distillation=reader.min_confidence is not None,
     )
+
+
+def report(skipped: Skipped, known: dict[str, str]) -> None:
+    """Names and counts what was skipped, unless it is among what is known already."""
+    if skipped.record not in known:
+        known[skipped.record] = skipped.reason
+        _LOG.warning("skipped %s (%d so far): %s", skipped.record, len(known), skipped.reason)
+
+
+def broken_templates(example: Example) -> list[Skipped]:
+    """The templates that the example would have had if they could be read."""
+    return [Skipped(record=f"template {entry}", reason=reason) for entry, reason in example.broken_templates.items()]
 
 
 def describe(error: Exception) -> str:

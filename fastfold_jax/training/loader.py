@@ -17,7 +17,7 @@ import numpy as np
 
 from fastfold_jax.data.labels import TrainingBatch
 from fastfold_jax.errors import UserError
-from fastfold_jax.training.dataset import Dataset, Skipped
+from fastfold_jax.training.dataset import Dataset, Skipped, report
 
 _LOG = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class BatchIterator(Iterator[TrainingBatch]):
         step: the first step.
 
     Attributes:
-        skipped: records that could not be used so far since the start of this process, each with the reason.
+        skipped: records and templates that could not be used since the start of this process, each with the reason.
     """
 
     def __init__(self, dataset: Dataset, *, step: int = 0):
@@ -104,7 +104,7 @@ class BatchIterator(Iterator[TrainingBatch]):
         batch, skipped = next(self._stream)
         self._step += 1
         for record, reason in skipped:
-            self._report(Skipped(record=record, reason=reason))
+            report(Skipped(record=record, reason=reason), self.skipped)
         return batch
 
     @property
@@ -138,11 +138,6 @@ class BatchIterator(Iterator[TrainingBatch]):
         if self._stream is not None:
             self._stream.close()
             self._stream = None
-
-    def _report(self, skipped: Skipped) -> None:
-        if skipped.record not in self.skipped:
-            self.skipped[skipped.record] = skipped.reason
-            _LOG.warning("skipped %s (%d so far): %s", skipped.record, len(self.skipped), skipped.reason)
 
 
 def _pipeline(dataset: Dataset, first: int) -> Any:

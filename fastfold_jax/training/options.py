@@ -12,86 +12,15 @@ from fastfold_jax.config.training import STAGES, Stage, stage
 from fastfold_jax.data.training.augment import Augmentation
 from fastfold_jax.data.training.selection import Filters
 from fastfold_jax.errors import UserError
+from fastfold_jax.training.data_options import (
+    ChainOptions,
+    DistillationOptions,
+    TemplateOptions,
+    ValidationOptions,
+)
 from fastfold_jax.training.dataset import DataConfig
 from fastfold_jax.training.validation_data import ValidationConfig
 from parallel.hosts import Hosts
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DataOptions:
-    """What to train and to validate on."""
-
-    index: Annotated[
-        Path,
-        option(
-            "Index of experimental structures and alignments, made by `python -m fastfold_jax.training.index`.",
-            metavar="FILE",
-        ),
-    ]
-    distillation_index: Annotated[
-        Path | None, option("Index of predicted structures, for self-distillation.", metavar="FILE", default="none")
-    ] = None
-    distillation_fraction: Annotated[
-        float, option("Share of examples drawn from predicted structures, if there are any.", metavar="X")
-    ] = 0.75
-    max_resolution: Annotated[
-        float, option("Structures of a lower resolution (a larger number, Å) are left out.", metavar="Å")
-    ] = 9.0
-    released_before: Annotated[
-        str | None, option("Leave out structures released later than this day.", metavar="DATE", default="all")
-    ] = None
-    allow_no_alignment: Annotated[
-        bool,
-        tyro.conf.FlagCreatePairsOff,
-        option("Use chains without an alignment too; their own sequence is then all that they have."),
-    ] = False
-    deleted_blocks: Annotated[
-        int, option("Runs of alignment rows left out of each example at random.", metavar="N")
-    ] = Augmentation.deleted_blocks
-    loader_workers: Annotated[int, option("Processes that make examples; 0 makes them in a thread.", metavar="N")] = (
-        DataConfig.workers
-    )
-    validation_index: Annotated[
-        Path | None, option("Index of structures to validate on.", metavar="FILE", default="no validation")
-    ] = None
-    validation_limit: Annotated[
-        int | None, option("Validate on so many chains.", metavar="N", default="all of them")
-    ] = None
-    validate_every: Annotated[int, option("Steps between two validations.", metavar="N")] = 1000
-
-    def __post_init__(self):
-        at_least(1, validate_every=self.validate_every, validation_limit=self.validation_limit)
-
-    @property
-    def filters(self) -> Filters:
-        """Which chains count."""
-        return Filters(
-            max_resolution=self.max_resolution,
-            released_before=self.released_before,
-            need_alignment=not self.allow_no_alignment,
-        )
-
-    def training(self, chosen: Stage) -> DataConfig:
-        """The training data of a stage."""
-        return DataConfig(
-            index=self.index,
-            distillation_index=self.distillation_index,
-            distillation_fraction=self.distillation_fraction,
-            filters=self.filters,
-            augmentation=Augmentation(crop_size=chosen.crop_size, deleted_blocks=self.deleted_blocks),
-            workers=self.loader_workers,
-        )
-
-    def validation(self, chosen: Stage) -> ValidationConfig | None:
-        """The validation data, if there are any."""
-        if self.validation_index is None:
-            return None
-        return ValidationConfig(
-            index=self.validation_index,
-            filters=Filters(need_alignment=not self.allow_no_alignment),
-            crop_size=chosen.crop_size,
-            limit=self.validation_limit,
-        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -187,7 +116,7 @@ class TrainConfig:
     """
 
     out: Annotated[Path, option("Output directory, made if need be.", metavar="DIR")]
-    data: tyro.conf.OmitArgPrefixes[DataOptions]
+    chains: tyro.conf.OmitArgPrefixes[ChainOptions]
     preset: Annotated[str, option(f"Stage of training: {', '.join(STAGES)}.", metavar="NAME")] = "initial"
     init: Annotated[
         Path | None,
@@ -198,6 +127,11 @@ class TrainConfig:
         ),
     ] = None
     seed: Annotated[int, option("Seed of everything random.", metavar="N")] = 0
+    distillation: tyro.conf.OmitArgPrefixes[DistillationOptions] = dataclasses.field(
+        default_factory=DistillationOptions
+    )
+    templates: tyro.conf.OmitArgPrefixes[TemplateOptions] = dataclasses.field(default_factory=TemplateOptions)
+    validation: tyro.conf.OmitArgPrefixes[ValidationOptions] = dataclasses.field(default_factory=ValidationOptions)
     stage: tyro.conf.OmitArgPrefixes[StageOptions] = dataclasses.field(default_factory=StageOptions)
     machine: tyro.conf.OmitArgPrefixes[MachineOptions] = dataclasses.field(default_factory=MachineOptions)
     checkpoint_every: Annotated[int, option("Steps between two checkpoints.", metavar="N")] = 500
@@ -215,7 +149,8 @@ class TrainConfig:
             keep_checkpoints=self.keep_checkpoints,
             log_every=self.log_every,
         )
-        self.chosen()
+        self.training_data()
+        self.validation_data()
 
     def chosen(self) -> Stage:
         """The stage with this run's departures.
@@ -224,3 +159,39 @@ class TrainConfig:
           UserError: if there is no such preset, or a size is impossible.
         """
         return self.stage.apply(stage(self.preset))
+
+    def training_data(self) -> DataConfig:
+        """What examples are made of."""
+        chosen = self.chosen()
+        return DataConfig(
+            index=self.chains.index,
+            clusters=self.chains.clusters,
+            distillation_index=self.distillation.distillation_index,
+            distillation_fraction=self.distillation.distillation_fraction,
+            filters=self.chains.filters,
+            distillation_filters=self.distillation.filters(self.chains),
+            min_confidence=self.distillation.distillation_min_confidence,
+            augmentation=Augmentation(crop_size=chosen.crop_size, deleted_blocks=self.chains.deleted_blocks),
+            max_copies=self.chains.max_copies,
+            max_chains=self.chains.max_chains,
+            templates=self.templates.config(chosen),
+            workers=self.chains.loader_workers,
+        )
+
+    def validation_data(self) -> ValidationConfig | None:
+        """What to validate on, if there is anything."""
+        if self.validation.validation_index is None:
+            return None
+        chosen = self.chosen()
+        return ValidationConfig(
+            index=self.validation.validation_index,
+            filters=Filters(
+                released_after=self.validation.validation_released_after,
+                need_alignment=not self.chains.allow_no_alignment,
+            ),
+            crop_size=chosen.crop_size,
+            limit=self.validation.validation_limit,
+            max_copies=self.chains.max_copies,
+            max_chains=self.chains.max_chains,
+            templates=self.templates.config(chosen),
+        )

@@ -3,15 +3,11 @@
 import dataclasses
 import json
 import logging
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from rich.console import Console
 
@@ -23,6 +19,7 @@ from fastfold_jax.training.checkpoint import Checkpoints
 from fastfold_jax.training.dataset import Dataset
 from fastfold_jax.training.loader import BatchIterator
 from fastfold_jax.training.options import TrainConfig
+from fastfold_jax.training.processes import Stop, all_or_none, data_share, shared_options
 from fastfold_jax.training.recorder import Recorder
 from fastfold_jax.training.step import TrainState, make_step, put_batch, start_state, whole
 from fastfold_jax.training.validation import Validation
@@ -36,51 +33,66 @@ class TrainingError(UserError):
     """The run cannot go on: nothing but gradients that are not finite."""
 
 
-class Stop:
-    """Whether the run has been asked to end; all processes must hear of it at the same step."""
-
-    def __init__(self):
-        self._asked = False
-
-    def ask(self, number: int, _frame: Any) -> None:
-        """A signal's handler."""
-        _LOG.warning("%s: saving after this step, then leaving", signal.Signals(number).name)
-        self._asked = True
-
-    def __bool__(self) -> bool:
-        if jax.process_count() == 1:
-            return self._asked
-        return bool(np.any(multihost_utils.process_allgather(np.array([self._asked]))))
-
-    @contextmanager
-    def listening(self) -> Iterator["Stop"]:
-        """Hears SIGTERM and Ctrl-C meanwhile."""
-        before = {number: signal.signal(number, self.ask) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield self
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
 def run(config: TrainConfig, console: Console | None = None) -> None:
     """Trains, from the start or from the latest checkpoint in `config.out`, until all steps are made or SIGTERM.
 
     Raises:
-      UserError: if data, parameters, checkpoints or devices cannot be used, or the loss stays without a value.
+      UserError: if data, parameters, checkpoints or devices cannot be used, or the loss stays without a value; in all
+        of several processes if in one of them.
     """
     connect(config.machine.hosts())
-    stage = config.chosen()
-    mesh = make_mesh(data=config.machine.data, dap=config.machine.dap)
-    facts = {"preset": stage.name, "network": stage.model.name, "seed": config.seed, "batch_size": stage.batch_size}
-    agree(**facts, steps=stage.steps, mesh=dict(mesh.shape), jax=jax.__version__)
+    with watched():
+        stage = config.chosen()
+        mesh = make_mesh(data=config.machine.data, dap=config.machine.dap)
+        agree(**shared_options(config), devices=mesh.size, jax=jax.__version__)
+        with all_or_none():
+            dataset, validation = _data(config, stage, mesh)
+            initial = _initial(config, stage)
+            _make_directory(config)
+        agree(**{"training data": dataset.fingerprint})
+
+        facts = {"preset": stage.name, "network": stage.model.name, "seed": config.seed, "batch_size": stage.batch_size}
+        checkpoints = Checkpoints(config.out / "checkpoints", keep=config.keep_checkpoints, facts=facts)
+        state = jax.device_put(start_state(stage, config.seed, initial), whole(mesh))
+        restored = checkpoints.restore(state)
+        batches = BatchIterator(dataset)
+        if restored is not None:
+            state = restored.state
+            batches.set_state(restored.data)
+            _LOG.info("going on with step %d of %s", int(state.step), checkpoints.directory)
+        recorder = Recorder(
+            config.out,
+            console or Console(stderr=True),
+            first=int(state.step),
+            steps=stage.steps,
+            log_every=config.log_every,
+            active=jax.process_index() == 0,
+        )
+        loop = Loop(
+            config=config, stage=stage, mesh=mesh, checkpoints=checkpoints, recorder=recorder, validation=validation
+        )
+        try:
+            with Stop().listening() as stop:
+                state = loop.run(state, batches, stop)
+        finally:
+            batches.close()
+            recorder.close()
+            if jax.process_count() == 1:  # of several, another's part of what is being saved may never come
+                checkpoints.wait()
+        checkpoints.close()
+    if jax.process_index() == 0 and int(state.step) >= stage.steps:
+        export(state, stage, config.out)
+
+
+def _data(config: TrainConfig, stage: Stage, mesh: Mesh) -> tuple[Dataset, Validation | None]:
+    """This process's part of the training data, and what validates."""
     host, hosts = data_share(mesh)
     if stage.batch_size % mesh.shape[DATA]:
         raise UserError(
             f"a batch of {stage.batch_size} examples does not divide over {mesh.shape[DATA]} rows of devices"
         )
     dataset = Dataset(
-        config.data.training(stage),
+        config.training_data(),
         stage.model,
         seed=config.seed,
         batch_size=stage.batch_size,
@@ -88,49 +100,10 @@ def run(config: TrainConfig, console: Console | None = None) -> None:
         hosts=hosts,
         multiple=mesh.shape[DAP],
     )
-    validation_data = config.data.validation(stage)
-    execution = config.machine.execution()
-    validation = Validation(stage, execution, mesh, validation_data, (host, hosts)) if validation_data else None
-    _make_directory(config)
-
-    checkpoints = Checkpoints(config.out / "checkpoints", keep=config.keep_checkpoints, facts=facts)
-    state = jax.device_put(start_state(stage, config.seed, _initial(config, stage)), whole(mesh))
-    restored = checkpoints.restore(state)
-    batches = BatchIterator(dataset)
-    if restored is not None:
-        state = restored.state
-        batches.set_state(restored.data)
-        _LOG.info("going on with step %d of %s", int(state.step), checkpoints.directory)
-    recorder = Recorder(
-        config.out,
-        console or Console(stderr=True),
-        first=int(state.step),
-        steps=stage.steps,
-        log_every=config.log_every,
-        active=jax.process_index() == 0,
-    )
-    loop = Loop(
-        config=config, stage=stage, mesh=mesh, checkpoints=checkpoints, recorder=recorder, validation=validation
-    )
-    try:
-        with watched(), Stop().listening() as stop:
-            state = loop.run(state, batches, stop)
-    finally:
-        batches.close()
-        recorder.close()
-        if jax.process_count() == 1:  # of several, another's part of what is being saved may never come
-            checkpoints.wait()
-    checkpoints.close()
-    if jax.process_index() == 0 and int(state.step) >= stage.steps:
-        export(state, stage, config.out)
-
-
-def data_share(mesh: Mesh) -> tuple[int, int]:
-    """Which share of each batch this process makes, and of how many: processes that share examples make the same."""
-    rows = [tuple(sorted({device.process_index for device in row})) for row in mesh.devices]
-    groups = list(dict.fromkeys(rows))
-    mine = next(index for index, group in enumerate(groups) if jax.process_index() in group)
-    return mine, len(groups)
+    data = config.validation_data()
+    if data is None:
+        return dataset, None
+    return dataset, Validation(stage, config.machine.execution(), mesh, data, (host, hosts))
 
 
 def export(state: TrainState, stage: Stage, directory: Path) -> Path:
@@ -188,7 +161,7 @@ class Loop:
             if done % self.config.checkpoint_every == 0:
                 self.checkpoints.save(done, state, batches.get_state())
             if self.validation is not None and (
-                done % self.config.data.validate_every == 0 or done == self.stage.steps
+                done % self.config.validation.validate_every == 0 or done == self.stage.steps
             ):
                 self._record(pending)
                 pending = None

@@ -1,7 +1,6 @@
 """The validation set: every structure once, in the same order, with the same crop and masking each time."""
 
 import dataclasses
-import logging
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +14,9 @@ from fastfold_jax.data.training.augment import Augmentation, Maker, row
 from fastfold_jax.data.training.example import Reader
 from fastfold_jax.data.training.records import read_index
 from fastfold_jax.data.training.selection import Filters, select
+from fastfold_jax.data.training.templates import TemplateConfig
 from fastfold_jax.errors import UserError
-from fastfold_jax.training.dataset import check_templates, describe, template_source
-
-_LOG = logging.getLogger(__name__)
+from fastfold_jax.training.dataset import Skipped, broken_templates, describe, report, template_source
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,7 +28,7 @@ class ValidationConfig:
         filters: which chains of it, such as those released after the training set.
         crop_size: residues kept of each.
         limit: use the first so many chains; all by default.
-        max_copies, max_chains, template_structures, max_template_date: see `DataConfig`; of the hits the best are used.
+        max_copies, max_chains, templates: see `DataConfig`; of the hits the best are used.
     """
 
     index: Path
@@ -39,8 +37,7 @@ class ValidationConfig:
     limit: int | None = None
     max_copies: int = 20
     max_chains: int = 20
-    template_structures: Path | None = None
-    max_template_date: str | None = None
+    templates: TemplateConfig | None = None
 
     def __post_init__(self) -> None:
         for name in ("crop_size", "max_copies", "max_chains"):
@@ -48,7 +45,6 @@ class ValidationConfig:
                 raise UserError(f"{name}={getattr(self, name)}: accepted are numbers from 1")
         if self.limit is not None and self.limit < 1:
             raise UserError(f"limit={self.limit}: accepted are numbers from 1")
-        check_templates(self.template_structures, self.max_template_date)
 
 
 class ValidationSet:
@@ -88,7 +84,7 @@ class ValidationSet:
             config=model,
             max_copies=config.max_copies,
             max_chains=config.max_chains,
-            templates=template_source(index, model, config.template_structures, config.max_template_date),
+            templates=template_source(config.templates, index, model),
         )
         self._maker = Maker(
             config=model,
@@ -122,10 +118,10 @@ class ValidationSet:
         record = self._records[place]
         try:
             example = self._reader.read(record)
+            for skipped in broken_templates(example):
+                report(skipped, self.skipped)
             self._maker.fill(out, example, (place,), num_recycles=self._maker.config.num_recycles, clamped=True)
         except Exception as error:  # the other chains are worth validating on
-            if record.name not in self.skipped:
-                self.skipped[record.name] = describe(error)
-                _LOG.warning("skipped %s (%d so far): %s", record.name, len(self.skipped), self.skipped[record.name])
+            report(Skipped(record=record.name, reason=describe(error)), self.skipped)
             return ""
         return record.name

@@ -6,9 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 
 import jax
 import numpy as np
@@ -40,10 +37,10 @@ def _mesh():
 
 
 def config(index, out, **changes) -> options.TrainConfig:
-    data = options.DataOptions(index=index, allow_no_alignment=True, deleted_blocks=0, loader_workers=0)
+    chains = options.ChainOptions(index=index, allow_no_alignment=True, deleted_blocks=0, loader_workers=0)
     return options.TrainConfig(
         out=out,
-        data=data,
+        chains=chains,
         preset="demo",
         machine=options.MachineOptions(precision="float32", no_remat=True),
         **{"checkpoint_every": 1, "log_every": 1, **changes},
@@ -221,73 +218,3 @@ def test_errors_of_users_take_one_line(arguments, said, tmp_path, capsys, monkey
     printed = capsys.readouterr().err
     assert code == 2 and "Traceback" not in printed
     assert said in " ".join(printed.replace("│", " ").split())
-
-
-# What a killed process runs: the same tiny stage, from the command line.
-_SCRIPT = """
-import sys
-sys.path[:0] = {paths!r}
-import jax
-jax.config.update("jax_platforms", "cpu")
-jax.config.update("jax_compilation_cache_dir", {cache!r})
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-import tiny_stage
-from fastfold_jax.training import options
-options.stage = lambda name: tiny_stage.dataclasses.replace(tiny_stage.STAGE, steps=12)
-from fastfold_jax.training.cli import main
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-def _start(index, out, cache, *extra: str) -> subprocess.Popen:
-    paths = [str(STRUCTURES.parents[2]), str(STRUCTURES.parents[1] / "training")]
-    command = [sys.executable, "-c", _SCRIPT.format(paths=paths, cache=str(cache))]
-    command += ["--index", str(index), "--out", str(out), "--preset", "demo", "--allow-no-alignment"]
-    command += ["--deleted-blocks", "0", "--loader-workers", "0", "--precision", "float32", "--no-remat"]
-    command += ["--checkpoint-every", "2", *extra]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-
-
-def _finish(processes) -> None:
-    for process in processes:
-        _, errors = process.communicate(timeout=900)
-        assert process.returncode == 0, errors[-2000:]
-
-
-def _kill_at_random(processes, out) -> None:
-    """kill -9 as soon as a step drawn at random has been recorded."""
-    number = int(np.random.default_rng().integers(1, 10))
-    path = out / "metrics.jsonl"
-    while not path.exists() or path.read_text().count("\n") <= number:
-        assert all(process.poll() is None for process in processes), processes[0].stderr.read()[-2000:]
-        time.sleep(0.01)
-    for process in processes:
-        process.kill()
-        process.communicate()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("count", [1, 2])
-def test_killed_and_resumed_runs_equal_uninterrupted_ones(index, tmp_path, count):
-    """`kill -9` at a random step, on one process and on two with a collective between them."""
-    import socket
-
-    def processes(out):
-        if count == 1:
-            return [_start(index, out, tmp_path / "cache")]
-        with socket.socket() as free:
-            free.bind(("localhost", 0))
-            port = free.getsockname()[1]
-        group = ["--coordinator", f"localhost:{port}", "--num-processes", "2", "--data", "2"]
-        return [_start(index, out, tmp_path / "cache", *group, "--process-id", str(i)) for i in range(2)]
-
-    _finish(processes(tmp_path / "whole"))
-    started = processes(tmp_path / "killed")
-    _kill_at_random(started, tmp_path / "killed")
-    _finish(processes(tmp_path / "killed"))
-    first, second = parameters(tmp_path / "whole"), parameters(tmp_path / "killed")
-    for name in first:
-        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
-    assert [entry["loss"] for entry in lines(tmp_path / "whole")] == [
-        entry["loss"] for entry in lines(tmp_path / "killed")
-    ]

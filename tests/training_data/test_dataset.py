@@ -180,3 +180,17 @@ def test_validation_passes_over_broken_chains(own_index, caplog):
         path.unlink()
     names = [name for names, _ in validation(own_index) for name in names]
     assert names == [""] * 4
+
+
+def test_clusters_of_a_file_replace_those_of_the_index(index, tmp_path):
+    clusters = tmp_path / "clusters.txt"
+    clusters.write_text("1aaa_A 1bbb_A\n1ccc_A\n")
+    (own,), (given_,) = dataset(index)._sets, dataset(index, clusters=clusters)._sets
+    assert len({record.cluster for record in own.records}) == 4
+    np.testing.assert_allclose(np.diff(given_.cumulative, prepend=0), np.array([0.5, 0.5, 1, 1]) / 3)
+    assert dataset(index).fingerprint != dataset(index, clusters=clusters).fingerprint
+    (only,) = dataset(index, clusters=clusters, filters=Filters(need_cluster=True))._sets
+    assert [record.name for record in only.records] == ["1aaa_A", "1bbb_A", "1ccc_A"]
+    clusters.write_text("9zzz_A\n")
+    with pytest.raises(UserError, match=r"clusters\.txt: none of its clusters has a chain of the index"):
+        dataset(index, clusters=clusters)

@@ -13,9 +13,11 @@ from fastfold_jax.data.job_chains import read_alignment
 from fastfold_jax.data.template_hits import read_hits
 from fastfold_jax.data.training.augment import Augmentation
 from fastfold_jax.data.training.records import read_index
+from fastfold_jax.data.training.templates import TemplateConfig
 from fastfold_jax.errors import UserError
 from fastfold_jax.training.dataset import DataConfig, Dataset
 from fastfold_jax.training.index import IndexConfig, build_index
+from fastfold_jax.training.loader import BatchIterator
 from fastfold_jax.training.validation_data import ValidationConfig, ValidationSet
 
 MODEL = preset("model_1_ptm", num_msa=12, num_extra_msa=8, num_recycles=0)
@@ -46,10 +48,9 @@ def cobra(shared_data, tmp_path_factory):
 def dataset(index, **options) -> Dataset:
     config = DataConfig(
         index=index,
-        template_structures=index.parent / "structures",
+        templates=TemplateConfig(structures=index.parent / "structures", **options),
         augmentation=Augmentation(crop_size=80),
         workers=0,
-        **options,
     )
     return Dataset(config, MODEL, seed=0, batch_size=1)
 
@@ -69,8 +70,8 @@ def test_only_older_structures_serve(cobra):
         np.testing.assert_array_equal(aligned, hit.query)
         # The structure of the test is a line along x, two residues longer than the hit.
         np.testing.assert_allclose(best.positions[row, aligned, CA, 0], 3.8 * (hit.hit + 3), atol=1e-3)
-    assert len(templates(dataset(index, max_template_date="2008-12-31"), None)) == 1
-    assert len(templates(dataset(index, max_template_date="2007-12-31"), None)) == 0
+    assert len(templates(dataset(index, latest="2008-12-31"), None)) == 1
+    assert len(templates(dataset(index, latest="2007-12-31"), None)) == 0
 
 
 def test_the_number_of_templates_is_uniform(cobra):
@@ -98,7 +99,8 @@ def test_batches_hold_them(cobra):
 
 def test_validation_takes_the_best(cobra):
     index, _, hits = cobra
-    config = ValidationConfig(index=index, template_structures=index.parent / "structures", crop_size=80)
+    templates = TemplateConfig(structures=index.parent / "structures")
+    config = ValidationConfig(index=index, templates=templates, crop_size=80)
     ((names, batch),) = list(ValidationSet(config, MODEL))
     assert names == ("1abc_A",) and batch.features.template_mask.sum() == 2
     aligned = batch.features.template_all_atom_mask[0, 0, 0, :, CA] > 0
@@ -131,8 +133,75 @@ def test_a_damaged_list_of_hits_is_named(cobra, tmp_path):
         dataset(root / "index.jsonl")
 
 
+def test_a_broken_template_is_skipped_counted_and_named(cobra, tmp_path, caplog):
+    """The next hit serves in its place; a structure that is not there is named likewise, and each once."""
+    index, _, hits = cobra
+    root = tmp_path / "copy"
+    shutil.copytree(index.parent, root)
+    path = root / "structures" / f"{hits[0].entry}.cif"
+    path.write_bytes(path.read_bytes()[:1500])
+    (root / "structures" / f"{hits[1].entry}.cif").unlink()
+    library = root / "structures"
+    cif.write(
+        library / f"{hits[2].entry}.cif",
+        cif.structure({hits[2].chain[0]: cif.codes(hits[2].sequence)}),
+        date="2009-05-04",
+    )
+    # The index still tells the dates that it was made with, and lets the third through; so does its new file.
+    older = tmp_path / "index.jsonl"
+    build_index(IndexConfig(structures=library, alignments=root / "alignments", out=older, workers=1))
+    config = DataConfig(
+        index=older,
+        templates=TemplateConfig(structures=library),
+        augmentation=Augmentation(crop_size=80),
+        workers=0,
+    )
+    data = Dataset(config, MODEL, seed=0, batch_size=1)
+    best = templates(data, None)
+    assert len(best) == 1 and (best.aatype[0] != GAP).sum() == len(hits[2].query)
+    with BatchIterator(data) as batches:
+        kept = {int(next(batches).features.template_mask.sum()) for _ in range(12)}
+    assert kept == {0, 1}
+    broken, missing = (f"template {hit.entry}" for hit in hits[:2])
+    assert set(batches.skipped) == {broken, missing}
+    assert "truncated" in batches.skipped[broken] and f"has no {hits[1].entry}.cif" in batches.skipped[missing]
+    assert caplog.text.count(f"skipped {broken} (") == 1
+    validation = ValidationSet(ValidationConfig(index=older, templates=config.templates, crop_size=80), MODEL)
+    assert next(iter(validation))[1].features.template_mask.sum() == 1 and set(validation.skipped) == {broken, missing}
+
+
+def test_replaced_entries_lead_to_their_successors(cobra, tmp_path):
+    index, _, hits = cobra
+    root = tmp_path / "structures"
+    shutil.copytree(index.parent / "structures", root)
+    (root / f"{hits[0].entry}.cif").rename(root / "9new.cif")
+    (root / f"{hits[1].entry}.cif").unlink()
+    obsolete = tmp_path / "obsolete.dat"
+    rows = [f"OBSLTE    26-SEP-06 {hits[0].entry.upper()}     9NEW", f"OBSLTE    26-SEP-06 {hits[1].entry.upper()}"]
+    obsolete.write_text("\n".join(rows) + "\n")
+    config = DataConfig(
+        index=index,
+        templates=TemplateConfig(structures=root, obsolete=obsolete),
+        augmentation=Augmentation(crop_size=80),
+        workers=0,
+    )
+    data = Dataset(config, MODEL, seed=0, batch_size=1)
+    best = templates(data, None)
+    assert len(best) == 1 and (best.aatype[0] != GAP).sum() == len(hits[0].query)
+    (records,) = data._sets
+    assert not records.reader.read(records.records[0]).broken_templates  # one that is withdrawn is missing rightly
+
+
+def test_a_model_without_templates_reads_none(cobra):
+    config = DataConfig(index=cobra[0], templates=TemplateConfig(structures=cobra[0].parent / "structures"), workers=0)
+    data = Dataset(config, preset("model_3_ptm", num_msa=4, num_extra_msa=4), seed=0, batch_size=1)
+    assert len(templates(data, None)) == 0
+
+
 def test_no_such_directory(cobra, tmp_path):
-    with pytest.raises(UserError, match=r"template_structures=.*nowhere: no such directory"):
-        DataConfig(index=cobra[0], template_structures=tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"nowhere: no such directory of structures for templates"):
+        TemplateConfig(structures=tmp_path / "nowhere")
     with pytest.raises(UserError, match="max_template_date='tomorrow'"):
-        DataConfig(index=cobra[0], max_template_date="tomorrow")
+        TemplateConfig(structures=tmp_path, latest="tomorrow")
+    with pytest.raises(UserError, match="template_pool=0"):
+        TemplateConfig(structures=tmp_path, pool=0)

@@ -1,6 +1,7 @@
 """One training example before anything about it is random: alignments, and the structure they belong to."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -29,11 +30,13 @@ class Example:
         raw: its sequence and alignment.
         chains: the structure of each chain, in the order of `raw.asym_id`.
         resolution: Å; 0 where there is none.
+        broken_templates: entries that were drawn as templates and could not be read, each with the reason.
     """
 
     raw: RawFeatures
     chains: tuple[ChainStructure, ...]
     resolution: float
+    broken_templates: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def lengths(self) -> list[int]:
@@ -108,10 +111,12 @@ class Reader:
             least = self.min_confidence
             sure = "" if least is None else f" with a pLDDT (B-factor) of at least {least:g}"
             raise StructureError(f"{structure.file}: no residue of {record.name} has a known Cα{sure}")
+        raw, broken = self._raw(record, chains, draws)
         return Example(
-            raw=self._raw(record, chains, draws),
+            raw=raw,
             chains=tuple(chains),
             resolution=0.0 if self.min_confidence is not None else structure.resolution or 0.0,
+            broken_templates=broken,
         )
 
     def _assembly(self, structure: Structure, label: str) -> list[ChainStructure]:
@@ -131,26 +136,29 @@ class Reader:
                 kept.append(number)
         return [chains[number] for number in sorted(kept)]
 
-    def _raw(self, record: Record, chains: list[ChainStructure], draws: Draws | None) -> RawFeatures:
-        """Features of the chains; of copies with the same sequence one has the alignments."""
+    def _raw(
+        self, record: Record, chains: list[ChainStructure], draws: Draws | None
+    ) -> tuple[RawFeatures, dict[str, str]]:
+        """Features of the chains, and broken templates; of copies with the same sequence one has the alignments."""
         directory: dict[str, str | None] = {}
         for chain in chains:
             directory[chain.sequence] = directory.get(chain.sequence) or record.alignments.get(chain.label)
-        read = {}
+        read, broken = {}, dict[str, str]()
         for sequence, name in directory.items():
             place = self.alignments / name if name and self.alignments else None
             found = read_chain(record.name, sequence, place, pairing=len(directory) > 1)
             if place and self.templates:
-                of_chain = self.templates.of(
+                of_chain, failed = self.templates.of(
                     found, place, entry=record.structure, released=record.release_date, draws=draws
                 )
                 found = dataclasses.replace(found, templates=of_chain)
+                broken |= failed
             read[sequence] = found
         parts = tuple(
             dataclasses.replace(read[chain.sequence], id=f"{chain.label}{number}")
             for number, chain in enumerate(chains, start=1)
         )
-        return assemble(Job(name=record.name, chains=parts), self.config, limits=self.limits)
+        return assemble(Job(name=record.name, chains=parts), self.config, limits=self.limits), broken
 
 
 def crop(raw: RawFeatures, kept: Int[np.ndarray, " kept"]) -> RawFeatures:

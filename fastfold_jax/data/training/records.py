@@ -240,6 +240,20 @@ def assign(entries: Iterable[FileEntry], clusters: Iterable[Iterable[str]]) -> I
         yield dataclasses.replace(entry, chains=tuple(chains))
 
 
+def with_clusters(index: Index, path: Path | None) -> Index:
+    """The index with other clusters than those it was made with; None leaves them.
+
+    Raises:
+        UserError: the file cannot be read, is empty, or names no chain of the index.
+    """
+    if path is None:
+        return index
+    files = tuple(assign(index.files, read_groups(path)))
+    if not any(chain.cluster for entry in files for chain in entry.chains):
+        raise UserError(f"{path}: none of its clusters has a chain of the index; names are such as 2q2k_A")
+    return dataclasses.replace(index, files=files)
+
+
 def locate_alignments(
     entries: Iterable[FileEntry], directories: Iterable[str], duplicates: Iterable[Iterable[str]] = ()
 ) -> Iterator[FileEntry]:

@@ -14,12 +14,56 @@ from fastfold_jax.data import layout
 from fastfold_jax.data.draws import Draws
 from fastfold_jax.data.job_chains import Chain
 from fastfold_jax.data.raw import Templates
-from fastfold_jax.data.template_features import stack
+from fastfold_jax.data.template_features import Rejected, stack
 from fastfold_jax.data.template_hits import TemplateHit, read_hits
-from fastfold_jax.data.template_selection import Library, Rules, select
+from fastfold_jax.data.template_selection import Library, Rules, read_successors, require_worth, select
 from fastfold_jax.data.training.alignments import files_of
+from fastfold_jax.data.training.records import Index
+from fastfold_jax.data.training.selection import iso_date
+from fastfold_jax.data.training.structure import Structure
+from fastfold_jax.errors import UserError
 
 _ONE_DAY = datetime.timedelta(days=1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TemplateConfig:
+    """Which structures serve as templates. The hits are those among the alignments (.hhr, or hmmsearch's Stockholm).
+
+    Attributes:
+        structures: directory of mmCIF files, such as that of the index (see `Library`).
+        obsolete: the PDB's `obsolete.dat`, which leads from replaced entries to their successors.
+        latest: ISO date; no template was released later, nor on the day of the example's own release or later.
+        pool: templates are drawn from the best so many hits.
+    """
+
+    structures: Path
+    obsolete: Path | None = None
+    latest: str | None = None
+    pool: int = 20
+
+    def __post_init__(self) -> None:
+        iso_date("max_template_date", self.latest)
+        if not self.structures.is_dir():
+            raise UserError(f"{self.structures}: no such directory of structures for templates")
+        if self.pool < 1:
+            raise UserError(f"template_pool={self.pool}: accepted are numbers from 1")
+
+    def source(self, index: Index, most: int) -> "TemplateSource":
+        """Where the templates of an index's chains come from, at most so many each.
+
+        Raises:
+            UserError: the list of obsolete entries cannot be read.
+        """
+        return TemplateSource(
+            library=Library(
+                directory=self.structures, successors=read_successors(self.obsolete) if self.obsolete else {}
+            ),
+            dates={entry.name.lower(): entry.release_date for entry in index.files if entry.release_date},
+            most=most,
+            pool=self.pool,
+            latest=self.latest,
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,8 +84,10 @@ class TemplateSource:
     pool: int = 20
     latest: str | None = None
 
-    def of(self, chain: Chain, directory: Path, *, entry: str, released: str | None, draws: Draws | None) -> Templates:
-        """The templates of a chain.
+    def of(
+        self, chain: Chain, directory: Path, *, entry: str, released: str | None, draws: Draws | None
+    ) -> tuple[Templates, dict[str, str]]:
+        """The templates of a chain, and entries whose structures are missing or damaged, each with the reason.
 
         A uniform number of hits, from none to all of the pool, is drawn from it, and the first of these that make
         templates are taken. No template is of the entry itself, nor released on the same day or later.
@@ -62,18 +108,50 @@ class TemplateSource:
             hit
             for path in files_of(directory, layout.is_template_hits)
             for hit in read_hits(path, query)
-            if hit.entry != entry.lower() and (latest is None or self.dates.get(hit.entry, "") <= latest.isoformat())
+            if hit.entry != entry.lower()
+            and (latest is None or self.dates.get(hit.entry, "") <= latest.isoformat())
+            and _is_worth(hit, chain.sequence)
         ][: self.pool]
         most = self.most
         if draws is not None:
             hits, most = _drawn(hits, draws, most)
-        return stack(select(hits, chain.sequence, self.library, Rules(latest=latest, most=most)), len(chain.sequence))
+        library = _Noting(directory=self.library.directory, successors=self.library.successors)
+        chosen = select(hits, chain.sequence, library, Rules(latest=latest, most=most))
+        return stack(chosen, len(chain.sequence)), library.broken
 
     def _latest(self, released: str | None) -> datetime.date | None:
         """The last day on which a template may have been released."""
         days = [datetime.date.fromisoformat(released) - _ONE_DAY] if released else []
         days += [datetime.date.fromisoformat(self.latest)] if self.latest else []
         return min(days, default=None)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Noting(Library):
+    """A library that notes which structures it could not read.
+
+    Attributes:
+        broken: the reason by entry; those that the PDB has withdrawn are missing rightly.
+    """
+
+    broken: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def read(self, entry: str) -> Structure:
+        """See `Library`."""
+        try:
+            return super().read(entry)
+        except Rejected as reason:
+            if self.successors.get(entry) != "":
+                self.broken[entry] = str(reason)
+            raise
+
+
+def _is_worth(hit: TemplateHit, sequence: str) -> bool:
+    try:
+        require_worth(hit, sequence)
+    except Rejected:
+        return False
+    return True
 
 
 def _drawn(hits: Sequence[TemplateHit], draws: Draws, most: int) -> tuple[list[TemplateHit], int]:
