@@ -28,7 +28,11 @@ from alphafold.common import residue_constants
 from alphafold.model import all_atom, folding, folding_multimer, modules, r3
 from alphafold.model.geometry import Rigid3Array, Rot3Array, Vec3Array
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 NOISE = (0.3, 1.0, 3.0)
+GIVEN = ("clamped", "good", "predicted", "affine")
+"""What no gradient is asked of."""
 MONOMER = weights.FINE_TUNING
 
 
@@ -42,20 +46,31 @@ def settings(name: str):
     return reference.config(name).heads
 
 
-def agree(ours, theirs, arguments, *, value=1e-4, gradient=1e-3, floor=1e-6):
-    """Values to 1e-4 and gradients to 1e-3 of their largest element; both must depend on something."""
-    ours_value, ours_gradient = jax.jit(jax.value_and_grad(ours))(arguments)
-    theirs_value, theirs_gradient = jax.jit(jax.value_and_grad(theirs))(arguments)
-    np.testing.assert_allclose(ours_value, theirs_value, rtol=value, atol=floor)
-    largest = max(float(jnp.max(jnp.abs(leaf))) for leaf in jax.tree.leaves(theirs_gradient))
-    assert largest > 0
-    for name, expected in theirs_gradient.items():
-        bound = gradient * float(jnp.max(jnp.abs(expected))) + 1e-6 * largest
-        np.testing.assert_allclose(ours_gradient[name], expected, rtol=0, atol=bound, err_msg=name)
+def agree(ours, theirs, cases, *, value=1e-4, gradient=1e-3, floor=1e-6):
+    """Values to 1e-4 and gradients to 1e-3 of their largest element; both must depend on something.
+
+    Each is compiled once for all cases, which are arguments by what they are called.
+    """
+    ours, theirs = (jax.jit(jax.value_and_grad(loss)) for loss in (ours, theirs))
+    for case, arguments in cases.items():
+        ours_value, ours_gradient = ours(arguments)
+        theirs_value, theirs_gradient = theirs(arguments)
+        np.testing.assert_allclose(ours_value, theirs_value, rtol=value, atol=floor, err_msg=case)
+        differentiable = {name: leaf for name, leaf in theirs_gradient.items() if name not in GIVEN}
+        largest = max(float(jnp.max(jnp.abs(leaf))) for leaf in differentiable.values())
+        assert largest > 0, case
+        for name, expected in differentiable.items():
+            bound = gradient * float(jnp.max(jnp.abs(expected))) + 1e-6 * largest
+            np.testing.assert_allclose(ours_gradient[name], expected, rtol=0, atol=bound, err_msg=f"{case} {name}")
 
 
 def pick(arrays, *names):
     return {name: jnp.asarray(arrays[name]) for name in names}
+
+
+def moved(native, *names):
+    """What a prediction holds at each distance from the native structure."""
+    return {f"{noise} Å": pick(near_native.predictions(native, noise), *names) for noise in NOISE}
 
 
 def their_batch(native: near_native.Native) -> dict[str, jax.Array]:
@@ -118,16 +133,18 @@ def their_rigids(rotation, translation) -> r3.Rigids:
     return r3.Rigids(r3.Rots(*entries), r3.Vecs(*(translation[..., i] for i in range(3))))
 
 
-@pytest.mark.parametrize("clamped", [1.0, 0.0])
-@pytest.mark.parametrize("noise", NOISE)
-def test_backbone_fape(noise, clamped):
-    arguments = pick(near_native.predictions(known(), noise), "affines")
+def test_backbone_fape():
+    cases = {
+        f"{noise}, clamped: {clamped}": {**arguments, "clamped": jnp.float32(clamped)}
+        for noise, arguments in moved(known(), "affines").items()
+        for clamped in (1, 0)
+    }
     everything = jnp.ones((len(known().aatype),) * 2)
 
     def ours(x):
         path = near_native.trajectory(x["affines"])
         errors = backbone_fape(
-            path, targets().backbone, targets().backbone_mask, everything, MONOMER.backbone, jnp.float32(clamped)
+            path, targets().backbone, targets().backbone_mask, everything, MONOMER.backbone, x["clamped"]
         )
         return jnp.mean(errors)
 
@@ -137,21 +154,23 @@ def test_backbone_fape(noise, clamped):
         length = jnp.linalg.norm(x["affines"][..., :4], axis=-1, keepdims=True)
         value = {"traj": jnp.concatenate([x["affines"][..., :4] / length, x["affines"][..., 4:]], axis=-1)}
         folding.backbone_loss(
-            found, {**batch(), "use_clamped_fape": clamped}, value, settings("model_1_ptm").structure_module
+            found, {**batch(), "use_clamped_fape": x["clamped"]}, value, settings("model_1_ptm").structure_module
         )
         return found["loss"]
 
-    agree(ours, theirs, arguments)
+    agree(ours, theirs, cases)
 
 
-@pytest.mark.parametrize("noise", NOISE)
-def test_renaming_and_side_chain_fape(noise):
-    arguments = pick(near_native.predictions(known(), noise), "rotations", "translations", "atom14")
+def test_renaming_and_side_chain_fape():
+    cases = moved(known(), "rotations", "translations", "atom14")
     aatype = jnp.asarray(known().aatype)
-    swapped = folding.compute_renamed_ground_truth(batch(), arguments["atom14"])
-    renamed = rename(targets(), aatype, arguments["atom14"])
-    np.testing.assert_allclose(renamed.atom14_positions, swapped["renamed_atom14_gt_positions"], atol=1e-5)
-    np.testing.assert_array_equal(renamed.atom14_mask, swapped["renamed_atom14_gt_exists"])
+    both = jax.jit(lambda x: (rename(targets(), aatype, x), folding.compute_renamed_ground_truth(batch(), x)))
+    for noise, arguments in cases.items():
+        renamed, swapped = both(arguments["atom14"])
+        np.testing.assert_allclose(
+            renamed.atom14_positions, swapped["renamed_atom14_gt_positions"], atol=1e-5, err_msg=noise
+        )
+        np.testing.assert_array_equal(renamed.atom14_mask, swapped["renamed_atom14_gt_exists"], err_msg=noise)
 
     def ours(x):
         found = rename(targets(), aatype, x["atom14"])
@@ -173,7 +192,7 @@ def test_renaming_and_side_chain_fape(noise):
         }
         return folding.sidechain_loss(batch(), value, settings("model_1_ptm").structure_module)["loss"]
 
-    agree(ours, theirs, arguments)
+    agree(ours, theirs, cases)
 
 
 def test_some_symmetric_side_chains_are_renamed():
@@ -190,9 +209,8 @@ def test_some_symmetric_side_chains_are_renamed():
     assert not np.any(swap_is_better(aatype, positions, mask, positions))
 
 
-@pytest.mark.parametrize("noise", NOISE)
-def test_torsions(noise):
-    arguments = pick(near_native.predictions(known(), noise), "sin_cos", "unnormalized")
+def test_torsions():
+    cases = moved(known(), "sin_cos", "unnormalized")
     mask = jnp.ones(len(known().aatype))
 
     def ours(x):
@@ -204,7 +222,7 @@ def test_torsions(noise):
         folding.supervised_chi_loss(found, batch(), {"sidechains": angles}, settings("model_1_ptm").structure_module)
         return found["loss"]
 
-    agree(ours, theirs, arguments)
+    agree(ours, theirs, cases)
 
 
 def their_violations(found, angle, exists):
@@ -214,11 +232,10 @@ def their_violations(found, angle, exists):
     return others + angle["between_residues"]["angles_ca_c_n_loss_mean"] + atoms / (1e-6 + jnp.sum(exists))
 
 
-@pytest.mark.parametrize("noise", NOISE)
 @pytest.mark.parametrize("copies", [1, 2])
-def test_violations(noise, copies, monkeypatch):
+def test_violations(copies, monkeypatch):
     native = known(copies)
-    arguments = pick(near_native.predictions(native, noise), "atom14")
+    cases = moved(native, "atom14")
     exists = jnp.asarray(native.exists)
     own = list(residue_constants.between_res_bond_length_stddev_c_n)
     swapped = [residue_constants.between_res_cos_angles_ca_c_n[1]] * 2
@@ -244,7 +261,7 @@ def test_violations(noise, copies, monkeypatch):
         residues = tuple(jnp.asarray(part) for part in native.residues)
         return find_violations(x["atom14"], exists, residues, tolerance=12.0, clash_tolerance=1.5).loss(exists)
 
-    agree(ours, theirs, arguments)
+    agree(ours, theirs, cases)
 
 
 def head_loss(kind, section: str, value, features):
@@ -260,29 +277,32 @@ def logits(seed: int, *shape: int) -> jax.Array:
     return jax.random.normal(jax.random.key(seed), shape)
 
 
-@pytest.mark.parametrize("noise", NOISE)
-@pytest.mark.parametrize("resolution", [2.0, 0.0])
-def test_heads_that_judge_the_structure(noise, resolution):
-    arrays = near_native.predictions(known(), noise)
+def test_heads_that_judge_the_structure():
     num_res = len(known().aatype)
-    arguments = {"lddt": logits(0, num_res, 50), "error": logits(1, num_res, num_res, 64)}
-    arguments["resolved"] = logits(2, num_res, 37)
-    predicted = near_native.atom37(known(), jnp.asarray(arrays["atom14"]))
-    affine = jnp.asarray(arrays["affines"][-1])
-    features = {**batch(), "resolution": jnp.float32(resolution)}
-    good = float(resolution > 0)
+    of_heads = {"lddt": logits(0, num_res, 50), "error": logits(1, num_res, num_res, 64)}
+    of_heads["resolved"] = logits(2, num_res, 37)
+    cases = {
+        f"{noise}, of known resolution: {good}": {
+            **of_heads,
+            "predicted": near_native.atom37(known(), arrays["atom14"]),
+            "affine": arrays["affines"][-1],
+            "good": jnp.float32(good),
+        }
+        for noise, arrays in moved(known(), "atom14", "affines").items()
+        for good in (1, 0)
+    }
 
     def ours(x):
-        lddt = heads.lddt_loss(x["lddt"], predicted[:, 1], targets().ca_positions, targets().ca_mask)
-        frames = near_native.trajectory(affine)
+        lddt = heads.lddt_loss(x["lddt"], x["predicted"][:, 1], targets().ca_positions, targets().ca_mask)
+        frames = near_native.trajectory(x["affine"])
         error = heads.aligned_error_loss(x["error"], frames, targets().backbone, targets().backbone_mask)
-        resolved = heads.resolved_loss(x["resolved"], targets().atom_mask, features["atom37_atom_exists"])
+        resolved = heads.resolved_loss(x["resolved"], targets().atom_mask, batch()["atom37_atom_exists"])
         # What is filtered by resolution is filtered where the terms are summed; 1e-3 keeps a gradient here.
-        return (good + 1e-3) * (lddt + 2 * error + 3 * resolved)
+        return (x["good"] + 1e-3) * (lddt + 2 * error + 3 * resolved)
 
     def theirs(x):
         def total(features):
-            structure = {"final_atom_positions": predicted, "final_affines": affine}
+            structure = {"final_atom_positions": x["predicted"], "final_affines": x["affine"]}
             lddt = {"structure_module": structure, "predicted_lddt": {"logits": x["lddt"]}}
             error = {"breaks": jnp.asarray(heads.ALIGNED_ERROR_BREAKS), "logits": x["error"]}
             error = {"structure_module": structure, "predicted_aligned_error": error}
@@ -293,9 +313,10 @@ def test_heads_that_judge_the_structure(noise, resolution):
                 + 3 * head_loss(modules.ExperimentallyResolvedHead, "experimentally_resolved", resolved, features)
             )
 
-        return total(features) + 1e-3 * total({**features, "resolution": jnp.float32(2.0)})
+        resolution = jnp.where(x["good"] > 0, 2.0, 0.0)
+        return total({**batch(), "resolution": resolution}) + 1e-3 * total({**batch(), "resolution": jnp.float32(2.0)})
 
-    agree(ours, theirs, arguments)
+    agree(ours, theirs, cases)
 
 
 def test_distogram_and_masked_msa():
@@ -303,7 +324,7 @@ def test_distogram_and_masked_msa():
     rng = np.random.default_rng(0)
     true_msa = jnp.asarray(rng.integers(0, 22, (5, num_res)))
     hidden = jnp.asarray(rng.random((5, num_res)) < 0.15, jnp.float32)
-    arguments = {"distogram": logits(0, num_res, num_res, 64), "msa": logits(1, 5, num_res, 23)}
+    cases = {"": {"distogram": logits(0, num_res, num_res, 64), "msa": logits(1, 5, num_res, 23)}}
 
     def ours(x):
         distogram = heads.distogram_loss(x["distogram"], targets().beta_positions, targets().beta_mask)
@@ -314,13 +335,12 @@ def test_distogram_and_masked_msa():
         features = {**batch(), "true_msa": true_msa, "bert_mask": hidden}
         return distogram + head_loss(modules.MaskedMsaHead, "masked_msa", {"logits": x["msa"]}, features)
 
-    agree(ours, theirs, arguments)
+    agree(ours, theirs, cases)
 
 
-@pytest.mark.parametrize("noise", NOISE)
-def test_multimer_backbone_within_and_between_chains(noise):
+def test_multimer_backbone_within_and_between_chains():
     native = known(2)
-    arguments = pick(near_native.predictions(native, noise), "affines")
+    cases = moved(native, "affines")
     same = jnp.asarray(native.asym_id[:, None] == native.asym_id[None], jnp.float32)
     config = settings("model_1_multimer_v3").structure_module
     ours_terms = weights.MULTIMER
@@ -350,4 +370,4 @@ def test_multimer_backbone_within_and_between_chains(noise):
             total += factor * loss
         return total
 
-    agree(ours, theirs, arguments)
+    agree(ours, theirs, cases)

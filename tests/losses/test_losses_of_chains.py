@@ -155,7 +155,7 @@ def test_bonds_do_not_cross_chains():
     positions = jnp.asarray(near_native.predictions(native, 0.0)["atom14"][:6])
     positions = positions.at[3:].add(50.0)
     exists, aatype, index = (jnp.asarray(x[:6]) for x in (native.exists, native.aatype, native.residue_index))
-    broken = bond_violations(positions, exists, (aatype, index, jnp.ones(6, int)), 12.0)
-    apart = bond_violations(positions, exists, (aatype, index, jnp.array([1, 1, 1, 2, 2, 2])), 12.0)
+    of_chains = jax.jit(lambda asym_id: bond_violations(positions, exists, (aatype, index, asym_id), 12.0))
+    broken, apart = of_chains(jnp.ones(6, int)), of_chains(jnp.array([1, 1, 1, 2, 2, 2]))
     assert broken.c_n > 1.0 and broken.per_residue[2] == 1
     assert apart.c_n == 0.0 and not apart.per_residue.any()

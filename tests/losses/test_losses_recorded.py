@@ -79,15 +79,24 @@ def test_every_loss(differentiated):
     assert max(found.values()) < 1e-4, found
 
 
+@jax.jit
+def violations_of(positions, mask, residues):
+    found = find_violations(positions, mask, residues, tolerance=12.0, clash_tolerance=1.5)
+    return found, found.per_residue()
+
+
+@jax.jit
+def renamed_labels(aatype, positions, mask, predicted):
+    return rename(make_targets(aatype, positions, mask), aatype, predicted)
+
+
 def test_violations_and_renaming(differentiated, example):
     report, outputs, _ = differentiated
     features, labels = example
     expected = load("out")
     structure = outputs.full.structure
     residues = (features.aatype, features.residue_index, features.asym_id)
-    violations = find_violations(
-        structure.atom14_positions, structure.atom14_mask, residues, tolerance=12.0, clash_tolerance=1.5
-    )
+    violations, per_residue = violations_of(structure.atom14_positions, structure.atom14_mask, residues)
     prefix = "structure_module/violations/"
     for name, ours in {
         "between_residues/bonds_c_n_loss_mean": violations.bonds.c_n,
@@ -98,7 +107,7 @@ def test_violations_and_renaming(differentiated, example):
         "between_residues/clashes_per_atom_clash_mask": violations.clashes.per_atom,
         "within_residues/per_atom_loss_sum": violations.within.loss,
         "within_residues/per_atom_violations": violations.within.per_atom,
-        "total_per_residue_violations_mask": violations.per_residue(),
+        "total_per_residue_violations_mask": per_residue,
     }.items():
         # Coordinates themselves agree to 1e-4 Å; of an atom's overlaps there are several, whose errors add up.
         bound = 1e-3 if name.endswith("loss_sum") else 1e-4
@@ -109,8 +118,7 @@ def test_violations_and_renaming(differentiated, example):
         np.testing.assert_allclose(
             report.metrics[f"violations/{ours}"], expected[f"structure_module/metrics/violations_{theirs}"], atol=1e-6
         )
-    targets = make_targets(features.aatype, labels.atom_positions[0], labels.atom_mask[0])
-    renamed = rename(targets, features.aatype, structure.atom14_positions)
+    renamed = renamed_labels(features.aatype, labels.atom_positions[0], labels.atom_mask[0], structure.atom14_positions)
     for name, ours in (("positions", renamed.atom14_positions), ("exists", renamed.atom14_mask)):
         np.testing.assert_allclose(ours, expected[f"structure_module/renamed_atom14_gt_{name}"], atol=1e-5)
 

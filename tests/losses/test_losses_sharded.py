@@ -110,30 +110,35 @@ def _outputs(known) -> Outputs:
     )
 
 
-@pytest.mark.parametrize("network", ["model_1_ptm", "model_1_multimer_v3"])
-def test_devices_agree(network):
-    known = _known()
-    features, labels = _example(known)
-    outputs = _outputs(known)
+def differentiate(network: str, devices: int):
+    """Loss, its terms, and the gradient by all outputs."""
+    features, labels = _example(_known())
     config = preset(network)
-    execution = Execution(outputs="full")
+    mesh = make_mesh(dap=devices, data=1, devices=jax.devices()[:devices])
     msa_sharded = 1 if config.outer_product_first else 0
     term_weights = dataclasses.replace(weights.MULTIMER_FINE_TUNING, violation=0.1)
 
-    def differentiate(devices: int):
-        mesh = make_mesh(dap=devices, data=1, devices=jax.devices()[:devices])
+    def local(outputs):
+        report = total_loss(outputs, features, labels, term_weights, axis=dap_axis(mesh), msa_sharded=msa_sharded)
+        return report.total, report.terms
 
-        def local(outputs):
-            report = total_loss(outputs, features, labels, term_weights, axis=dap_axis(mesh), msa_sharded=msa_sharded)
-            return report.total, report.terms
+    specs = output_specs(config, Execution(outputs="full"))
+    whole = on_mesh(local, mesh, in_specs=(specs,), out_specs=(WHOLE, PartitionSpec()))
+    return jax.jit(jax.value_and_grad(whole, has_aux=True))(_outputs(_known()))
 
-        whole = on_mesh(local, mesh, in_specs=(output_specs(config, execution),), out_specs=(WHOLE, PartitionSpec()))
-        return jax.jit(jax.value_and_grad(whole, has_aux=True))(outputs)
 
-    (total, terms), gradient = differentiate(1)
+@pytest.fixture(scope="module")
+def alone():
+    """On one device, where nothing depends on how a network's outputs would be split."""
+    return differentiate("model_1_ptm", 1)
+
+
+@pytest.mark.parametrize("network", ["model_1_ptm", "model_1_multimer_v3"])
+def test_devices_agree(network, alone):
+    (total, terms), gradient = alone
     # Chains so near to where they should be are not pushed apart.
     assert all(float(value) != 0 for name, value in terms.items() if name != "center_of_mass"), terms
-    (shared_total, shared_terms), shared_gradient = differentiate(4)
+    (shared_total, shared_terms), shared_gradient = differentiate(network, 4)
     assert float(shared_total) == pytest.approx(float(total), rel=1e-5)
     for name, value in terms.items():
         assert float(shared_terms[name]) == pytest.approx(float(value), rel=1e-5, abs=1e-7), name

@@ -1,4 +1,4 @@
-"""Runs of one and of two processes: killed and resumed bit for bit, ended together with a reason when one cannot go on."""
+"""Runs of one and of two processes: killed and resumed bit for bit, ended together when one cannot go on."""
 
 import json
 import socket

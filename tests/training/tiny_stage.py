@@ -57,4 +57,12 @@ def dataset(index: Path, stage: Stage, seed: int = 0) -> Dataset:
 
 @functools.cache
 def shared_step(stage, execution, mesh):
-    return make_step(stage, execution, mesh)
+    """The step of `make_step`, compiled at its first call and kept when JAX's own caches are cleared."""
+    step, compiled = make_step(stage, execution, mesh), []
+
+    def call(state, batch):
+        if not compiled:
+            compiled.append(step.lower(state, batch).compile())
+        return compiled[0](state, batch)
+
+    return call
