@@ -1,4 +1,4 @@
-"""The command line of `train.py`."""
+"""The command `fastfold-train`, and what `train.py` runs."""
 
 import logging
 import sys
@@ -12,7 +12,7 @@ from fastfold_jax.errors import UserError
 from fastfold_jax.training.options import TrainConfig
 from fastfold_jax.training.processes import leave
 
-PROGRAM = "train.py"
+PROGRAM = "fastfold-train"
 OK, DEFECT, USER_ERROR = 0, 1, 2
 
 logger = logging.getLogger(__name__)
