@@ -118,7 +118,6 @@ def test_a_lost_process_ends_the_other_with_a_message(index, tmp_path, cache):
     assert "lost the connection to another" in said[0] or "coordination service" in said[0].lower(), said[0][-2000:]
 
 
-@pytest.mark.slow
 def test_processes_with_other_options_do_not_begin(index, tmp_path, cache):
     options = [("--seed", "1", "--max-chains", "4"), ("--seed", "2", "--max-chains", "4")]
     codes, said = finish(start_two([index] * 2, tmp_path, cache, *options), 150)
@@ -129,7 +128,6 @@ def test_processes_with_other_options_do_not_begin(index, tmp_path, cache):
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
-@pytest.mark.slow
 def test_what_one_process_fails_at_ends_both(index, tmp_path, cache):
     """An index that is damaged on one host alone."""
     damaged = tmp_path / "damaged.jsonl"
