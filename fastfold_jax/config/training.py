@@ -73,6 +73,9 @@ class Stage:
     dropout: bool = True
 
 
+# Sizes, learning rates, warm-up, violations and numbers of samples of the first two: AlphaFold 2 supplement, table 4 (256
+# / 128 / 1,024 and 384 / 512 / 5,120 residues, rows, extra rows; 10 and 1.5 million samples in batches of 128). The rows
+# include the templates' four. The third is the second with the head of 1.9.7.
 _FINE_TUNING = OptimizerConfig(learning_rate=5e-4, warmup_steps=0, decay_after=None)
 
 _STAGES = (
@@ -104,6 +107,8 @@ _STAGES = (
         name="multimer",
         model=preset("model_1_multimer_v3", num_recycles=3),
         loss=losses.MULTIMER,
+        # Crop, rows and 20 chains: DeepMind's technical note on v2.3.0. Evans et al. 2022: 384, 1,152 and 8. The
+        # schedule is ours, that of the initial training.
         optimizer=OptimizerConfig(),
         crop_size=640,
         steps=78_125,
