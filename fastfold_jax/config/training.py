@@ -73,9 +73,9 @@ class Stage:
     dropout: bool = True
 
 
-# Sizes, learning rates, warm-up, violations and numbers of samples of the first two: AlphaFold 2 supplement, table 4 (256
-# / 128 / 1,024 and 384 / 512 / 5,120 residues, rows, extra rows; 10 and 1.5 million samples in batches of 128). The rows
-# include the templates' four. The third is the second with the head of 1.9.7.
+# Of the first two, sizes, learning rates, warm-up, violations and numbers of samples: AlphaFold 2 supplement, table 4.
+# (256 residues, 128 rows, 1,024 extra rows, then 384, 512, 5,120; 10 and 1.5 million samples in batches of 128; the
+# rows include the templates' four.) The third is the second with the head of 1.9.7.
 _FINE_TUNING = OptimizerConfig(learning_rate=5e-4, warmup_steps=0, decay_after=None)
 
 _STAGES = (
