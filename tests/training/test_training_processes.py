@@ -1,6 +1,7 @@
 """Runs of one and of two processes: killed and resumed bit for bit, ended together when one cannot go on."""
 
 import json
+import resource
 import socket
 import subprocess
 import sys
@@ -34,11 +35,17 @@ def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
 
-def start(index, out, cache, *extra: str) -> subprocess.Popen:
+def start(index, out, cache, *extra: str, largest_file: int = resource.RLIM_INFINITY) -> subprocess.Popen:
     command = [sys.executable, "-c", _SCRIPT, str(cache), "--index", str(index), "--out", str(out), "--preset", "demo"]
     command += ["--allow-no-alignment", "--deleted-blocks", "0", "--loader-workers", "0", "--precision", "float32"]
     command += ["--no-remat", "--checkpoint-every", "2", *extra]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY)),
+    )
 
 
 def start_two(indices, out, cache, *extra: tuple[str, ...]) -> list[subprocess.Popen]:
@@ -106,6 +113,18 @@ def test_killed_and_resumed_runs_equal_uninterrupted_ones(index, tmp_path, cache
     for name in first:
         np.testing.assert_array_equal(first[name], second[name], err_msg=name)
     assert losses(tmp_path / "whole") == losses(tmp_path / "killed") and len(losses(tmp_path / "whole")) == STEPS
+
+
+@pytest.mark.slow
+def test_checkpoints_that_do_not_fit_on_the_disk(index, tmp_path, cache):
+    """Files that may not grow are what a full disk is to the threads and the C++ that write checkpoints."""
+    succeed([start(index, tmp_path / "whole", cache)])
+    codes, said = finish([start(index, tmp_path / "full", cache, largest_file=100_000)])
+    assert codes == [2] and "a checkpoint could not be written" in said[0], said[0][-2000:]
+    assert len(losses(tmp_path / "full")) == STEPS
+    assert not any(path.name.isdigit() for path in (tmp_path / "full" / "checkpoints").iterdir())
+    succeed([start(index, tmp_path / "full", cache)])
+    assert losses(tmp_path / "whole") == losses(tmp_path / "full")
 
 
 @pytest.mark.slow
