@@ -33,7 +33,8 @@ def read_job(path: str | Path) -> Job:
     4. Sub-directories with alignments or a FASTA file: each is a chain, in the natural order of their names.
 
     The database of an alignment is told from its file's name (``uniref90``, ``bfd``, ``uniclust``, ``mgnify``,
-    ``uniprot``, ``paired``). Template hits (``pdb_hits.*``, ``.hhr``), hidden files and all others are left alone.
+    ``uniprot``, ``paired``). Template hits (``pdb_hits.*``, ``.hhr``) go with the alignments whose prefix or
+    sub-directory they share; hidden files and all others are left alone.
 
     Raises:
         InputError: something is missing, cannot be read, or contradicts something else; the message says what and

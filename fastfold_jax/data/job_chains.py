@@ -33,6 +33,7 @@ class Chain:
         paired: rows to be paired with those of the other chains: by species if its source is ``uniprot``, row by row if
             it is ``paired`` (then each chain of the job has as many).
         templates: structures aligned to the sequence, best first; None where nobody has looked for any.
+        hits: files of template hits that came with the input.
     """
 
     id: str
@@ -41,6 +42,7 @@ class Chain:
     alignments: tuple[Alignment, ...] = ()
     paired: Alignment | None = None
     templates: Templates | None = None
+    hits: tuple[Path, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

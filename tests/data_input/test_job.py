@@ -294,3 +294,26 @@ def test_names_say_source_and_chain(name, source, prefix):
 @pytest.mark.parametrize("name", ["pdb_hits.sto", "pdb70_hits.a3m", "chain1_pdb_hits.sto", "hmm_output.sto", "x.hhr"])
 def test_template_hits_are_no_alignments(name):
     assert not layout.is_alignment(Path(name))
+
+
+def hits(found: Job) -> list:
+    return [[path.name for path in chain.hits] for chain in found.chains]
+
+
+def test_template_hits_go_with_the_alignments_beside_them(job, caplog):
+    files = {"a.a3m": a3m(A), "pdb_hits.hhr": "hits"}
+    assert hits(job(**files)) == [["pdb_hits.hhr"]]
+    assert hits(job(**{"x.fasta": f">x\n{A}\n", "pdb_hits.sto": "hits"})) == [["pdb_hits.sto"]]
+    prefixed = {"chain1_a.a3m": a3m(A), "chain2_a.a3m": a3m(B), "chain2_pdb_hits.sto": "hits"}
+    assert hits(job(**prefixed)) == [[], ["chain2_pdb_hits.sto"]]
+    # Sub-directories are assigned to records by their alignments, whatever they are called, and hits go with them.
+    below = {"B/u.a3m": a3m(A), "B/pdb_hits.sto": "hits", "A/u.a3m": a3m(B)}
+    assert hits(job(**below)) == [[], ["pdb_hits.sto"]]
+    found = job(**below, **{"x.fasta": f">one\n{A}\n>two\n{B}\n>three\n{A}\n"})
+    assert hits(found) == [["pdb_hits.sto"], [], ["pdb_hits.sto"]]
+    # By number or name where there are none; hits of no chain are left out, and that is said.
+    names = {"x.fasta": f">one\n{A}\n>two\n{B}\n", "two/pdb_hits.sto": "hits", "chain1/pdb_hits.hhr": "hits"}
+    assert hits(job(**names)) == [["pdb_hits.hhr"], ["pdb_hits.sto"]]
+    assert not caplog.records
+    assert hits(job(**{"x.fasta": f">one\n{A}\n>two\n{B}\n", "pdb_hits.sto": "hits"})) == [[], []]
+    assert "pdb_hits.sto: template hits of which chain (one, two)?" in caplog.text

@@ -74,7 +74,7 @@ def finished_run(tmp_path_factory, small_network):
 
 def test_all_files_are_there(finished_run):
     out, results, _ = finished_run
-    expected = {"ranking.json", "timings.json", "manifest.json", "coverage.json", "report.html"}
+    expected = {"ranking.json", "timings.json", "manifest.json", "coverage.json", "report.html", "msas"}
     expected |= {f"ranked_{i}.{end}" for i in range(2) for end in ("pdb", "cif")}
     for seed in range(2):
         ends = (".pdb", ".cif", "_confidence.json", "_pae.json", "_arrays.npz")
@@ -299,6 +299,21 @@ def test_a_fasta_and_a_folder_of_databases_give_a_report(small_network, tmp_path
     coverage = json.loads((tmp_path / "out" / "coverage.json").read_text())
     assert coverage["rows"] > 15
     assert f'"rows":{coverage["rows"]}' in (tmp_path / "out" / "report.html").read_text()
+    # The alignment lies beside it, is an input itself, and is there again if it is lost.
+    kept = tmp_path / "out" / "msas" / "mine" / "uniref90_hits.a3m"
+    first = kept.read_bytes()
+    again = dataclasses.replace(
+        config, input=(tmp_path / "out" / "msas",), out=tmp_path / "again", search=SearchOptions()
+    )
+    run(again, networks=[small_network])
+    assert json.loads((tmp_path / "again" / "coverage.json").read_text()) == coverage
+    assert (tmp_path / "again" / "msas" / "mine" / "uniref90_hits.a3m").read_bytes() == first
+    kept.unlink()
+    (outcome,) = run(config, networks=[small_network])
+    assert outcome.made == 0 and kept.read_bytes() == first
+    # Another run into the same directory leaves none of it.
+    (outcome,) = run(dataclasses.replace(config, search=SearchOptions()), networks=[small_network])
+    assert outcome.made == 1 and not kept.exists()
 
 
 @pytest.fixture
