@@ -9,7 +9,7 @@ import numpy as np
 from fastfold_jax.data import layout
 from fastfold_jax.data.a3m import read_a3m
 from fastfold_jax.data.a3m_complex import is_complex, parse_complex_a3m
-from fastfold_jax.data.alignment import Alignment
+from fastfold_jax.data.alignment import Alignment, Source
 from fastfold_jax.data.fasta import Record, parse_fasta, split_chains
 from fastfold_jax.data.msa import Limits
 from fastfold_jax.data.names import safe_name, unique_names
@@ -81,12 +81,13 @@ def chain_records(record: Record, *, place: str) -> tuple[Record, ...]:
     return tuple(Record(description=record.description, sequence=part) for part in parts)
 
 
-def read_alignment(path: Path) -> Alignment:
+def read_alignment(path: Path, source: Source | None = None) -> Alignment:
     """An alignment of one chain; a file that begins as Stockholm is one whatever its suffix.
 
-    Of an A3M file with more rows than `Limits` admits those that it admits are kept.
+    Of an A3M file with more rows than `Limits` admits those that it admits are kept. Unless `source` says what the rows
+    came from, the file's name does.
     """
-    source = layout.source_of(path)
+    source = source or layout.source_of(path)
     if is_stockholm(read_head(path, HEAD)) or layout.format_of(path) == "stockholm":
         return parse_stockholm(read_bytes(path), file=str(path), source=source)
     return read_a3m(path, source=source, choose=lambda count: Limits().rows(source, count))
