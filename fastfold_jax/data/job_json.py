@@ -160,21 +160,21 @@ def _templates(protein: Mapping[str, Any], num_res: int, file: Path, where: str)
     found = []
     for number, entry in enumerate(_require(given, list, "'templates'", where), start=1):
         place = f"{where}, template {number}"
-        entry = _require(entry, dict, "a template", place)
-        text = _given(entry, "mmcif", file, place)
+        template = _require(entry, dict, "a template", place)
+        text = _given(template, "mmcif", file, place)
         if text is None:
             raise InputError(f"{place}: neither 'mmcif' nor 'mmcifPath'; give one of them")
-        pairs = [_indices(entry, field, place) for field in ("queryIndices", "templateIndices")]
-        if len(pairs[0]) != len(pairs[1]) or len(set(pairs[0])) < len(pairs[0]):
+        query, target = (_indices(template, field, place) for field in ("queryIndices", "templateIndices"))
+        if len(query) != len(target) or len(set(query)) < len(query):
             raise InputError(
-                f"{place}: {len(pairs[0])} 'queryIndices' and {len(pairs[1])} 'templateIndices'; accepted are as many of "
+                f"{place}: {len(query)} 'queryIndices' and {len(target)} 'templateIndices'; accepted are as many of "
                 "either, and each residue of the query once"
             )
         what = f"{place}, mmcif"
         if isinstance(text, Path):
             what, text = str(text), read_bytes(text)
         try:
-            found.append(template_of_indices(parse_mmcif(text, file=what), *pairs, num_res))
+            found.append(template_of_indices(parse_mmcif(text, file=what), query, target, num_res))
         except Rejected as reason:
             raise InputError(f"{place}: {reason}") from None
     return stack(found, num_res)

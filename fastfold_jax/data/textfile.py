@@ -92,6 +92,30 @@ def normalise(data: bytes, *, file: str) -> bytes:
     return data if data.endswith(b"\n") else data + b"\n"
 
 
+def line_blocks(path: Path, size: int) -> Iterator[bytes]:
+    """A file's text in blocks of whole lines, each about `size` bytes, as `normalise` would give it as a whole.
+
+    Raises:
+        InputError: as `opened` and `normalise`.
+    """
+    lines, seen = 0, False
+    with opened(path) as file:
+        rest = file.read(len(BYTE_ORDER_MARK)).removeprefix(BYTE_ORDER_MARK)
+        while chunk := file.read(size):
+            text = rest + chunk
+            end = text.rfind(_LINE) + 1
+            if end:
+                yield (block := normalise_part(text[:end], file=str(path), lines_before=lines))
+                lines += text.count(_LINE, 0, end)
+                seen = seen or not block.isspace()
+            rest = text[end:]
+    rest = normalise_part(rest.rstrip(END), file=str(path), lines_before=lines)
+    if rest:
+        yield rest if rest.endswith(_LINE) else rest + _LINE
+    elif not seen:
+        raise InputError(f"{path}: the file is empty")
+
+
 def normalise_part(data: bytes, *, file: str, lines_before: int = 0) -> bytes:
     """Whole lines from the midst of a text, with Unix line ends.
 

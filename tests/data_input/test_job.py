@@ -246,7 +246,7 @@ def test_contradictions_are_named(job, files, expected):
 
 def test_real_directories(shared_data):
     msa = shared_data / "msa"
-    assert summaries(read_job(msa / "6KWC_1"))[0][2:] == ([("bfd", 1428), ("mgnify", 1698)], None)
+    assert summaries(read_job(msa / "6KWC_1"))[0][2:] == ([("bfd", 1428), ("mgnify", 501)], None)
     assert summaries(read_job(msa / "cobra73"))[0][2:] == ([("uniref90", 57), ("bfd", 1024), ("mgnify", 59)], None)
     first, second = summaries(read_job(msa / "3G5O"))
     assert (first[0], len(first[1])) == ("chain1", 93) and first[2:] == ([("other", 7527)], ("paired", 15))
