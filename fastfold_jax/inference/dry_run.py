@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from fastfold_jax.autochunk.budget import gib
 from fastfold_jax.config.model import ModelConfig
 from fastfold_jax.data import buckets
 from fastfold_jax.data.assemble import assemble
@@ -23,6 +23,8 @@ from fastfold_jax.inference.job_run import Context, Survey, survey
 from fastfold_jax.inference.models import NetworkTable
 from fastfold_jax.inference.outcome import SUMMARY_FILE
 from fastfold_jax.inference.recycle import Recycling
+
+_GIB = 2**30
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -122,8 +124,8 @@ def show(planned: Sequence[Planned], out: Path, console: Console) -> None:
     """A table of the plan, and its sums."""
     shared = any(item.devices > 1 for item in planned)
     chunked = any(item.whole > item.bytes for item in planned)
-    memory = ["memory", *(["whole"] if chunked else [])]
-    table = Table("job", "residues", "search", "predict", "padded", *(["devices"] if shared else []), *memory, "time")
+    names = ["job", "residues", "search", "predict", "padded", *(["devices"] if shared else [])]
+    table = Table(*names, "GiB", *(["whole"] if chunked else []), "time", box=box.SIMPLE_HEAD, pad_edge=False)
     table.columns[0].overflow = "fold"
     for column in table.columns[1:]:
         column.justify, column.no_wrap = "right", True
@@ -140,8 +142,8 @@ def show(planned: Sequence[Planned], out: Path, console: Console) -> None:
             f"{item.predictions}{done}",
             str(item.padded),
             *([str(item.devices)] if shared else []),
-            gib(item.bytes),
-            *([gib(item.whole)] if chunked else []),
+            f"{item.bytes / _GIB:.2f}",
+            *([f"{item.whole / _GIB:.2f}"] if chunked else []),
             _time(item.seconds),
         )
     console.print(table)
@@ -154,8 +156,8 @@ def show(planned: Sequence[Planned], out: Path, console: Console) -> None:
         f"{left} prediction{'' if left == 1 else 's'} to make on {len(devices)} x {devices[0].device_kind}, into "
         f"{out}: "
         f"about {_time(seconds)} if every pass is made; searches and compiling (programs of {sizes} "
-        f"size{'' if sizes == 1 else 's'}) not counted. search: chains to search alignments for. memory: of a pass, on "
-        f"each device, as it would run{'; whole: if nothing of it ran piece by piece' if chunked else ''}.",
+        f"size{'' if sizes == 1 else 's'}) not counted. search: chains to search alignments for. GiB: memory of a "
+        f"pass, on each device, as it would run{'; whole: if nothing of it ran piece by piece' if chunked else ''}.",
         markup=False,
     )
     for item in planned:
