@@ -215,9 +215,11 @@ def test_a_run_that_finishes_nothing_leaves_the_earlier_one_alone(finished_run, 
     with pytest.raises(PredictionError, match="model_1_ptm_seed0: out of memory"):
         config = configuration(tmp_path / "seven.a3m", tmp_path / "out", jobs=JobOptions(redo=True))
         run(config, networks=[small_network])
-    assert {p.name: p.read_bytes() for p in out.iterdir()} == {
-        p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()
-    }
+    before, after = (
+        {path.relative_to(where): path.read_bytes() for path in where.rglob("*") if path.is_file()}
+        for where in (out, tmp_path / "out")
+    )
+    assert after == before
 
 
 def job(*lengths: int, features=None) -> Job:
