@@ -18,5 +18,16 @@ def set_up(console: Console, level: int) -> None:
     else:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"))
+    if level > logging.DEBUG:
+        handler.addFilter(_in_a_line)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("fastfold_jax").setLevel(level)
+
+
+def _in_a_line(record: logging.LogRecord) -> bool:
+    """JAX shows a traceback where its plug-in for GPUs is installed and there is no GPU; one line says as much."""
+    if record.name == "jax._src.xla_bridge" and record.exc_info and "plugin" in str(record.msg):
+        record.msg, record.args = f"JAX's plug-in for GPUs does not work here: {record.exc_info[1]}", ()
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+        record.exc_info = record.exc_text = None
+    return True

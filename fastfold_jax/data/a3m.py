@@ -58,7 +58,7 @@ def parse_a3m(data: bytes, *, file: str, source: Source = "other") -> Alignment:
             row, which must be the query, has gaps or insertions.
     """
     reader = RowReader(file=file)
-    for block in _blocks(normalise(data, file=file)):
+    for block in blocks(normalise(data, file=file)):
         reader.add(block)
     return reader.alignment(source)
 
@@ -76,26 +76,14 @@ def read_a3m(path: Path, *, source: Source, choose: Callable[[int], Integer[np.n
     Raises:
         InputError: as `parse_a3m`.
     """
-    expected = sum(block.startswith(b">") + block.count(b"\n>") for block in _file_blocks(path))
+    expected = sum(block.startswith(b">") + block.count(b"\n>") for block in file_blocks(path))
     while True:
         reader = RowReader(file=str(path), keep=choose(expected))
-        for block in _file_blocks(path):
+        for block in file_blocks(path):
             reader.add(block)
         if reader.count in (expected, 0):
             return reader.alignment(source)
         expected = reader.count  # headers that are indented were not counted
-
-
-def parse_rows(text: bytes, *, file: str) -> Rows:
-    """The rows of an A3M text that `normalise` has been over.
-
-    Raises:
-        InputError: see `parse_a3m`, the query's own rules aside.
-    """
-    reader = RowReader(file=file)
-    for block in _blocks(text):
-        reader.add(block)
-    return reader.rows()
 
 
 class RowReader:
@@ -104,15 +92,23 @@ class RowReader:
     Args:
         file: its name, for messages.
         keep: indices of the rows to keep, ascending; None for all.
+        look: told the residues of all rows, block after block.
 
     Attributes:
         count: rows so far, kept or not.
     """
 
-    def __init__(self, *, file: str, keep: Integer[np.ndarray, " kept"] | None = None):
+    def __init__(
+        self,
+        *,
+        file: str,
+        keep: Integer[np.ndarray, " kept"] | None = None,
+        look: Callable[[UInt8[np.ndarray, "rows cols"]], None] | None = None,
+    ):
         self.count = 0
         self._file = file
         self._keep = keep
+        self._look = look
         self._lines = 0
         self._query_line = 0
         self._width = 0
@@ -139,6 +135,8 @@ class RowReader:
             raise _fault(lines, self._lines, self._query_line, self._width, self._file)
         if not self._width:
             self._width, self._first = grid.shape[1] - 1, rows[0]
+        if self._look:
+            self._look(grid[:, :-1])
         self._take(headers, rows, grid)
         self.count += len(rows)
         self._lines += len(lines)
@@ -191,7 +189,7 @@ class RowReader:
         )
 
 
-def _blocks(text: bytes) -> Iterator[bytes]:
+def blocks(text: bytes) -> Iterator[bytes]:
     """Runs of whole records, a little over `_BLOCK` bytes each; what precedes the first record goes with it."""
     start = 0
     first = 0 if text.startswith(b">") else text.find(b"\n>") + 1
@@ -201,7 +199,7 @@ def _blocks(text: bytes) -> Iterator[bytes]:
         start = end
 
 
-def _file_blocks(path: Path) -> Iterator[bytes]:
+def file_blocks(path: Path) -> Iterator[bytes]:
     """The same of a file, with Unix line ends.
 
     Raises:

@@ -6,18 +6,23 @@ are of each. A copy has no columns of its own.
 
 import dataclasses
 import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Integer, UInt8
 
 from fastfold_jax.constants.residues import GAP, MSA_LETTERS
-from fastfold_jax.data.a3m import Rows, parse_rows
+from fastfold_jax.data.a3m import RowReader, Rows, blocks, file_blocks
 from fastfold_jax.data.alignment import Alignment, Source
-from fastfold_jax.data.textfile import InputError, at, normalise, shown
+from fastfold_jax.data.textfile import InputError, at, normalise, read_head, shown
 
 _NUMBERS = rb"(\d{1,9}(?:,\d{1,9})*)"
 _HEADER = re.compile(rb"(?:\xef\xbb\xbf)?#[ \t]*" + _NUMBERS + rb"[ \t]+" + _NUMBERS + rb"[ \t]*[\r\n]")
 _MAX_COPIES = 1000
+_HEAD = 1 << 16  # bytes that hold the first line of any sane file
+
+Choose = Callable[[Source, int], Integer[np.ndarray, " kept"]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,16 +52,50 @@ def parse_complex_a3m(data: bytes, *, file: str, source: Source = "other") -> tu
         InputError: the header and the rows disagree, and whatever `fastfold_jax.data.a3m.parse_a3m` raises for.
     """
     text = normalise(data, file=file)
-    lengths, copies = read_header(text, file)
-    rows = parse_rows(text, file=file)
-    if rows.residues.shape[1] != sum(lengths):
-        raise InputError(
-            f"{at(file, 1)}: the header says that the chains have {' + '.join(map(str, lengths))} = {sum(lengths)} "
-            f"columns, but the rows have {rows.residues.shape[1]}"
-        )
+    return _parts(text, lambda: blocks(text), file, source, lambda _, count: np.arange(count))
+
+
+def read_complex_a3m(path: Path, *, choose: Choose) -> tuple[Part, ...]:
+    """The same of a file, which is never in memory as a whole: of each kind of row those that are chosen are kept.
+
+    The file is read twice, first to see which chains each row reaches.
+
+    Args:
+        path: the file.
+        choose: which rows to keep, by index and ascending, of so many: of one chain (``other``), or ``paired``.
+
+    Raises:
+        InputError: as `parse_complex_a3m`.
+    """
+    return _parts(read_head(path, _HEAD), lambda: file_blocks(path), str(path), "other", choose)
+
+
+def _parts(
+    head: bytes, text: Callable[[], Iterator[bytes]], file: str, source: Source, choose: Choose
+) -> tuple[Part, ...]:
+    """The chains of a text that can be gone through twice."""
+    lengths, copies = read_header(head, file)
     stops = np.cumsum(lengths)
     columns = [slice(int(stop) - length, int(stop)) for stop, length in zip(stops, lengths, strict=True)]
-    covers = np.stack([(rows.residues[:, part] != GAP).any(axis=1) for part in columns], axis=1)
+    reached: list[np.ndarray] = []
+
+    def look(residues: UInt8[np.ndarray, "rows cols"]) -> None:
+        if residues.shape[1] != sum(lengths):
+            raise InputError(
+                f"{at(file, 1)}: the header says that the chains have {' + '.join(map(str, lengths))} = {sum(lengths)} "
+                f"columns, but the rows have {residues.shape[1]}"
+            )
+        reached.append(np.stack([(residues[:, part] != GAP).any(axis=1) for part in columns], axis=1))
+
+    survey = RowReader(file=file, keep=np.zeros(0, int), look=look)
+    for block in text():
+        survey.add(block)
+    covers = np.concatenate(reached)
+    kept = _kept(covers, source, choose)
+    reader = RowReader(file=file, keep=kept)
+    for block in text():
+        reader.add(block)
+    rows, covers = reader.rows(), covers[kept]
     queries = [_query_row(rows, covers[:, chain], part, chain, file) for chain, part in enumerate(columns)]
     several = covers.sum(axis=1) > 1
     paired = np.flatnonzero(several)
@@ -85,6 +124,17 @@ def parse_complex_a3m(data: bytes, *, file: str, source: Source = "other") -> tu
             )
         )
     return tuple(parts)
+
+
+def _kept(covers: Bool[np.ndarray, "rows chains"], source: Source, choose: Choose) -> Int[np.ndarray, " kept"]:
+    """The first row, each chain's query, and those that are chosen of each chain's own and of the paired ones."""
+    several = covers.sum(axis=1) > 1
+    groups = [("paired", several), *((source, covers[:, chain] & ~several) for chain in range(covers.shape[1]))]
+    chosen = [[0], covers.argmax(axis=0)]
+    for kind, mask in groups:
+        rows = np.flatnonzero(mask)
+        chosen.append(rows[choose(kind, len(rows))])
+    return np.unique(np.concatenate(chosen))
 
 
 def read_header(text: bytes, file: str) -> tuple[list[int], list[int]]:

@@ -67,6 +67,21 @@ def pad(features: Features, shape: Shape) -> Features:
     Raises:
         ValueError: if the features are larger.
     """
+    sizes = _leading(features, shape)
+    return Features(**{name: _pad_to(getattr(features, name), size, name) for name, size in sizes.items()})
+
+
+def blank(features: Features, shape: Shape) -> Features:
+    """Zeros of the shape that `pad` would give them; they take no memory."""
+    leaves = {}
+    for name, size in _leading(features, shape).items():
+        leaf = getattr(features, name)
+        leaves[name] = np.broadcast_to(np.zeros((), leaf.dtype), (*size, *leaf.shape[len(size) :]))
+    return Features(**leaves)
+
+
+def _leading(features: Features, shape: Shape) -> dict[str, tuple[int, ...]]:
+    """Sizes of the leading axes of each feature at a shape."""
     rows = {
         "msa_feat": shape.num_msa,
         "msa_mask": shape.num_msa,
@@ -78,19 +93,16 @@ def pad(features: Features, shape: Shape) -> Features:
         "template_all_atom_mask": shape.num_templates,
     }
     is_ensemble = features.msa_mask.ndim == 3
-    padded = {}
+    leading: dict[str, tuple[int, ...]] = {}
     for field in dataclasses.fields(Features):
-        leaf = getattr(features, field.name)
         if field.name == "template_mask":
-            sizes: tuple[int, ...] = (shape.num_templates,)
+            leading[field.name] = (shape.num_templates,)
         elif field.name in rows:
-            sizes = (rows[field.name], shape.num_res)
-            if is_ensemble and not field.name.startswith("template"):
-                sizes = (leaf.shape[0], *sizes)
+            ensemble = features.msa_mask.shape[:1] if is_ensemble and not field.name.startswith("template") else ()
+            leading[field.name] = (*ensemble, rows[field.name], shape.num_res)
         else:
-            sizes = (shape.num_res,)
-        padded[field.name] = _pad_to(leaf, sizes, field.name)
-    return Features(**padded)
+            leading[field.name] = (shape.num_res,)
+    return leading
 
 
 def _bucket(size: int, *, fraction: int, least_step: int = 1) -> int:

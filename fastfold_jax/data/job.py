@@ -17,9 +17,9 @@ __all__ = ["Chain", "Job", "read_job"]
 def read_job(path: str | Path) -> Job:
     """The job in a file or a directory. docs/inputs.md says the same at more length.
 
-    A file is told by its suffix (``.gz`` behind it is fine): ``.fasta`` (each record a chain of one complex), ``.a3m``
-    (a chain; with the header ``#len1,len2<TAB>card1,card2`` a complex), ``.sto``, or AlphaFold's features, ``.npz``,
-    ``.pkl``.
+    A file is told by its suffix (``.gz`` or ``.xz`` behind it is fine): ``.fasta`` (each record a chain of one
+    complex), ``.a3m`` (a chain; with the header ``#len1,len2<TAB>card1,card2`` a complex), ``.sto``, or AlphaFold's
+    features, ``.npz``, ``.pkl``.
 
     A directory holds one job. What is used, the first that applies deciding:
 
@@ -33,7 +33,8 @@ def read_job(path: str | Path) -> Job:
     4. Sub-directories with alignments or a FASTA file: each is a chain, in the natural order of their names.
 
     The database of an alignment is told from its file's name (``uniref90``, ``bfd``, ``uniclust``, ``mgnify``,
-    ``uniprot``, ``paired``). Template hits (``pdb_hits.*``, ``.hhr``), hidden files and all others are left alone.
+    ``uniprot``, ``paired``). Template hits (``pdb_hits.*``, ``.hhr``) go with the alignments whose prefix or
+    sub-directory they share; hidden files and all others are left alone.
 
     Raises:
         InputError: something is missing, cannot be read, or contradicts something else; the message says what and

@@ -8,13 +8,13 @@ import numpy as np
 
 from fastfold_jax.data import layout
 from fastfold_jax.data.a3m import read_a3m
-from fastfold_jax.data.a3m_complex import is_complex, parse_complex_a3m
-from fastfold_jax.data.alignment import Alignment
+from fastfold_jax.data.a3m_complex import is_complex, read_complex_a3m
+from fastfold_jax.data.alignment import Alignment, Source
 from fastfold_jax.data.fasta import Record, parse_fasta, split_chains
 from fastfold_jax.data.msa import Limits
 from fastfold_jax.data.names import safe_name, unique_names
 from fastfold_jax.data.raw import Templates
-from fastfold_jax.data.stockholm import is_stockholm, parse_stockholm
+from fastfold_jax.data.stockholm import is_stockholm, read_stockholm
 from fastfold_jax.data.textfile import InputError, read_bytes, read_head
 
 HEAD = 1 << 16
@@ -33,6 +33,7 @@ class Chain:
         paired: rows to be paired with those of the other chains: by species if its source is ``uniprot``, row by row if
             it is ``paired`` (then each chain of the job has as many).
         templates: structures aligned to the sequence, best first; None where nobody has looked for any.
+        hits: files of template hits that came with the input.
     """
 
     id: str
@@ -41,6 +42,7 @@ class Chain:
     alignments: tuple[Alignment, ...] = ()
     paired: Alignment | None = None
     templates: Templates | None = None
+    hits: tuple[Path, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -79,14 +81,15 @@ def chain_records(record: Record, *, place: str) -> tuple[Record, ...]:
     return tuple(Record(description=record.description, sequence=part) for part in parts)
 
 
-def read_alignment(path: Path) -> Alignment:
+def read_alignment(path: Path, source: Source | None = None) -> Alignment:
     """An alignment of one chain; a file that begins as Stockholm is one whatever its suffix.
 
-    Of an A3M file with more rows than `Limits` admits those that it admits are kept.
+    Of a file with more rows than `Limits` admits those that it admits are kept. Unless `source` says what the rows
+    came from, the file's name does.
     """
-    source = layout.source_of(path)
+    source = source or layout.source_of(path)
     if is_stockholm(read_head(path, HEAD)) or layout.format_of(path) == "stockholm":
-        return parse_stockholm(read_bytes(path), file=str(path), source=source)
+        return read_stockholm(path, source=source, choose=lambda count: Limits().rows(source, count))
     return read_a3m(path, source=source, choose=lambda count: Limits().rows(source, count))
 
 
@@ -102,7 +105,7 @@ def read_alignment_job(path: Path) -> tuple[Chain, ...]:
 
 def complex_chains(path: Path) -> tuple[Chain, ...]:
     """The chains of a complex A3M, copies one after another."""
-    parts = [part for part in parse_complex_a3m(read_bytes(path), file=str(path)) for _ in range(part.copies)]
+    parts = [part for part in read_complex_a3m(path, choose=Limits().rows) for _ in range(part.copies)]
     records = [Record(description=part.description, sequence=part.query) for part in parts]
     return chains_of(records, [(part.unpaired,) for part in parts], [part.paired for part in parts])
 

@@ -24,6 +24,7 @@ from fastfold_jax.data.job_chains import (
     read_alignment,
     read_records,
 )
+from fastfold_jax.data.job_hits import hit_files, with_hits
 from fastfold_jax.data.names import safe_name
 from fastfold_jax.data.textfile import InputError, read_bytes, read_head, shown
 
@@ -62,8 +63,10 @@ def read_directory(directory: Path, *, name: str) -> Job:
             "a complex in one file, and jobs of their own in directories of their own"
         )
     records = read_records(whole[0]) if whole else ()
+    hits = hit_files(top if alignments else [*top, *_below(directory)], directory)
     if len(alignments) == 1 and is_complex(read_head(alignments[0], HEAD)):
-        return Job(name=name, chains=_check_complex(complex_chains(alignments[0]), alignments[0], records, whole))
+        chains = _check_complex(complex_chains(alignments[0]), alignments[0], records, whole)
+        return Job(name=name, chains=with_hits(chains, hits, ()))
     features = [path for path in top if layout.format_of(path) in ("npz", "pickle")]
     if features and not alignments and not fastas:
         return Job(name=name, chains=(), features=_read_only_features(directory, features))
@@ -84,6 +87,7 @@ def read_directory(directory: Path, *, name: str) -> Job:
         names,
     )
     _check_pairs(chains, directory)
+    chains = with_hits(chains, hits, [group.key if group else "" for group in groups])
     for chain in chains:
         rows = ", ".join(f"{len(a.residues)} of {a.source}" for a in (*chain.alignments, chain.paired) if a) or "none"
         _logger.info("chain %s: %d residues; alignment rows: %s", chain.id, len(chain.sequence), rows)
@@ -102,6 +106,11 @@ def entries_of(directory: Path) -> list[Path]:
     except OSError as error:
         raise InputError(f"{directory}: cannot be read ({error.strerror or error})") from None
     return sorted(found, key=lambda path: layout.natural(path.name))
+
+
+def _below(directory: Path) -> list[Path]:
+    """The files of all sub-directories."""
+    return [path for sub in entries_of(directory) if sub.is_dir() for path in files_of(sub)]
 
 
 def _listed(paths: Sequence[Path]) -> str:

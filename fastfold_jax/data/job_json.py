@@ -1,5 +1,6 @@
 """Jobs in AlphaFold 3's JSON, its own dialect and its server's, as far as they are proteins."""
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,9 +9,12 @@ from typing import Any
 from fastfold_jax.data.a3m import parse_a3m
 from fastfold_jax.data.alignment import Alignment, Source
 from fastfold_jax.data.fasta import CHAIN_BREAK, Record, clean_sequence
-from fastfold_jax.data.job_chains import Job, chains_of
+from fastfold_jax.data.job_chains import HEAD, Job, chains_of, read_alignment
 from fastfold_jax.data.names import safe_name
-from fastfold_jax.data.textfile import InputError, at, normalise, read_bytes, shown
+from fastfold_jax.data.raw import Templates
+from fastfold_jax.data.template_features import Rejected, stack, template_of_indices
+from fastfold_jax.data.textfile import InputError, at, normalise, read_bytes, read_head, shown
+from fastfold_jax.data.training.structure import parse_mmcif
 
 _PROTEIN = ("protein", "proteinChain")
 _MOST_COPIES = 1000
@@ -19,7 +23,6 @@ _MOST_SEED = 2**32 - 1
 _NOT_SUPPORTED = {
     "modifications": "modified residues",
     "glycans": "glycans",
-    "templates": "templates in the JSON (give their files to the template options instead)",
 }
 _NOT_SUPPORTED_JOB = {
     "bondedAtomPairs": "bonds between chains",
@@ -31,12 +34,13 @@ _NOT_SUPPORTED_JOB = {
 def parse_json_jobs(data: bytes, *, file: str) -> tuple[Job, ...]:
     """The jobs of a document: an object is one, a list several.
 
-    Of each protein `sequence`, `id` (a list is that many copies) or `count`, `description`, `unpairedMsa`, `pairedMsa`
-    and their paths (beside the document) are read: an alignment that is absent or null is to be searched for, an empty
-    one is not. `modelSeeds` become the job's seeds.
+    Of each protein `sequence`, `id` (a list is that many copies) or `count`, `description`, `unpairedMsa`, `pairedMsa`,
+    their paths (from the document's directory) and `templates` are read: what is absent or null is to be searched for,
+    what is empty is not. `modelSeeds` become the job's seeds.
 
     Raises:
-        InputError: it is no JSON, or asks for what AlphaFold 2 cannot do: other molecules, modifications, bonds.
+        InputError: it is no JSON, or asks for what AlphaFold 2 cannot do (other molecules, modifications, bonds), or an
+            alignment or a template is not one of its chain.
     """
     try:
         document = json.loads(normalise(data, file=file).decode())
@@ -59,6 +63,7 @@ def _job(entry: Any, file: Path, place: str) -> Job:
     records: list[Record] = []
     unpaired: list[tuple[Alignment, ...]] = []
     paired: list[Alignment | None] = []
+    templates: list[Templates | None] = []
     names: list[str] = []
     for number, molecule in enumerate(molecules, start=1):
         where = f"{place}, sequence {number}"
@@ -73,12 +78,16 @@ def _job(entry: Any, file: Path, place: str) -> Job:
         records += [Record(description=described or id_ or name, sequence=sequence) for id_ in ids]
         unpaired += [(own,) if own else ()] * len(ids)
         paired += [pairs] * len(ids)
+        templates += [_templates(protein, len(sequence), file, where)] * len(ids)
         names += [id_ or f"chain{len(names) + copy}" for copy, id_ in enumerate(ids, start=1)]
     if not records:
         raise InputError(f"{place}: 'sequences' is empty; accepted is at least one protein")
+    chains = chains_of(records, unpaired, paired if len(records) > 1 else None, names)
     return Job(
         name=safe_name(name or file.name.split(".")[0], otherwise="job"),
-        chains=chains_of(records, unpaired, paired if len(records) > 1 else None, names),
+        chains=tuple(
+            dataclasses.replace(chain, templates=given) for chain, given in zip(chains, templates, strict=True)
+        ),
         seeds=_seeds(entry, place),
     )
 
@@ -120,25 +129,62 @@ def _alignment(
     protein: Mapping[str, Any], field: str, source: Source, sequence: str, file: Path, where: str
 ) -> Alignment | None:
     """An alignment in the document or beside it; an empty one of the chain's own rows is the query alone."""
-    text, beside = protein.get(field), protein.get(f"{field}Path")
-    if text is not None and beside is not None:
-        raise InputError(f"{where}: both {field!r} and {field + 'Path'!r}; give one of them")
-    what = f"{where}, {field}"
-    if beside is not None:
-        path = file.parent / _require(beside, str, f"'{field}Path'", where)
-        what, data = str(path), read_bytes(path)
-    elif text is not None:
-        data = _require(text, str, f"{field!r}", where).encode(errors="replace")
-    else:
+    given = _given(protein, field, file, where)
+    if given is None:
         return None
-    if not data.strip():
-        data = f">query\n{sequence}\n".encode() if source == "other" else b""
-    if not data:
-        return None
-    found = parse_a3m(data, file=what, source=source)
+    what = str(given) if isinstance(given, Path) else f"{where}, {field}"
+    if not (read_head(given, HEAD) if isinstance(given, Path) else given).strip():
+        if source != "other":
+            return None
+        given = f">query\n{sequence}\n".encode()
+    found = read_alignment(given, source) if isinstance(given, Path) else parse_a3m(given, file=what, source=source)
     if found.query != sequence:
         raise InputError(f"{what}: the first row is not the chain's sequence; it must be the query itself")
     return found
+
+
+def _given(entry: Mapping[str, Any], field: str, file: Path, where: str) -> bytes | Path | None:
+    """The text in a field, or the path in the field of that name with `Path` behind it; None if there is neither."""
+    text, beside = entry.get(field), entry.get(f"{field}Path")
+    if text is not None and beside is not None:
+        raise InputError(f"{where}: both {field!r} and {field + 'Path'!r}; give one of them")
+    if beside is not None:
+        return file.parent / _require(beside, str, f"'{field}Path'", where)
+    return None if text is None else _require(text, str, f"{field!r}", where).encode(errors="replace")
+
+
+def _templates(protein: Mapping[str, Any], num_res: int, file: Path, where: str) -> Templates | None:
+    """The templates of a protein, empty if it is to have none; None if they are to be searched for."""
+    if (given := protein.get("templates")) is None:
+        return None
+    found = []
+    for number, entry in enumerate(_require(given, list, "'templates'", where), start=1):
+        place = f"{where}, template {number}"
+        template = _require(entry, dict, "a template", place)
+        text = _given(template, "mmcif", file, place)
+        if text is None:
+            raise InputError(f"{place}: neither 'mmcif' nor 'mmcifPath'; give one of them")
+        query, target = (_indices(template, field, place) for field in ("queryIndices", "templateIndices"))
+        if len(query) != len(target) or len(set(query)) < len(query):
+            raise InputError(
+                f"{place}: {len(query)} 'queryIndices' and {len(target)} 'templateIndices'; accepted are as many of "
+                "either, and each residue of the query once"
+            )
+        what = f"{place}, mmcif"
+        if isinstance(text, Path):
+            what, text = str(text), read_bytes(text)
+        try:
+            found.append(template_of_indices(parse_mmcif(text, file=what), query, target, num_res))
+        except Rejected as reason:
+            raise InputError(f"{place}: {reason}") from None
+    return stack(found, num_res)
+
+
+def _indices(template: Mapping[str, Any], field: str, place: str) -> list[int]:
+    given = _require(template.get(field), list, f"{field!r}", place)
+    if wrong := [index for index in given if isinstance(index, bool) or not isinstance(index, int)]:
+        raise InputError(f"{place}: {field!r} holds {shown(json.dumps(wrong[0]))}; accepted are whole numbers from 0")
+    return given
 
 
 def _seeds(entry: Mapping[str, Any], place: str) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from fastfold_jax.data.job_directory import entries_of, files_of
 from fastfold_jax.data.job_json import parse_json_jobs
 from fastfold_jax.data.job_table import parse_table
 from fastfold_jax.data.names import safe_name, unique_names
-from fastfold_jax.data.stockholm import is_stockholm
+from fastfold_jax.data.stockholm import is_stockholm, read_query
 from fastfold_jax.data.textfile import InputError, read_bytes, read_head
 from fastfold_jax.errors import UserError
 
@@ -119,7 +119,7 @@ def _chains(record: Record, path: Path) -> tuple[Chain, ...]:
 def _alignment(path: Path) -> JobSource:
     """A file whose rows are read only when its turn comes."""
     head = _head(path)
-    length = _complex_length(head, path) if is_complex(head) else len(_query(head))
+    length = _complex_length(head, path) if is_complex(head) else len(_query(head, path))
     return JobSource(name=job_name(path), place=str(path), num_res=length, read=functools.partial(read_job, path))
 
 
@@ -186,7 +186,7 @@ def _one_query(alignments: Sequence[Path]) -> bool:
     if any(is_complex(head) for head in heads):
         return False
     # Search tools write rare letters as X, which is no difference.
-    queries = [_query(head) for head in heads]
+    queries = [_query(head, path) for head, path in zip(heads, alignments, strict=True)]
     return all(
         len(query) == len(queries[0])
         and all(a == b or b"X"[0] in (a, b) for a, b in zip(query, queries[0], strict=True))
@@ -195,24 +195,23 @@ def _one_query(alignments: Sequence[Path]) -> bool:
 
 
 def _head(path: Path) -> bytes:
-    """The beginning of a file, unpacked if need be; all of a Stockholm file, whose first row may be scattered."""
+    """The beginning of a file, unpacked if need be."""
     if not path.exists():
         raise InputError(f"{path}: no such file")
     try:
-        head = read_head(path, _HEAD)
-        return read_bytes(path) if is_stockholm(head) else head
+        return read_head(path, _HEAD)
     except InputError:
         return b""  # said when it is read
 
 
-def _query(head: bytes) -> bytes:
-    """The letters of the first row, gaps left out."""
-    lines = head.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+def _query(head: bytes, path: Path) -> bytes:
+    """The letters of the first row, gaps left out, of a file that begins so."""
     if is_stockholm(head):
-        rows = [line.split() for line in lines if line.strip() and not line.startswith((b"#", b"//"))]
-        name = rows[0][0] if rows else b""
-        row = b"".join(fields[1] for fields in rows if len(fields) == 2 and fields[0] == name)
-        return row.upper().replace(b"-", b"").replace(b".", b"")
+        try:
+            return read_query(path).encode()
+        except InputError:
+            return b""  # said when it is read
+    lines = head.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
     row = b""
     started = False
     for line in lines:

@@ -27,7 +27,7 @@ _SUFFIXES: dict[str, Format] = {
 }
 ACCEPTED = (
     "FASTA (.fasta, .fa), A3M (.a3m), Stockholm (.sto), tables of jobs (.csv, .tsv), AlphaFold 3's .json, each also "
-    "with .gz, or AlphaFold's features (.npz, .pkl)"
+    "with .gz or .xz, or AlphaFold's features (.npz, .pkl)"
 )
 
 _CHAIN = re.compile(r"(chain[_-]?(?:[0-9]{1,4}|[A-Za-z]))(?=[_.-])", re.IGNORECASE)
@@ -48,9 +48,8 @@ _MERGE_ORDER: tuple[Source, ...] = ("uniref90", "bfd", "mgnify", "other")
 
 
 def format_of(path: Path) -> Format | None:
-    """The format that a file's suffix names, a ``.gz`` behind it aside; None if it is none of ours."""
-    name = path.name.lower().removesuffix(".gz")
-    return _SUFFIXES.get(Path(name).suffix)
+    """The format that a file's suffix names, a ``.gz`` or ``.xz`` behind it aside; None if it is none of ours."""
+    return _SUFFIXES.get(Path(_unpacked(path.name).lower()).suffix)
 
 
 def is_alignment(path: Path) -> bool:
@@ -59,8 +58,8 @@ def is_alignment(path: Path) -> bool:
 
 
 def is_template_hits(path: Path) -> bool:
-    """Whether a file is a list of template hits: ``.hhr``, ``pdb_hits.sto`` and such, a ``.gz`` behind it aside."""
-    name = path.name.lower().removesuffix(".gz")
+    """Whether a file is a list of template hits: ``.hhr``, ``pdb_hits.sto`` and such, packed or not."""
+    name = _unpacked(path.name).lower()
     named = _TEMPLATE_HITS.match(_CHAIN.sub("", path.name).lstrip("_.-"))
     return name.endswith(".hhr") or bool(named and format_of(path) in ("a3m", "stockholm"))
 
@@ -96,8 +95,11 @@ def natural(text: str) -> tuple[object, ...]:
 
 def stem(path: Path) -> str:
     """A file's name without the suffixes that say its format."""
-    name = path.name
-    if name.lower().endswith(".gz"):
-        name = name[:-3]
+    name = _unpacked(path.name)
     suffix = Path(name).suffix
     return name[: -len(suffix)] if suffix.lower() in _SUFFIXES else name
+
+
+def _unpacked(name: str) -> str:
+    """A file's name without what says how it is packed."""
+    return name[:-3] if name.lower().endswith((".gz", ".xz")) else name

@@ -45,6 +45,14 @@ class Templates:
     def __len__(self) -> int:
         return len(self.aatype)
 
+    def then(self, other: "Templates") -> "Templates":
+        """These, followed by others of the same residues."""
+        return Templates(
+            aatype=np.concatenate([self.aatype, other.aatype]),
+            positions=np.concatenate([self.positions, other.positions]),
+            atom_mask=np.concatenate([self.atom_mask, other.atom_mask]),
+        )
+
     def resize(self, count: int) -> "Templates":
         """The first `count` templates, followed by empty ones where there are fewer."""
 

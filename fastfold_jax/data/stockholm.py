@@ -1,16 +1,21 @@
 """Stockholm: the format of jackhmmer's alignments, columns of insertions included."""
 
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
 import numpy as np
 from jaxtyping import Integer, UInt8
 
 from fastfold_jax.constants.residues import GAP
 from fastfold_jax.data.alignment import INVALID, Alignment, Source, letter_table, smallest_counts
-from fastfold_jax.data.textfile import InputError, at, normalise, shown
+from fastfold_jax.data.textfile import InputError, at, line_blocks, normalise, shown
 
 _GAPS = b"-."
 _CODES = letter_table(fold_case=True, gaps=_GAPS)
 _LETTERS = bytes(code for code in range(256) if _CODES[code] != INVALID)
-_ROWS_AT_ONCE = 1024  # deletions are counted for so many rows at a time, which bounds the scratch memory
+_ROWS_AT_ONCE = 1024  # so many rows become arrays at a time, which bounds the scratch memory
+_BLOCK = 1 << 22  # bytes of a file read at a time
 
 
 def is_stockholm(data: bytes) -> bool:
@@ -19,7 +24,7 @@ def is_stockholm(data: bytes) -> bool:
 
 
 def parse_stockholm(data: bytes, *, file: str, source: Source = "other") -> Alignment:
-    """The alignment in a Stockholm file, in the columns of its first sequence.
+    """The alignment in a Stockholm text, in the columns of its first sequence.
 
     Sequences may be split over blocks. Columns in which the first sequence has a gap are insertions: they are removed,
     and the letters in them counted as deletions of the next column (those after the last column are dropped). ``-`` and
@@ -31,54 +36,159 @@ def parse_stockholm(data: bytes, *, file: str, source: Source = "other") -> Alig
             rows differ in length; a letter is no amino acid; or the first row has no letters.
     """
     text = normalise(data, file=file)
-    names, rows = read_rows(text, file)
-    width = len(rows[0])
-    joined = b"".join(rows)
-    codes = joined.translate(_CODES)
-    if INVALID in codes or any(len(row) != width for row in rows):
-        raise _fault(text, width, file)
-    grid = np.frombuffer(codes, np.uint8).reshape(len(rows), width)
-    kept = grid[0] != GAP
-    if not kept.any():
-        raise InputError(f"{file}: the first row, {shown(names[0])}, has no letters; it must be the query")
-    query = np.frombuffer(rows[0].upper(), np.uint8)[kept].tobytes().decode()
-    return Alignment(
-        residues=grid[:, kept].astype(np.int8),
-        deletions=_deletions(grid, kept),
-        descriptions=tuple(name.decode() for name in names),
-        source=source,
-        query=query,
-    )
+    return _alignment(lambda: iter([text]), file, source, np.arange)
+
+
+def read_stockholm(path: Path, *, source: Source, choose: Callable[[int], Integer[np.ndarray, " kept"]]) -> Alignment:
+    """The chosen rows of a Stockholm file, which is never in memory as a whole.
+
+    The file is read twice, first for the names of its rows. All rows are checked, and those that are kept parsed.
+
+    Args:
+        path: the file.
+        source: what it came from.
+        choose: from the number of rows, which to keep: their indices, ascending, 0 (the query) among them.
+
+    Raises:
+        InputError: as `parse_stockholm`.
+    """
+    return _alignment(lambda: line_blocks(path, _BLOCK), str(path), source, choose)
+
+
+def read_query(path: Path) -> str:
+    """The letters of the first row of a Stockholm file; "" if there is none.
+
+    Raises:
+        InputError: the file cannot be read, or is no Stockholm.
+    """
+    name, parts = b"", []
+    for line in _rows(line_blocks(path, _BLOCK), str(path)):
+        name = name or line.name
+        if line.name == name:
+            parts.append(line.letters)
+    return b"".join(parts).upper().translate(None, _GAPS).decode(errors="replace")
 
 
 def read_rows(text: bytes, file: str) -> tuple[list[bytes], list[bytes]]:
-    """Names and aligned sequences, in the order in which names first appear."""
-    if not is_stockholm(text):
-        raise InputError(f"{at(file, 1)}: not a Stockholm file: it does not begin with '# STOCKHOLM 1.0'")
+    """Names and aligned sequences as they stand, in the order in which names first appear."""
     parts: dict[bytes, list[bytes]] = {}
-    ended = False
-    for number, line in enumerate(text.split(b"\n"), start=1):
-        fields = line.split()
-        if not fields or fields[0].startswith(b"#"):
-            continue
-        if ended:
-            raise InputError(
-                f"{at(file, number)}: more follows after the '//' that ends the alignment; give one a file"
-            )
-        if fields[0] == b"//":
-            ended = True
-        elif len(fields) == 2:
-            parts.setdefault(fields[0], []).append(fields[1])
-        else:
-            raise InputError(
-                f"{at(file, number)}: {shown(line.strip())} is no row of a Stockholm file, which holds a name, blanks, "
-                "and an aligned sequence without blanks"
-            )
+    for line in _rows([text], file):
+        parts.setdefault(line.name, []).append(line.letters)
+    return list(parts), [b"".join(pieces) for pieces in parts.values()]
+
+
+class _Line(NamedTuple):
+    """A piece of a row, and where it is."""
+
+    number: int
+    name: bytes
+    letters: bytes
+    text: bytes
+
+
+def _rows(blocks: Iterable[bytes], file: str) -> Iterator[_Line]:
+    """The lines that hold a piece of a row.
+
+    Raises:
+        InputError: the text is no Stockholm file, not a whole one, or has no rows.
+    """
+    number, ended, found = 0, False, False
+    for block in blocks:
+        if not number and not is_stockholm(block):
+            raise InputError(f"{at(file, 1)}: not a Stockholm file: it does not begin with '# STOCKHOLM 1.0'")
+        lines = block.split(b"\n")
+        lines.pop()  # what follows the last newline
+        for line in lines:
+            number += 1
+            if line.startswith(b"#"):
+                continue
+            fields = line.split()
+            if not fields or fields[0].startswith(b"#"):
+                continue
+            if ended:
+                raise InputError(
+                    f"{at(file, number)}: more follows after the '//' that ends the alignment; give one a file"
+                )
+            if fields[0] == b"//":
+                ended = True
+            elif len(fields) == 2:
+                found = True
+                yield _Line(number, fields[0], fields[1], line)
+            else:
+                raise InputError(
+                    f"{at(file, number)}: {shown(line.strip())} is no row of a Stockholm file, which holds a name, "
+                    "blanks, and an aligned sequence without blanks"
+                )
     if not ended:
         raise InputError(f"{file}: a truncated Stockholm file: the '//' that ends the alignment is missing")
-    if not parts:
+    if not found:
         raise InputError(f"{file}: an empty alignment: no sequence comes before the '//'")
-    return list(parts), [b"".join(pieces) for pieces in parts.values()]
+
+
+def _alignment(
+    blocks: Callable[[], Iterator[bytes]],
+    file: str,
+    source: Source,
+    choose: Callable[[int], Integer[np.ndarray, " kept"]],
+) -> Alignment:
+    """The chosen rows of a text that can be gone through twice."""
+    names: dict[bytes, int] = {}
+    for line in _rows(blocks(), file):
+        names.setdefault(line.name, len(names))
+    kept = choose(len(names))
+    parts = _pieces(_rows(blocks(), file), names, kept, file)
+    query = b"".join(parts[0])
+    columns = np.frombuffer(query.translate(_CODES), np.uint8) != GAP
+    if not columns.any():
+        raise InputError(f"{file}: the first row, {shown(next(iter(names)))}, has no letters; it must be the query")
+    residues, deletions = [], []
+    for start in range(0, len(parts), _ROWS_AT_ONCE):
+        joined = b"".join(piece for pieces in parts[start : start + _ROWS_AT_ONCE] for piece in pieces)
+        grid = np.frombuffer(joined.translate(_CODES), np.uint8).reshape(-1, len(query))
+        residues.append(grid[:, columns].astype(np.int8))
+        deletions.append(_deletions(grid, columns))
+    descriptions = list(names)
+    return Alignment(
+        residues=np.concatenate(residues),
+        deletions=np.concatenate(deletions),
+        descriptions=tuple(descriptions[row].decode() for row in kept),
+        source=source,
+        query=np.frombuffer(query.upper(), np.uint8)[columns].tobytes().decode(),
+    )
+
+
+def _pieces(
+    lines: Iterable[_Line], names: Mapping[bytes, int], kept: Integer[np.ndarray, " kept"], file: str
+) -> list[list[bytes]]:
+    """The pieces of those rows that are kept; all rows are checked.
+
+    Raises:
+        InputError: a letter is none, or rows differ in length.
+    """
+    place = {int(row): number for number, row in enumerate(kept)}
+    pieces: list[list[bytes]] = [[] for _ in kept]
+    columns, last = [0] * len(names), [0] * len(names)
+    for line in lines:
+        if bad := line.letters.translate(None, _LETTERS):
+            # The row is the last field, so the name's own characters are not searched.
+            column = line.text.rfind(line.letters) + line.letters.find(bad[:1])
+            letter, before = line.text[column:].decode()[0], len(line.text[:column].decode())
+            raise InputError(
+                f"{at(file, line.number, before + 1)}: {shown(letter)} in the row {shown(line.name)} is no letter of "
+                "an alignment; accepted are the letters A to Z, and '-' or '.' for a gap"
+            )
+        row = names[line.name]
+        columns[row] += len(line.letters)
+        last[row] = line.number
+        if (number := place.get(row)) is not None:
+            pieces[number].append(line.letters)
+    for name, row in names.items():
+        if columns[row] != columns[0]:
+            raise InputError(
+                f"{at(file, last[row])}: the row {shown(name)} has {columns[row]} columns in all, but the first row "
+                f"has {columns[0]}; all rows need the same number"
+            )
+    return pieces
 
 
 def _deletions(grid: UInt8[np.ndarray, "rows width"], kept: np.ndarray) -> Integer[np.ndarray, "rows cols"]:
@@ -86,36 +196,8 @@ def _deletions(grid: UInt8[np.ndarray, "rows width"], kept: np.ndarray) -> Integ
     removed = np.flatnonzero(~kept)
     before = np.cumsum(kept)[removed]  # the kept column that follows each removed one
     removed, before = removed[before < kept.sum()], before[before < kept.sum()]
-    blocks = []
-    for start in range(0, len(grid), _ROWS_AT_ONCE):
-        block = grid[start : start + _ROWS_AT_ONCE]
-        counts = np.zeros((len(block), int(kept.sum())), np.int32)
-        if removed.size:
-            columns, runs = np.unique(before, return_index=True)
-            counts[:, columns] = np.add.reduceat(block[:, removed] != GAP, runs, axis=1, dtype=np.int32)
-        blocks.append(counts.astype(smallest_counts(counts)))
-    return np.concatenate(blocks)
-
-
-def _fault(text: bytes, width: int, file: str) -> InputError:
-    """What is wrong with rows that hold other letters or differ in length."""
-    seen: dict[bytes, tuple[int, int]] = {}  # name: line on which it was last, columns up to there
-    for number, line in enumerate(text.split(b"\n"), start=1):
-        fields = line.split()
-        if len(fields) != 2 or line.lstrip().startswith(b"#"):
-            continue
-        name, row = fields
-        if bad := row.translate(None, _LETTERS):
-            # The row is the last field, so the name's own characters are not searched.
-            column = line.rfind(row) + row.find(bad[:1])
-            letter = line[column:].decode()[0]
-            return InputError(
-                f"{at(file, number, len(line[:column].decode()) + 1)}: {shown(letter)} in the row {shown(name)} is no "
-                "letter of an alignment; accepted are the letters A to Z, and '-' or '.' for a gap"
-            )
-        seen[name] = number, seen.get(name, (0, 0))[1] + len(row)
-    name, (number, columns) = next((name, place) for name, place in seen.items() if place[1] != width)
-    return InputError(
-        f"{at(file, number)}: the row {shown(name)} has {columns} columns in all, but the first row has {width}; all "
-        "rows need the same number"
-    )
+    counts = np.zeros((len(grid), int(kept.sum())), np.int32)
+    if removed.size:
+        columns, runs = np.unique(before, return_index=True)
+        counts[:, columns] = np.add.reduceat(grid[:, removed] != GAP, runs, axis=1, dtype=np.int32)
+    return counts.astype(smallest_counts(counts))

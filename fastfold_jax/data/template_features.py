@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Sequence
 
 import gemmi
 import numpy as np
@@ -101,6 +102,29 @@ def template_of_chain(structure: Structure, chain: str | None, query: str) -> Te
     note = f"{aligned} residues aligned, {same / max(aligned, 1):.0%} identical"
     match = _matched(polymer, np.arange(len(query)), target, note)
     return _template(f"{structure.file}:{polymer.author}", structure, match, len(query))
+
+
+def template_of_indices(structure: Structure, query: Sequence[int], target: Sequence[int], num_res: int) -> Template:
+    """The template of a structure of one chain, from residues that are aligned already.
+
+    Args:
+        structure: the structure.
+        query: residues of the chain to predict, from 0, each once.
+        target: the residue of the structure's whole sequence, from 0, that each is aligned to.
+        num_res: how many residues the chain to predict has.
+
+    Raises:
+        Rejected: if the structure has several chains, an index is beyond a sequence, or nothing is known of the atoms.
+    """
+    if len(structure.polymers) != 1:
+        held = ", ".join(polymer.author for polymer in structure.polymers.values())
+        raise Rejected(f"has {len(structure.polymers)} chains of amino acids ({held}), but only one is accepted")
+    (polymer,) = structure.polymers.values()
+    for name, indices, length in (("queryIndices", query, num_res), ("templateIndices", target, len(polymer.letters))):
+        if wrong := [index for index in indices if not 0 <= index < length]:
+            raise Rejected(f"{name!r} holds {wrong[0]}, but there are {length} residues, counted from 0")
+    match = _matched(polymer, np.array(query, int), np.array(target, int), "aligned by the input")
+    return _template(f"{structure.file}:{polymer.author}", structure, match, num_res)
 
 
 def _matched(polymer: Polymer, query: Int[np.ndarray, " k"], target: Int[np.ndarray, " k"], note: str) -> _Match:

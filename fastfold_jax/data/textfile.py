@@ -1,6 +1,7 @@
 """Reading a user's text file whatever packed it or ended its lines, and saying where it is wrong."""
 
 import gzip
+import lzma
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ END = b"\0"
 
 _LINE = b"\n"
 _GZIP = b"\x1f\x8b"
+_XZ = b"\xfd7zXZ\0"
 
 
 class InputError(UserError):
@@ -32,10 +34,10 @@ def at(file: str, line: int | None = None, column: int | None = None) -> str:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a file, unpacked if gzip packed it (told by its first two bytes, not by its name).
+    """The content of a file, unpacked if gzip or xz packed it (told by its first bytes, not by its name).
 
     Raises:
-        InputError: the file is missing, unreadable, or a damaged gzip file.
+        InputError: the file is missing, unreadable, or a damaged gzip or xz file.
     """
     with opened(path) as file:
         return file.read()
@@ -53,25 +55,25 @@ def read_head(path: Path, size: int) -> bytes:
 
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
-    """A file to read from, unpacked if gzip packed it; errors of reading it inside are `InputError`s.
+    """A file to read from, unpacked if gzip or xz packed it; errors of reading it inside are `InputError`s.
 
     Raises:
-        InputError: the file is missing, unreadable, or a damaged gzip file.
+        InputError: the file is missing, unreadable, or a damaged gzip or xz file.
     """
-    packed = False
     try:
         with path.open("rb") as file:
-            packed = file.read(len(_GZIP)) == _GZIP
+            head = file.read(len(_XZ))
             file.seek(0)
-            if packed:
-                with gzip.open(file) as text:
-                    yield cast(BinaryIO, text)
-            else:
+            unpack = gzip.open if head.startswith(_GZIP) else lzma.open if head == _XZ else None
+            if unpack is None:
                 yield file
+            else:
+                with unpack(file) as text:
+                    yield cast(BinaryIO, text)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{path}: a damaged or truncated gzip file ({error})") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError) as error:
+        raise InputError(f"{path}: a damaged or truncated gzip or xz file ({error})") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
 
@@ -88,6 +90,30 @@ def normalise(data: bytes, *, file: str) -> bytes:
     if not data or data.isspace():
         raise InputError(f"{file}: the file is empty")
     return data if data.endswith(b"\n") else data + b"\n"
+
+
+def line_blocks(path: Path, size: int) -> Iterator[bytes]:
+    """A file's text in blocks of whole lines, each about `size` bytes, as `normalise` would give it as a whole.
+
+    Raises:
+        InputError: as `opened` and `normalise`.
+    """
+    lines, seen = 0, False
+    with opened(path) as file:
+        rest = file.read(len(BYTE_ORDER_MARK)).removeprefix(BYTE_ORDER_MARK)
+        while chunk := file.read(size):
+            text = rest + chunk
+            end = text.rfind(_LINE) + 1
+            if end:
+                yield (block := normalise_part(text[:end], file=str(path), lines_before=lines))
+                lines += text.count(_LINE, 0, end)
+                seen = seen or not block.isspace()
+            rest = text[end:]
+    rest = normalise_part(rest.rstrip(END), file=str(path), lines_before=lines)
+    if rest:
+        yield rest if rest.endswith(_LINE) else rest + _LINE
+    elif not seen:
+        raise InputError(f"{path}: the file is empty")
 
 
 def normalise_part(data: bytes, *, file: str, lines_before: int = 0) -> bytes:

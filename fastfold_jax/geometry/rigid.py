@@ -89,11 +89,6 @@ class Rigid:
         return Rigid(rotation=rotation, translation=origin)
 
     @staticmethod
-    def from_backbone(n: Float[Array, "*n 3"], ca: Float[Array, "*n 3"], c: Float[Array, "*n 3"]) -> "Rigid":
-        """Backbone frame of N, CA and C: origin in CA, C on the x axis at x > 0, N in the xy plane at y > 0."""
-        return Rigid(rotation=rotation_from_vectors(c - ca, n - ca), translation=ca)
-
-    @staticmethod
     def from_update(update: Float[Array, "*n 6"]) -> "Rigid":
         """The small transformation that six numbers describe (AlphaFold 2 supplement, Algorithm 23).
 

@@ -16,13 +16,17 @@ from fastfold_jax.inference.files import write_atomically
 from fastfold_jax.inference.manifest import Manifest
 from fastfold_jax.inference.plots import write_plots
 from fastfold_jax.inference.ranking import Finished, rank, write_ranking
-from fastfold_jax.inference.relaxing import relax_prediction
+from fastfold_jax.inference.relaxing import read_relaxed, relax_prediction
 from fastfold_jax.inference.report import REPORT_FILE, Page, report_html
+from fastfold_jax.inference.result import Prediction
 from fastfold_jax.inference.timings import Timings
 
 logger = logging.getLogger(__name__)
 
 _ANSWER = "answer"
+
+_Relaxed = tuple[Sequence[str], Mapping[str, Any]]
+"""Files of a relaxed structure, none where that failed, and figures."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,7 +60,7 @@ def publish(answer: Answer, config: InferenceConfig) -> list[Finished]:
     so that it never shows a mixture of two runs.
 
     Raises:
-      UserError: if relaxation fails (the rest is written nevertheless) or a file cannot be written.
+      UserError: if nothing can be relaxed here (the rest is written nevertheless) or a file cannot be written.
     """
     ranked = rank(answer.finished)
     made_from = fingerprint.of_options(
@@ -70,7 +74,7 @@ def publish(answer: Answer, config: InferenceConfig) -> list[Finished]:
     stale = set(answer.manifest.files(_ANSWER))
     relaxed, failure = _relax(answer, ranked, config)
     files = write_ranking(ranked, answer.directory, relaxed)
-    shown = [load_prediction(answer.directory / _arrays_of(item)) for item in ranked[: config.answer.report_models]]
+    shown = [_shown(answer.directory, item, relaxed) for item in ranked[: config.answer.report_models]]
     if config.answer.plots and _can_plot():
         with answer.timings.measure("plots"):
             files += write_plots(shown, answer.coverage, answer.directory)
@@ -103,6 +107,14 @@ def _arrays_of(item: Finished) -> str:
     return next(name for name in item.files if name.endswith(ARRAYS_SUFFIX))
 
 
+def _shown(directory: Path, item: Finished, relaxed: Mapping[str, _Relaxed]) -> Prediction:
+    """A prediction with the coordinates that its ranked files have."""
+    prediction = load_prediction(directory / _arrays_of(item))
+    files, _ = relaxed.get(item.name, ((), {}))
+    structure = next((name for name in files if name.endswith(".cif")), None)
+    return prediction if structure is None else read_relaxed(prediction, directory / structure)
+
+
 def _can_plot() -> bool:
     try:
         import matplotlib  # noqa: F401
@@ -114,10 +126,10 @@ def _can_plot() -> bool:
 
 def _relax(
     answer: Answer, ranked: Sequence[Finished], config: InferenceConfig
-) -> tuple[dict[str, tuple[Sequence[str], Mapping[str, Any]]], UserError | None]:
+) -> tuple[dict[str, _Relaxed], UserError | None]:
     """Files and figures of the relaxed structures, made or found finished, and what ended it early."""
     wanted = {"none": 0, "best": 1, "all": len(ranked)}[config.relaxation.relax]
-    relaxed: dict[str, tuple[Sequence[str], Mapping[str, Any]]] = {}
+    relaxed: dict[str, _Relaxed] = {}
     for item in ranked[:wanted]:
         name = f"{item.name}_relaxed"
         how = {**dataclasses.asdict(config.relaxation), "relax": None}  # which ones is no matter

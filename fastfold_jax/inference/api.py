@@ -29,6 +29,7 @@ from fastfold_jax.inference.engine import Engine, OnPass, Parameters, Target, Ta
 from fastfold_jax.inference.files import prepare_directory, write_json
 from fastfold_jax.inference.interfaces import Interface, score_interfaces
 from fastfold_jax.inference.job_run import COVERAGE_FILE, complete, seeds_of
+from fastfold_jax.inference.kept_alignments import keep_alignments
 from fastfold_jax.inference.manifest import Manifest
 from fastfold_jax.inference.models import WARNINGS, NetworkTable
 from fastfold_jax.inference.outcome import JobOutcome
@@ -109,6 +110,7 @@ class JobResult:
         prepare_directory(directory)
         write_json(directory / COVERAGE_FILE, self.coverage.to_json())
         manifest = Manifest(directory)
+        keep_alignments(self.job, fingerprint.of_job(self.job), manifest)
         made_from, finished = {}, []
         for prediction in self.predictions:
             files = write_prediction(prediction, directory, self.job.name)

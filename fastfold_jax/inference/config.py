@@ -288,6 +288,7 @@ class InferenceConfig:
             "and sequence), an alignment (A3M, Stockholm), AlphaFold 3's JSON, AlphaFold's own features (.npz, "
             "features.pkl), or directories of these.",
             metavar="INPUT [INPUT ...]",
+            default="none; at least one is needed",
         ),
     ]
     out: Annotated[Path, option("Output directory, made if need be.", metavar="DIR")]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import jax
 from jax.sharding import Mesh
 
+from fastfold_jax.autochunk import target
 from fastfold_jax.config.model import ModelConfig
 from fastfold_jax.data.buckets import Shape
 from fastfold_jax.errors import UserError
@@ -37,8 +38,7 @@ def groups(dap: int | None, num_jobs: int, devices: Sequence[jax.Device]) -> lis
 def fits(num_res: int, device: jax.Device) -> bool:
     """Whether a protein fits on a device by itself, by what is known before its alignment is read."""
     shape = Shape(num_res=num_res, num_msa=512, num_extra_msa=0, num_templates=0)
-    limit = _memory(device)
-    return limit is None or bytes_needed(shape, 1) <= limit
+    return bytes_needed(shape, 1) <= target.of(device).memory
 
 
 def mesh_for(dap: int | None, shape: Shape, config: ModelConfig, devices: Sequence[jax.Device]) -> Mesh:
@@ -72,18 +72,16 @@ def _automatic(shape: Shape, possible: Sequence[int], device: jax.Device) -> int
     count = 1
     if shape.num_res >= LONG:
         count = max(split for split in possible if split * _LEAST_ROWS <= shape.num_res)
-    limit = _memory(device)
-    fitting = [split for split in possible if limit is None or bytes_needed(shape, split) <= limit]
+    limit = target.of(device).memory
+    fitting = [split for split in possible if bytes_needed(shape, split) <= limit]
     return max(count, fitting[0] if fitting else possible[-1])
 
 
-def _memory(device: jax.Device) -> int | None:
-    """Bytes that JAX may use there, None if it cannot say."""
-    return (device.memory_stats() or {}).get("bytes_limit")
-
-
 def bytes_needed(shape: Shape, devices: int) -> float:
-    """A device's share of the memory of a pass in bf16, roughly."""
+    """The least that a device's share of a pass in bf16 takes, roughly: what is known before anything is traced.
+
+    What a pass takes indeed is AutoChunk's to say (`Compiler.plan`).
+    """
     pair = 2 * 128 * shape.num_res**2
     msa = 2 * 256 * shape.num_res * (shape.num_msa + shape.num_templates)
     return _FIXED + (_COPIES * pair + 2 * msa) / devices

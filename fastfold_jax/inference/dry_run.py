@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -15,8 +16,8 @@ from fastfold_jax.data.job import Job
 from fastfold_jax.data.job_sources import find_jobs
 from fastfold_jax.errors import UserError
 from fastfold_jax.inference.config import InferenceConfig
-from fastfold_jax.inference.devices import bytes_needed
-from fastfold_jax.inference.engine import Parameters, default_execution
+from fastfold_jax.inference.devices import fits, groups
+from fastfold_jax.inference.engine import Engine, Parameters, default_execution
 from fastfold_jax.inference.estimate import device_rate, estimate
 from fastfold_jax.inference.job_run import Context, Survey, survey
 from fastfold_jax.inference.models import NetworkTable
@@ -37,8 +38,9 @@ class Planned:
       predictions: How many there would be in all.
       finished: How many of them are there already.
       padded: Residues of the compiled program.
-      bytes: Memory of the largest pass if nothing of it ran piece by piece.
-      least: The same if all of it does that can.
+      devices: That share the protein.
+      bytes: Memory of the largest pass on each of them.
+      whole: The same if nothing of it ran piece by piece.
       seconds: Of the predictions that are left, compiling left out.
       error: Why it would fail, if that shows already.
     """
@@ -49,8 +51,9 @@ class Planned:
     predictions: int = 0
     finished: int = 0
     padded: int = 0
+    devices: int = 1
     bytes: float = 0.0
-    least: float = 0.0
+    whole: float = 0.0
     seconds: float = 0.0
     error: str | None = None
 
@@ -64,24 +67,32 @@ def plan(config: InferenceConfig, networks: Sequence[ModelConfig] | None = None)
     sources = find_jobs(config.input, joined=config.jobs.complex, copies=config.jobs.copies(), reserved=(SUMMARY_FILE,))
     context = Context(config=config, table=NetworkTable(config, networks), parameters=Parameters())
     rate = device_rate(default_execution(config.execution))
+    devices = jax.local_devices()
+    sharing = groups(config.execution.devices(), len(sources), devices)
+    one, all_of_them = (
+        Engine(config.execution, config.recycling, context.parameters, group) for group in (sharing[0], devices)
+    )
     planned = []
     for source in sorted(sources, key=lambda source: source.num_res):
         directory = config.out if len(sources) == 1 else config.out / source.name
+        engine = one if len(sharing) == 1 or fits(source.num_res, devices[0]) else all_of_them
         try:
-            planned.append(_planned(survey(context, source, directory), config, rate))
+            planned.append(_planned(survey(context, source, directory), config, engine, rate))
         except UserError as error:
             planned.append(Planned(name=source.name, error=str(error)))
     return planned
 
 
-def _planned(known: Survey, config: InferenceConfig, rate: float) -> Planned:
+def _planned(known: Survey, config: InferenceConfig, engine: Engine, rate: float) -> Planned:
     job = known.job
     searched = [chain for chain in job.chains if not chain.alignments] if config.search.mode != "none" else []
-    shapes = {network.config: _shape(job, network.config, bool(searched)) for network in known.networks}
-    execution = default_execution(config.execution)
+    plans = {
+        network.config: engine.plan(_shape(job, network.config, bool(searched)), network.config)
+        for network in known.networks
+    }
     costs = {
-        network: estimate(network, shape, execution, Recycling.of(config.recycling, network).num_passes)
-        for network, shape in shapes.items()
+        network: estimate(network, shape, Recycling.of(config.recycling, network).num_passes)
+        for network, (shape, _, _) in plans.items()
     }
     return Planned(
         name=job.name,
@@ -89,34 +100,38 @@ def _planned(known: Survey, config: InferenceConfig, rate: float) -> Planned:
         searched=len({chain.sequence for chain in searched}),
         predictions=len(known.tasks),
         finished=len(known.finished),
-        padded=max(shape.num_res for shape in shapes.values()),
-        bytes=max(cost.bytes for cost in costs.values()),
-        least=max(bytes_needed(shape, 1) for shape in shapes.values()),
-        seconds=sum(costs[task.network.config].seconds(rate) for task in known.left),
+        padded=max(shape.num_res for shape, _, _ in plans.values()),
+        devices=max(count for _, count, _ in plans.values()),
+        bytes=max(memory.after for _, _, memory in plans.values()),
+        whole=max(memory.before for _, _, memory in plans.values()),
+        seconds=sum(costs[task.network.config].seconds(rate * plans[task.network.config][1]) for task in known.left),
     )
 
 
 def _shape(job: Job, network: ModelConfig, searched: bool) -> buckets.Shape:
-    """What the network would be compiled for; with a search before it, as if that filled all rows."""
+    """The sizes of the network's features, unpadded; with a search before it, as if that filled all rows."""
     if not searched:
-        return buckets.choose(assemble(job, network), network)
-    full = buckets.Shape(
+        return buckets.sampled_shape(assemble(job, network), network)
+    return buckets.Shape(
         num_res=sum(len(chain.sequence) for chain in job.chains),
         num_msa=network.num_clusters,
         num_extra_msa=network.num_extra_msa,
         num_templates=network.num_templates,
     )
-    return buckets.choose(full, network)
 
 
 def show(planned: Sequence[Planned], out: Path, console: Console) -> None:
     """A table of the plan, and its sums."""
-    table = Table("job", "residues", "search", "predict", "padded", "GiB", "time")
+    shared = any(item.devices > 1 for item in planned)
+    chunked = any(item.whole > item.bytes for item in planned)
+    names = ["job", "residues", "search", "predict", "padded", *(["devices"] if shared else [])]
+    table = Table(*names, "GiB", *(["whole"] if chunked else []), "time", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.columns[0].overflow = "fold"
     for column in table.columns[1:]:
         column.justify, column.no_wrap = "right", True
     for item in planned:
         if item.error is not None:
-            table.add_row(item.name, *["–"] * 6)
+            table.add_row(item.name, *["–"] * (len(table.columns) - 1))
             continue
         chains = f" in {len(item.chains)} chains" if len(item.chains) > 1 else ""
         done = f", {item.finished} done" if item.finished else ""
@@ -126,19 +141,24 @@ def show(planned: Sequence[Planned], out: Path, console: Console) -> None:
             str(item.searched),
             f"{item.predictions}{done}",
             str(item.padded),
-            f"{min(item.least, item.bytes) / _GIB:.1f} - {item.bytes / _GIB:.1f}",
+            *([str(item.devices)] if shared else []),
+            f"{item.bytes / _GIB:.2f}",
+            *([f"{item.whole / _GIB:.2f}"] if chunked else []),
             _time(item.seconds),
         )
     console.print(table)
     devices = jax.local_devices()
     left = sum(item.predictions - item.finished for item in planned)
     sizes = len({item.padded for item in planned if item.error is None})
-    seconds = sum(item.seconds for item in planned) / min(len(devices), max(len(planned), 1))
+    longest = max((item.seconds for item in planned), default=0.0)
+    seconds = max(longest, sum(item.seconds * item.devices for item in planned) / len(devices))
     console.print(
-        f"{left} predictions to make on {len(devices)} x {devices[0].device_kind}, into {out}: about {_time(seconds)} "
-        f"if every pass is made, searches and compiling ({sizes} sizes) not counted. search: chains to search "
-        "alignments for. GiB: from passes run piece by piece (--memory-budget) to passes run as a whole without fused "
-        "kernels."
+        f"{left} prediction{'' if left == 1 else 's'} to make on {len(devices)} x {devices[0].device_kind}, into "
+        f"{out}: "
+        f"about {_time(seconds)} if every pass is made; searches and compiling (programs of {sizes} "
+        f"size{'' if sizes == 1 else 's'}) not counted. search: chains to search alignments for. GiB: memory of a "
+        f"pass, on each device, as it would run{'; whole: if nothing of it ran piece by piece' if chunked else ''}.",
+        markup=False,
     )
     for item in planned:
         if item.error is not None:

@@ -12,12 +12,15 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from fastfold_jax.autochunk.explain import Explanation
 from fastfold_jax.config.execution import Execution
 from fastfold_jax.config.model import ModelConfig, MultimerConfig
 from fastfold_jax.data import buckets
 from fastfold_jax.data.assemble import assemble
 from fastfold_jax.data.batch import Features
+from fastfold_jax.data.fasta import Record
 from fastfold_jax.data.job import Job
+from fastfold_jax.data.job_chains import chains_of
 from fastfold_jax.data.raw import RawFeatures
 from fastfold_jax.data.sampling import sample
 from fastfold_jax.inference.config import ExecutionOptions, RecyclingOptions
@@ -175,8 +178,7 @@ class Engine:
         config = task.network.config
         raw = target.features(config)
         recycling = Recycling.of(self._recycling, config)
-        compiler = self._compiler(raw, config)
-        shape = buckets.choose(raw, config, multiple=compiler.mesh.size)
+        compiler, shape = self._placed(buckets.sampled_shape(raw, config), config)
         with (
             jax.default_device(self.devices[0]),
             FeatureStream(
@@ -199,12 +201,27 @@ class Engine:
         )
         return _prediction(result, raw, target.job, self._provenance(task), config), timing
 
-    def _compiler(self, raw: RawFeatures, config: ModelConfig) -> Compiler:
-        """For as many devices as this protein gets."""
-        mesh = mesh_for(self._dap, buckets.sampled_shape(raw, config), config, self.devices)
+    def plan(self, exact: buckets.Shape, config: ModelConfig) -> tuple[buckets.Shape, int, Explanation]:
+        """How a protein would be predicted: padded to which shape, over how many devices, in how much memory of each.
+
+        Args:
+          exact: Sizes of its features, unpadded.
+          config: The network.
+
+        Raises:
+          UserError: if it cannot be.
+        """
+        compiler, shape = self._placed(exact, config)
+        anything = Job(name="any", chains=chains_of([Record(description="any", sequence="G")]))
+        features = sample(assemble(anything, config), config, seed=0, pass_index=0)
+        return shape, compiler.mesh.size, compiler.plan(config, buckets.blank(features, shape))
+
+    def _placed(self, exact: buckets.Shape, config: ModelConfig) -> tuple[Compiler, buckets.Shape]:
+        """The compiler for as many devices as this protein gets, and the shape that it is padded to there."""
+        mesh = mesh_for(self._dap, exact, config, self.devices)
         if mesh.size not in self._compilers:
             self._compilers[mesh.size] = Compiler(self.execution, mesh, self._budget)
-        return self._compilers[mesh.size]
+        return self._compilers[mesh.size], buckets.choose(exact, config, multiple=mesh.size)
 
     def _state(self, network: Network, mesh: Mesh) -> Any:
         """The parameters on the devices, where only the latest network's stay."""

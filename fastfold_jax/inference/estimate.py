@@ -1,4 +1,4 @@
-"""What a prediction will take, reckoned from sizes: floating-point operations, memory, time."""
+"""How long a prediction will take, reckoned from sizes."""
 
 import dataclasses
 import time
@@ -10,7 +10,6 @@ from fastfold_jax.config.execution import Execution
 from fastfold_jax.config.model import ModelConfig
 from fastfold_jax.data.buckets import Shape
 
-_PARAMETER_BYTES = 4 * 93.2e6  # the released networks; nearly the same for all of them
 # Shares of a plain matmul's rate that a whole pass reaches: the rest is attention's exponentials and memory traffic.
 _EFFICIENCY = {"cpu": 0.5, "gpu": 0.3, "tpu": 0.3}
 _PROBE = {"cpu": 1024, "gpu": 8192, "tpu": 4096}  # size of the matmul that is timed
@@ -21,12 +20,10 @@ class Estimate:
     """Of one prediction.
 
     Attributes:
-      bytes: Memory of a pass without chunking or fused kernels, parameters included.
-      flops: Of one pass.
+      flops: Floating-point operations of one pass.
       passes: Most passes.
     """
 
-    bytes: float
     flops: float
     passes: int
 
@@ -35,7 +32,7 @@ class Estimate:
         return self.flops * self.passes / rate
 
 
-def estimate(config: ModelConfig, shape: Shape, execution: Execution, passes: int) -> Estimate:
+def estimate(config: ModelConfig, shape: Shape, passes: int) -> Estimate:
     """What a network takes at a shape, as if every pass were made."""
     n, s, e = shape.num_res, shape.num_msa + shape.num_templates, shape.num_extra_msa
     main = config.evoformer_blocks * _block_flops(n, s, channels=config.c_m)
@@ -43,12 +40,7 @@ def estimate(config: ModelConfig, shape: Shape, execution: Execution, passes: in
     extra = config.extra_msa_blocks * _block_flops(n, e, channels=config.c_e, column_attention=False)
     templates = config.template_blocks * shape.num_templates * _pair_flops(n, channels=config.c_t)
     flops = (main + extra + templates) * max(config.num_ensemble, 1)
-    width = 2 if execution.precision == "bf16" else 4
-    pair, msa = width * config.c_z * n**2, width * (config.c_m * s + config.c_e * e) * n
-    # The largest array of attention weights there is: pairs of residues for each residue or each row.
-    rows = max(4 * n, 8 * s, 8 * e)
-    attention = rows * n**2 * (4 + width if width == 4 else 4)
-    return Estimate(bytes=_PARAMETER_BYTES + 3 * pair + 2 * msa + attention, flops=flops, passes=passes)
+    return Estimate(flops=flops, passes=passes)
 
 
 def _block_flops(n: int, s: int, *, channels: int, column_attention: bool = True) -> float:

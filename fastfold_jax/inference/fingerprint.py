@@ -20,7 +20,7 @@ _BLOCK = 1 << 20
 
 
 def of_job(job: Job) -> str:
-    """Of everything that a job holds: sequences, headers, alignments, templates, ready-made features."""
+    """Of everything that a job holds: sequences, headers, alignments, templates and hits, ready-made features."""
     digest = hashlib.sha256()
     _update(digest, job.name)
     for chain in job.chains:
@@ -28,6 +28,7 @@ def of_job(job: Job) -> str:
         for alignment in (*chain.alignments, chain.paired):
             _update_alignment(digest, alignment)
         _update_templates(digest, chain.templates)
+        _update(digest, [of_file(path) for path in chain.hits])
     for name, array in sorted((job.features or {}).items()):
         _update(digest, name)
         _update_array(digest, np.asarray(array))

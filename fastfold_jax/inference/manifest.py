@@ -5,6 +5,7 @@ a run is started again, an entry counts only if the fingerprint is the run's and
 """
 
 import dataclasses
+import itertools
 import json
 import logging
 import os
@@ -29,7 +30,7 @@ class Entry:
 
     Attributes:
       fingerprint: Of all that decided it.
-      files: Digest of each file, by name.
+      files: Digest of each file, by its path from the job's directory.
       content: What is kept of it, as JSON holds it.
     """
 
@@ -58,7 +59,7 @@ class Manifest:
             logger.info("%s: %s was made from other input or options; made again", self.directory, name)
             return None
         for file, digest in entry.files.items():
-            if Path(file).name != file or fingerprint.of_file(self.directory / file) != digest:
+            if not _is_inside(file) or fingerprint.of_file(self.directory / file) != digest:
                 logger.warning("%s: not as it was written; made again", self.directory / file)
                 return None
         return entry
@@ -80,12 +81,17 @@ class Manifest:
     def files(self, name: str) -> tuple[str, ...]:
         """The files that an entry lists, whether or not they are still there."""
         entry = self._entries.get(name)
-        return tuple(file for file in entry.files if Path(file).name == file) if entry else ()
+        return tuple(file for file in entry.files if _is_inside(file)) if entry else ()
+
+
+def _is_inside(file: str) -> bool:
+    """Whether a path that a manifest lists stays in the manifest's directory."""
+    return not Path(file).is_absolute() and ".." not in Path(file).parts
 
 
 def remove_partial_files(directory: Path) -> None:
-    """Removes files that a process which is no more left half-written."""
-    for path in directory.iterdir():
+    """Removes files that a process which is no more left half-written, here and in sub-directories of a job's."""
+    for path in itertools.chain(directory.iterdir(), directory.glob("msas/**/.*.partial")):
         match = _PARTIAL.fullmatch(path.name)
         if match and not _is_running(int(match[1])):
             path.unlink(missing_ok=True)

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from fastfold_jax.autochunk import fit
 from fastfold_jax.autochunk.api import autochunk
 from fastfold_jax.autochunk.budget import Budget, gib
+from fastfold_jax.autochunk.explain import Explanation
 from fastfold_jax.config.execution import Execution
 from fastfold_jax.config.model import ModelConfig
 from fastfold_jax.data.batch import Features
@@ -95,6 +96,7 @@ class Compiler:
         self.execution = for_mesh(execution, self.mesh)
         self.memory_budget = memory_budget
         self._programs: dict[Any, Program] = {}
+        self._plans: dict[Any, Explanation] = {}
 
     def program(self, config: ModelConfig, features: Features) -> Program:
         """The pass for features of these shapes.
@@ -102,29 +104,43 @@ class Compiler:
         Raises:
           PredictionError: if there is not enough memory to compile.
         """
-        config = structural(config)
-        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), np.asarray(x).dtype), features)
-        leaves, _ = jax.tree.flatten(shapes)
-        key = (config, tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves))
+        config, shapes, key = _request(config, features)
         if key in self._programs:
             return dataclasses.replace(self._programs[key], seconds=0.0, from_cache=True)
         self._programs[key] = self._compile(config, shapes, self.memory_budget)
         return self._programs[key]
+
+    def plan(self, config: ModelConfig, features: Features) -> Explanation:
+        """What `program` would compile: how much memory it takes, and what of it runs in chunks.
+
+        Raises:
+          UserError: if there is not enough memory.
+        """
+        config, shapes, key = _request(config, features)
+        if key not in self._plans:
+            self._plans[key] = self._traced(config, shapes, self.memory_budget)[0].explanations[-1]
+        return self._plans[key]
+
+    def _traced(self, config: ModelConfig, features: Features, memory_budget: Budget) -> tuple[Any, tuple[Any, ...]]:
+        """The pass with its plan made, and its arguments' shapes."""
+        start_recycling = functools.partial(start_prev, features.aatype.shape[0], config, self.execution, self.mesh)
+        chunked = autochunk(make_apply(config, self.execution), memory_budget, donate_argnums=(2,))
+        arguments = (abstract_state(config), features, jax.eval_shape(start_recycling))
+        jax.eval_shape(distribute(chunked, self.mesh, config, self.execution), *arguments)
+        return chunked, arguments
 
     def _compile(self, config: ModelConfig, features: Features, memory_budget: Budget) -> Program:
         num_res = features.aatype.shape[0]
         start_recycling = functools.partial(start_prev, num_res, config, self.execution, self.mesh)
         start = time.perf_counter()
         with _memory_errors(num_res), _events(_CACHE_HIT) as hits:
-            chunked = autochunk(make_apply(config, self.execution), memory_budget, donate_argnums=(2,))
-            arguments = (abstract_state(config), features, jax.eval_shape(start_recycling))
+            chunked, arguments = self._traced(config, features, memory_budget)
             shardings = named_shardings(self.mesh, argument_specs(config))
 
             def build(budget: Budget) -> Any:
                 apply = distribute(chunked.with_budget(budget), self.mesh, config, self.execution)
                 return jax.jit(apply, in_shardings=shardings, donate_argnums=2).lower(*arguments).compile()
 
-            jax.eval_shape(distribute(chunked, self.mesh, config, self.execution), *arguments)
             plan = chunked.explanations[-1]
             compiled = fit.within(plan.budget, build)
         seconds = time.perf_counter() - start
@@ -142,6 +158,13 @@ class Compiler:
             place=lambda state: jax.device_put(state, shardings[0]),
             smaller=lambda: self._compile(config, features, int(peak * _SMALLER)),
         )
+
+
+def _request(config: ModelConfig, features: Features) -> tuple[ModelConfig, Features, Any]:
+    """The network and the shapes of its features as far as the program depends on them, and a key made of both."""
+    config = structural(config)
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), np.asarray(x).dtype), features)
+    return config, shapes, (config, tuple((leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(shapes)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

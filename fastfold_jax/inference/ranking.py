@@ -98,7 +98,8 @@ def write_ranking(
     Args:
       ranked: Best first.
       directory: Of the job.
-      relaxed: Structure files that take the place of a prediction's own, and the figures of the relaxation, by name.
+      relaxed: Structure files that take the place of a prediction's own, if any, and the figures of the relaxation, by
+        name.
 
     Raises:
       OutputError: if a file cannot be written.
@@ -106,8 +107,8 @@ def write_ranking(
     written = []
     entries = {}
     for place, prediction in enumerate(ranked):
-        files, figures = relaxed.get(prediction.name, (prediction.files, None))
-        structures = [name for name in files if name.endswith(_STRUCTURES)]
+        files, figures = relaxed.get(prediction.name, ((), None))
+        structures = [name for name in files or prediction.files if name.endswith(_STRUCTURES)]
         copies = [f"ranked_{place}{Path(name).suffix}" for name in structures]
         for source, copy in zip(structures, copies, strict=True):
             copy_atomically(directory / source, directory / copy)

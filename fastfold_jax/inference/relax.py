@@ -28,6 +28,14 @@ class RelaxOptions:
         Literal["auto", "cuda", "opencl", "cpu"],
         option("What OpenMM computes on. `auto` is the fastest that works; one named here that cannot is an error."),
     ] = "auto"
+    relax_threads: Annotated[
+        int,
+        option(
+            "Processor cores that a relaxation on the CPU uses. With one, the same prediction is always relaxed to the "
+            "same structure; several are faster, and differ in the last digits of their sums.",
+            metavar="N",
+        ),
+    ] = 1
     relax_stiffness: Annotated[
         float, option("How firmly heavy atoms are held where they were predicted.", metavar="KCAL/MOL/Å²")
     ] = 10.0
@@ -35,8 +43,15 @@ class RelaxOptions:
         2.39
     )
     relax_iterations: Annotated[
-        int, option("Most steps of each minimisation; 0 for as many as it takes.", metavar="N")
-    ] = 0
+        int,
+        option(
+            "Most steps of all minimisations together, 0 for as many as it takes. Sound predictions need 200 to 2,000.",
+            metavar="N",
+        ),
+    ] = 10_000
+    relax_minutes: Annotated[
+        float, option("Most time that the minimisations of one structure may take.", metavar="MINUTES")
+    ] = 60.0
     relax_rounds: Annotated[
         int,
         option("Most minimisations; after each, residues that still violate are let go for the next one.", metavar="N"),
@@ -44,8 +59,12 @@ class RelaxOptions:
 
     def __post_init__(self):
         at_least(0, relax_iterations=self.relax_iterations)
-        at_least(1, relax_rounds=self.relax_rounds)
-        positive(relax_stiffness=self.relax_stiffness, relax_tolerance=self.relax_tolerance)
+        at_least(1, relax_rounds=self.relax_rounds, relax_threads=self.relax_threads)
+        positive(
+            relax_stiffness=self.relax_stiffness,
+            relax_tolerance=self.relax_tolerance,
+            relax_minutes=self.relax_minutes,
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,6 +77,8 @@ class RelaxResult:
       initial_energy, final_energy: kcal/mol, restraints included, at the first minimisation's start and the last's end.
       rmsd: Of heavy atoms from where they were predicted, Å.
       rounds: Minimisations made.
+      steps: Of all of them.
+      problem: Why the last did not come to its end; None if it did.
       platform: What they ran on.
       seconds: Wall time.
     """
@@ -69,6 +90,8 @@ class RelaxResult:
     final_energy: float
     rmsd: float
     rounds: int
+    steps: int
+    problem: str | None
     platform: str
     seconds: float
 
@@ -81,52 +104,109 @@ def relax(structure: gemmi.Structure, options: RelaxOptions) -> RelaxResult:
     violate although they were let go, are taken off and built anew; such tangles no minimisation resolves. Chains of a
     single residue, for which Amber has no terms, stay as they are; residues that are no amino acids are left out.
 
+    What does not converge within the options' bounds, or fails in a later round, ends with what there is by then, and
+    the result says so.
+
     Raises:
-      RelaxError: if OpenMM is not installed, or cannot do it; a `UserError`.
+      RelaxFailed: if nothing can be done with this structure.
+      RelaxError: if OpenMM is not installed, or a platform does not work; both are `UserError`s.
     """
     relax_openmm.require()
     start = time.perf_counter()
     before = find_violations(structure)
     peptides = Peptides.of(structure)
     state = peptides.completed()
-    reference = state.positions
-    if (threaded := pierced(state)).any():
-        state = peptides.rebuilt(state, threaded)
-    free = np.zeros(peptides.num_residues, bool)
-    energies = []
-    for rounds in range(1, options.relax_rounds + 1):
-        minimised = relax_openmm.minimise(
-            state,
-            held=peptides.heavy(state) & ~free[peptides.residue(state)],
-            stiffness=options.relax_stiffness,
-            tolerance=options.relax_tolerance,
-            iterations=options.relax_iterations,
-            platform=options.relax_platform,
-        )
-        energies += [minimised.initial_energy, minimised.final_energy]
-        state = dataclasses.replace(state, positions=minimised.positions)
-        relaxed = peptides.structure(state)
-        after = find_violations(relaxed)
-        logger.info(
-            "relaxation, round %d on %s: %.0f to %.0f kcal/mol, %d of %d residues with violations",
-            *(rounds, minimised.platform, *energies[-2:], after.count, len(after.per_residue)),
-        )
-        violating, threaded = after.per_residue[peptides.in_structure(relaxed)], pierced(state)
-        if not (after.count or threaded.any()) or rounds == options.relax_rounds:
-            break
-        # What violates although nothing held it will not come free in another round either.
-        if (stuck := threaded | (violating & free)).any():
-            state = peptides.rebuilt(state, stuck)
-        free |= violating | threaded
-    moved = (state.positions - reference)[peptides.heavy(state)]
+    relaxation = _Relaxation(peptides, options)
+    relaxation.run(state)
+    moved = (relaxation.state.positions - state.positions)[peptides.heavy(state)]
     return RelaxResult(
-        structure=relaxed,
+        structure=relaxation.relaxed,
         before=before,
-        after=after,
-        initial_energy=energies[0],
-        final_energy=energies[-1],
+        after=relaxation.after,
+        initial_energy=relaxation.rounds[0].initial_energy,
+        final_energy=relaxation.rounds[-1].final_energy,
         rmsd=float(np.sqrt((moved**2).sum(axis=-1).mean())),
-        rounds=rounds,
-        platform=minimised.platform,
+        rounds=len(relaxation.rounds),
+        steps=relaxation.steps,
+        problem=relaxation.problem,
+        platform=relaxation.rounds[-1].platform,
         seconds=time.perf_counter() - start,
     )
+
+
+class _Relaxation:
+    """The rounds of a relaxation.
+
+    Attributes:
+      rounds: The minimisations made.
+      state: What the last one left.
+      relaxed, after: The same as a structure, and its violations.
+      problem: As in `RelaxResult`.
+    """
+
+    state: relax_openmm.Complete
+    relaxed: gemmi.Structure
+    after: Violations
+
+    def __init__(self, peptides: Peptides, options: RelaxOptions):
+        self.rounds: list[relax_openmm.Minimised] = []
+        self.problem: str | None = None
+        self._peptides = peptides
+        self._options = options
+        self._free = np.zeros(peptides.num_residues, bool)
+
+    @property
+    def steps(self) -> int:
+        """Of all minimisations."""
+        return sum(made.steps for made in self.rounds)
+
+    def run(self, state: relax_openmm.Complete) -> None:
+        """Minimises until nothing violates, or as often as the options allow.
+
+        Raises:
+          RelaxFailed: if not even the first round can be made.
+        """
+        deadline = time.monotonic() + 60 * self._options.relax_minutes
+        stuck = pierced(state)
+        while True:
+            try:
+                self._minimise(self._peptides.rebuilt(state, stuck) if stuck.any() else state, deadline)
+            except relax_openmm.RelaxFailed as error:
+                if not self.rounds:
+                    raise
+                self.problem = f"round {len(self.rounds) + 1} failed: {error}"
+                return
+            state = self.state
+            violating = self.after.per_residue[self._peptides.in_structure(self.relaxed)]
+            threaded = pierced(state)
+            if not self.rounds[-1].converged:
+                self.problem = f"not converged after {self.steps:,} steps"
+                return
+            if not (self.after.count or threaded.any()) or len(self.rounds) == self._options.relax_rounds:
+                return
+            # What violates although nothing held it will not come free in another round either.
+            stuck = threaded | (violating & self._free)
+            self._free |= violating | threaded
+
+    def _minimise(self, state: relax_openmm.Complete, deadline: float) -> None:
+        """One round."""
+        peptides, options = self._peptides, self._options
+        made = relax_openmm.minimise(
+            state,
+            held=peptides.heavy(state) & ~self._free[peptides.residue(state)],
+            stiffness=options.relax_stiffness,
+            tolerance=options.relax_tolerance,
+            bounds=relax_openmm.Bounds(
+                steps=options.relax_iterations - self.steps if options.relax_iterations else np.inf, deadline=deadline
+            ),
+            device=relax_openmm.Device(platform=options.relax_platform, threads=options.relax_threads),
+        )
+        self.rounds.append(made)
+        self.state = dataclasses.replace(state, positions=made.positions)
+        self.relaxed = peptides.structure(self.state)
+        self.after = find_violations(self.relaxed)
+        logger.info(
+            "relaxation, round %d on %s: %.0f to %.0f kcal/mol in %d steps, %d of %d residues with violations",
+            *(len(self.rounds), made.platform, made.initial_energy, made.final_energy, made.steps),
+            *(self.after.count, len(self.after.per_residue)),
+        )

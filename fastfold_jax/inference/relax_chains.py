@@ -36,7 +36,7 @@ class Peptides:
         """Finds them.
 
         Raises:
-          RelaxError: if there are none.
+          RelaxFailed: if there are none.
         """
         runs, single, left_out = [], set(), set()
         for number, chain in enumerate(structure[0] if len(structure) else ()):
@@ -51,7 +51,7 @@ class Peptides:
             logger.warning("relaxation leaves out what is no amino acid: %s", ", ".join(sorted(left_out)))
         if not runs:
             name = structure.name or "the structure"
-            raise relax_openmm.RelaxError(f"{name}: holds no chain of two or more amino acids, so nothing to relax")
+            raise relax_openmm.RelaxFailed(f"{name}: holds no chain of two or more amino acids, so nothing to relax")
         return cls(source=structure, runs=tuple(runs), single=frozenset(single))
 
     @property

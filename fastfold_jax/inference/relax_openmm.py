@@ -3,7 +3,11 @@
 import dataclasses
 import io
 import logging
-from collections.abc import Sequence
+import random
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import gemmi
@@ -17,12 +21,19 @@ logger = logging.getLogger(__name__)
 _FORCE_FIELD = "amber14/protein.ff14SB.xml"
 _PH = 7.0
 _ATTEMPTS = 3
+_TELL_EVERY = 30.0  # seconds
+_CONSTRAINED = 1e-4  # relative deviation of bonds to hydrogens
+_RANDOM = threading.Lock()
 _KJ_PER_KCAL = 4.184
 _PLATFORMS = {"cuda": "CUDA", "opencl": "OpenCL", "cpu": "CPU"}
 
 
 class RelaxError(UserError):
-    """A structure that cannot be relaxed, or a force field or platform that is not there."""
+    """Nothing can be relaxed here: OpenMM or a platform is not there."""
+
+
+class RelaxFailed(RelaxError):
+    """This structure cannot be relaxed; others may be."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,12 +50,38 @@ class Complete:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Device:
+    """What OpenMM computes on: auto, cuda, opencl or cpu, and on so many threads if that is the CPU."""
+
+    platform: str
+    threads: int = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """Where a minimisation ends though it has not converged: after so many steps, or at a time of `time.monotonic`."""
+
+    steps: float
+    deadline: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Minimised:
-    """What a minimisation ended with: positions in Å, energies in kcal/mol, and what it ran on."""
+    """What a minimisation ended with.
+
+    Attributes:
+      positions: [atoms, 3] Å.
+      initial_energy, final_energy: kcal/mol.
+      steps: Made.
+      converged: Whether it came to its end, and not to its bounds or to energies that are no numbers.
+      platform: What it ran on.
+    """
 
     positions: Float[np.ndarray, "atoms 3"]
     initial_energy: float
     final_energy: float
+    steps: int
+    converged: bool
     platform: str
 
 
@@ -70,30 +107,52 @@ def standard_name(residue: gemmi.Residue) -> str | None:
 def complete(runs: Sequence[Sequence[gemmi.Residue]]) -> Complete:
     """Adds the atoms that are missing, hydrogens and the ends' included, to runs of connected residues.
 
-    Hydrogens that are there are kept in neither number nor place; pH is 7.
+    Hydrogens that are there are kept in neither number nor place; pH is 7. The same runs are always completed alike.
 
     Raises:
-      RelaxError: if PDBFixer can't.
+      RelaxFailed: if PDBFixer can't.
     """
     from openmm import unit
     from pdbfixer import PDBFixer
 
     text = io.StringIO(_bare(runs).make_mmcif_document().as_string())
     try:
-        fixer = PDBFixer(pdbxfile=text)
+        fixer = PDBFixer(pdbxfile=text, platform=_reproducible_platform())
         fixer.findNonstandardResidues()
         fixer.replaceNonstandardResidues()
         fixer.missingResidues = {}
         fixer.findMissingAtoms()
-        fixer.addMissingAtoms(seed=0)
-        fixer.addMissingHydrogens(_PH)
+        fixer.addMissingAtoms(seed=1)  # 0 would be another each time
+        with _fixed_random():
+            fixer.addMissingHydrogens(_PH)
     except Exception as error:
-        raise RelaxError(f"the structure cannot be completed for relaxation ({_one_line(error)})") from error
+        raise RelaxFailed(f"the structure cannot be completed for relaxation ({_one_line(error)})") from error
     counts = [sum(1 for _ in chain.residues()) for chain in fixer.topology.chains()]
     if counts != [len(run) for run in runs]:
-        raise RelaxError(f"PDBFixer made chains of {counts} residues from {[len(run) for run in runs]}")
+        raise RelaxFailed(f"PDBFixer made chains of {counts} residues from {[len(run) for run in runs]}")
     positions = np.array(fixer.positions.value_in_unit(unit.angstrom), float)
     return Complete(topology=fixer.topology, positions=positions)
+
+
+def _reproducible_platform() -> Any:
+    """A platform that gives the same forces each time, for minimisations of others' code."""
+    import openmm
+
+    platform = openmm.Platform.getPlatformByName("CPU")
+    platform.setPropertyDefaultValue("Threads", "1")
+    return platform
+
+
+@contextmanager
+def _fixed_random() -> Iterator[None]:
+    """Python's own generator in a known state: OpenMM draws hydrogens' first places from it."""
+    with _RANDOM:
+        state = random.getstate()
+        random.seed(0)
+        try:
+            yield
+        finally:
+            random.setstate(state)
 
 
 def _bare(runs: Sequence[Sequence[gemmi.Residue]]) -> gemmi.Structure:
@@ -136,8 +195,8 @@ def minimise(
     held: Bool[np.ndarray, " atoms"],
     stiffness: float,
     tolerance: float,
-    iterations: int,
-    platform: str,
+    bounds: Bounds,
+    device: Device,
 ) -> Minimised:
     """Minimises the energy in Amber's ff14SB with springs to where atoms are.
 
@@ -148,11 +207,12 @@ def minimise(
       held: Which atoms have springs.
       stiffness: Of the springs, kcal/mol/Å².
       tolerance: Root mean square force at which to stop, kcal/mol/nm.
-      iterations: Most steps; 0 for no limit.
-      platform: auto, cuda, opencl or cpu.
+      bounds: Where to stop otherwise.
+      device: What to compute on.
 
     Raises:
-      RelaxError: if the force field does not know a residue, no platform works, or the energy is no number.
+      RelaxError: if no platform works.
+      RelaxFailed: if the force field does not know a residue, or the energy is never a number.
     """
     from openmm import app
 
@@ -160,20 +220,46 @@ def minimise(
         field = app.ForceField(_FORCE_FIELD)
         system = field.createSystem(given.topology, constraints=app.HBonds)
     except Exception as error:
-        raise RelaxError(f"the force field cannot be applied ({_one_line(error)})") from error
+        raise RelaxFailed(f"the force field cannot be applied ({_one_line(error)})") from error
     system.addForce(_springs(given.positions, held, stiffness))
-    failure = "no attempt was made"
-    for attempt in range(_ATTEMPTS):
-        for name in _candidates(platform):
+    failure = ""
+    for context in _contexts(system, device):
+        for attempt in range(_ATTEMPTS):
             positions = given.positions
             if attempt:  # atoms in one place have no direction to part in
                 positions = positions + np.random.default_rng(attempt).normal(0, 0.02, positions.shape)
             try:
-                return _minimise_on(name, given.topology, system, positions, tolerance, iterations)
+                return _minimise_in(context, positions, tolerance, bounds)
             except Exception as error:  # OpenMM raises bare exceptions for whatever a driver or a number does
-                failure = f"{name}: {_one_line(error)}"
+                failure = f"{context.getPlatform().getName()}: {_one_line(error)}"
                 logger.debug("attempt %d at relaxation: %s", attempt + 1, failure)
-    raise RelaxError(f"relaxation failed {_ATTEMPTS} times ({failure})")
+    raise RelaxFailed(f"the energy cannot be minimised ({failure})")
+
+
+def _contexts(system: Any, device: Device) -> Iterator[Any]:
+    """The system on each platform that works, fastest first.
+
+    On one thread, or a GPU, results are the same each time.
+
+    Raises:
+      RelaxError: if there is none.
+    """
+    import openmm
+
+    names, failures = _candidates(device.platform), []
+    wanted = {"DeterministicForces": "true", "Threads": str(device.threads)}
+    for name in names:
+        platform = openmm.Platform.getPlatformByName(name)
+        properties = {key: value for key, value in wanted.items() if key in platform.getPropertyNames()}
+        try:
+            context = openmm.Context(system, openmm.VerletIntegrator(0.0), platform, properties)
+        except Exception as error:
+            failures.append(f"{name}: {_one_line(error)}")
+            logger.debug("no relaxation on %s", failures[-1])
+        else:
+            yield context
+    if len(failures) == len(names):
+        raise RelaxError(f"--relax-platform {device.platform}: does not work here ({'; '.join(failures)})")
 
 
 def _candidates(platform: str) -> list[str]:
@@ -207,34 +293,78 @@ def _springs(reference: Float[np.ndarray, "atoms 3"], held: Bool[np.ndarray, " a
     return force
 
 
-def _minimise_on(
-    name: str,
-    topology: Any,
-    system: Any,
-    positions: Float[np.ndarray, "atoms 3"],
-    tolerance: float,
-    iterations: int,
-) -> Minimised:
-    import openmm
-    from openmm import app, unit
+def _minimise_in(context: Any, positions: Float[np.ndarray, "atoms 3"], tolerance: float, bounds: Bounds) -> Minimised:
+    """Minimises from `positions`; ended early, or by energies that are no numbers, it leaves the last good step.
 
-    integrator = openmm.LangevinIntegrator(0, 0.01, 0.0)
-    platform = openmm.Platform.getPlatformByName(name)
-    known = platform.getPropertyNames()
-    properties = {"DeterministicForces": "true"} if "DeterministicForces" in known else {}
-    simulation = app.Simulation(topology, system, integrator, platform, properties)
-    simulation.context.setPositions(positions / 10)
-    initial = _energy(simulation.context)
-    simulation.minimizeEnergy(
-        maxIterations=iterations,
-        tolerance=tolerance * _KJ_PER_KCAL * unit.kilojoules_per_mole / unit.nanometer,
-    )
-    final = _energy(simulation.context)
-    state = simulation.context.getState(getPositions=True)
-    moved = np.array(state.getPositions(asNumpy=True).value_in_unit(unit.angstrom), float)
-    if not (np.isfinite(final) and np.isfinite(moved).all()):
+    Raises:
+      ArithmeticError, openmm.OpenMMException: if they never were.
+    """
+    import openmm
+    from openmm import unit
+
+    context.setPositions(positions / 10)
+    initial = _energy(context)
+    watch = _watch(bounds)
+    force = tolerance * _KJ_PER_KCAL * unit.kilojoules_per_mole / unit.nanometer
+    problem: Exception | None = None
+    try:
+        openmm.LocalEnergyMinimizer.minimize(context, force, 0, watch)
+        final, moved = _energy(context), _positions(context)
+    except Exception as error:  # among others that positions are no numbers
+        problem = error
+    converged = problem is None and not watch.stopped
+    if not converged and watch.good is not None:
+        context.setPositions(np.reshape(watch.good, (-1, 3)))
+        context.applyConstraints(_CONSTRAINED)
+        final, moved = _energy(context), _positions(context)
+    elif problem is not None:
+        raise problem
+    if not np.isfinite(final):
         raise ArithmeticError(f"energy {final} kcal/mol")
-    return Minimised(positions=moved, initial_energy=initial, final_energy=final, platform=name)
+    return Minimised(
+        positions=moved,
+        initial_energy=initial,
+        final_energy=final,
+        steps=watch.steps,
+        converged=converged,
+        platform=context.getPlatform().getName(),
+    )
+
+
+def _watch(bounds: Bounds) -> Any:
+    """Counts the steps of a minimisation, keeps the last good one, and ends it at its bounds."""
+    import openmm
+
+    class Watch(openmm.MinimizationReporter):
+        def __init__(self) -> None:
+            super().__init__()
+            self.steps = 0
+            self.stopped = False
+            self.good: Sequence[float] | None = None
+            self._told = time.monotonic()
+
+        def report(self, iteration: int, x: Sequence[float], grad: Sequence[float], args: Any) -> bool:
+            del iteration, grad  # it begins anew from time to time; OpenMM passes these by position
+            if self.stopped:  # asked to end, OpenMM still begins anew with stiffer bonds if bonds are not as they ought
+                return True
+            energy, now = args["system energy"], time.monotonic()
+            self.steps += 1
+            if np.isfinite(energy):
+                self.good = x
+            if now - self._told > _TELL_EVERY:
+                self._told = now
+                logger.info("relaxation, step %d: %.0f kcal/mol", self.steps, energy / _KJ_PER_KCAL)
+            self.stopped = self.steps >= bounds.steps or now > bounds.deadline or not np.isfinite(energy)
+            return self.stopped
+
+    return Watch()
+
+
+def _positions(context: Any) -> Float[np.ndarray, "atoms 3"]:
+    from openmm import unit
+
+    state = context.getState(getPositions=True)
+    return np.array(state.getPositions(asNumpy=True).value_in_unit(unit.angstrom), float)
 
 
 def _energy(context: Any) -> float:

@@ -36,8 +36,9 @@ class Page:
     Attributes:
       job: Its name.
       ranked: All predictions, best first.
-      shown: The first of them, with coordinates; the later ones are listed only.
-      relaxed: Figures of those that were relaxed, by name, as `ranking.json` holds them.
+      shown: The first of them, with coordinates (those of the relaxed structure where there is one); the later ones are
+        listed only.
+      relaxed: Figures of relaxations, by name, as `ranking.json` holds them.
       coverage: Of the alignment.
       config: The run, whose command the page states.
     """
@@ -107,7 +108,8 @@ def _about(prediction: Prediction) -> str:
 
 
 def _row(place: int, item: Finished, relaxed: Mapping[str, Any] | None) -> dict[str, Any]:
-    violations = [relaxed[f"violations_{when}"]["residues"] for when in ("before", "after")] if relaxed else None
+    relaxed = relaxed or {}
+    counts = [relaxed[key]["residues"] for key in ("violations_before", "violations_after") if key in relaxed]
     return {
         "name": item.name,
         "mean_plddt": item.mean_plddt,
@@ -116,7 +118,8 @@ def _row(place: int, item: Finished, relaxed: Mapping[str, Any] | None) -> dict[
         # A monomer's is its mean pLDDT, which has a column already.
         "ranking_confidence": item.ranking_confidence if item.scale == "iptm+ptm" else None,
         "passes": item.passes,
-        "violations": violations,
+        "violations": counts or None,
+        "relaxation_problem": relaxed.get("problem"),
         "file": f"ranked_{place}.cif",
         "interfaces": [dict(interface) for interface in item.interfaces],
     }

@@ -3,7 +3,7 @@
 from fastfold_jax.search.alignments import complete
 from fastfold_jax.search.config import SearchOptions, TemplateOptions
 from fastfold_jax.search.report import Report, bars, silent
-from fastfold_jax.search.save import save
+from fastfold_jax.search.save import save, texts
 from fastfold_jax.search.templates import attach
 
-__all__ = ["Report", "SearchOptions", "TemplateOptions", "attach", "bars", "complete", "save", "silent"]
+__all__ = ["Report", "SearchOptions", "TemplateOptions", "attach", "bars", "complete", "save", "silent", "texts"]

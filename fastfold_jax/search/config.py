@@ -148,6 +148,7 @@ class TemplateOptions:
             "Hits found before, in place of a search: .hhr of HHsearch, .sto or .a3m of hmmsearch, or directories "
             "with them (pdb_hits.*; with chain1_ and so on, or in a sub-directory a chain, for a complex).",
             metavar="PATH [PATH ...]",
+            default="those that lie with the input's alignments, else none",
         ),
     ] = ()
     template_sequences: Annotated[

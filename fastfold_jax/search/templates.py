@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fastfold_jax.data import layout
 from fastfold_jax.data.job import Chain, Job
+from fastfold_jax.data.job_hits import hit_files
 from fastfold_jax.data.template_features import Rejected, Template, stack, template_of_chain
 from fastfold_jax.data.template_hits import TemplateHit, read_hits
 from fastfold_jax.data.template_selection import Library, Rules, read_successors, select
@@ -30,8 +31,9 @@ _SERVER_ENTRIES = 20  # that the server is asked for, as ColabFold does
 def attach(job: Job, options: TemplateOptions, search: SearchOptions | None = None, report: Report = silent) -> Job:
     """The job with templates for every chain, as far as any are asked for.
 
-    Chains of equal sequence share them. Searches use the chains' alignments, so `complete` comes first. A job of
-    ready-made features is returned as it is.
+    Chains of equal sequence share them. Hits are those of the options, else those that came with the input, else
+    searched for. Searches use the chains' alignments, so `complete` comes first. Chains that have templates keep them;
+    a job of ready-made features is returned as it is.
 
     Args:
       job: With alignments.
@@ -43,13 +45,20 @@ def attach(job: Job, options: TemplateOptions, search: SearchOptions | None = No
       UserError: if a file given can't be used, or a search fails; hits that are no good are logged, and no error.
     """
     search = search or SearchOptions()
-    if not job.chains or (options.mode == "none" and not options.custom_templates):
+    wanted = [chain for chain in job.chains if chain.templates is None]
+    if options.mode == "none" and any(chain.hits for chain in wanted):
+        logger.info("%s: the template hits beside the input are not used without --template-mmcif", job.name)
+    if not job.chains or (not options.custom_templates and (options.mode == "none" or not wanted)):
         return job
     custom = _custom(job, options.custom_templates)
-    distinct = list({chain.sequence: chain for chain in reversed(job.chains)}.values())[::-1]
+    distinct = list({chain.sequence: chain for chain in reversed(wanted)}.values())[::-1]
     found = _found(job, distinct, options, search, report)
     chains = []
     for chain in job.chains:
+        if chain.templates is not None:
+            own = stack(custom[chain.id], len(chain.sequence)).then(chain.templates)
+            chains.append(dataclasses.replace(chain, templates=own))
+            continue
         mine = (custom[chain.id] + found.get(chain.sequence, []))[: options.max_templates]
         chains.append(dataclasses.replace(chain, templates=stack(mine, len(chain.sequence))))
         names = ", ".join(template.name for template in mine) or "none"
@@ -61,7 +70,7 @@ def _found(
     job: Job, distinct: Sequence[Chain], options: TemplateOptions, search: SearchOptions, report: Report
 ) -> dict[str, list[Template]]:
     """The templates of each sequence that files of hits or a search lead to."""
-    if options.mode == "none":
+    if options.mode == "none" or not distinct:
         return {}
     cache = Cache(search.cache_directory)
     with scratch() as directory:
@@ -71,12 +80,14 @@ def _found(
             library = _local(options)
         if library is None:
             return {}
-        if options.template_hits:
-            hits = _given_hits(options.template_hits, job)
-        else:
+        hits = _given_hits(options.template_hits, job) if options.template_hits else {}
+        if options.mode == "local" and not options.template_hits:
+            hits = _input_hits(job)
+        left = [] if options.template_hits else [chain for chain in distinct if chain.sequence not in hits]
+        if left:
             sequences = _sequences(library, Path(directory), options, search, cache, report)
-            lists = search_chains(distinct, sequences, threads=search.threads, cache=cache, report=report)
-            hits = {chain.sequence: found for chain, found in zip(distinct, lists, strict=True)}
+            lists = search_chains(left, sequences, threads=search.threads, cache=cache, report=report)
+            hits |= {chain.sequence: found for chain, found in zip(left, lists, strict=True)}
         rules = Rules(latest=options.latest(), most=options.max_templates)
         return {
             chain.sequence: select(hits.get(chain.sequence, ()), chain.sequence, library, rules) for chain in distinct
@@ -128,6 +139,20 @@ def _fetched(
     return Library(directory=structures) if any(structures.iterdir()) else None
 
 
+def _input_hits(job: Job) -> dict[str, list[TemplateHit]]:
+    """Hits that came with the job, by the sequence that they are for.
+
+    Raises:
+      UserError: if a file of them can't be read.
+    """
+    hits: dict[str, list[TemplateHit]] = {}
+    for chain in job.chains:
+        if chain.hits and chain.sequence not in hits:
+            logger.info("chain %s: template hits of %s", chain.id, ", ".join(map(str, chain.hits)))
+            hits[chain.sequence] = [hit for path in chain.hits for hit in read_hits(path, chain.sequence)]
+    return hits
+
+
 def _given_hits(paths: Sequence[Path], job: Job) -> dict[str, list[TemplateHit]]:
     """Hits by the sequence that they are for.
 
@@ -148,12 +173,10 @@ def _hit_files(paths: Sequence[Path]) -> list[tuple[Path, str]]:
         if not path.is_dir():
             files.append((path, layout.chain_prefix(path) or ""))
             continue
-        inside = [found for found in sorted(path.rglob("*")) if found.is_file() and layout.is_template_hits(found)]
+        inside = hit_files([found for found in sorted(path.rglob("*")) if found.is_file()], path)
         if not inside:
             raise UserError(f"--template-hits {path}: holds no hits; accepted are .hhr files, and pdb_hits.sto or .a3m")
-        for file in inside:
-            own = file.parent.name if file.parent != path and file.parent.name != "msas" else ""
-            files.append((file, layout.chain_prefix(file) or own))
+        files += inside
     return files
 
 

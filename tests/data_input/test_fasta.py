@@ -1,6 +1,7 @@
 """FASTA: records as written, and an exact place for whatever is wrong."""
 
 import gzip
+import lzma
 
 import pytest
 from hypothesis import given
@@ -86,12 +87,13 @@ def test_what_is_wrong_is_named(data, expected):
     assert str(error.value).startswith("in.fasta")
 
 
-def test_files_may_be_gzipped(tmp_path):
-    path = tmp_path / "a.fasta.gz"
-    path.write_bytes(gzip.compress(b">a\nMKV\n"))
+@pytest.mark.parametrize("pack", [gzip.compress, lzma.compress])
+def test_files_may_be_packed(tmp_path, pack):
+    path = tmp_path / "a.fasta.packed"
+    path.write_bytes(pack(b">a\nMKV\n"))
     assert sequences(read_bytes(path)) == ["MKV"]
-    path.write_bytes(gzip.compress(b">a\nMKV\n" * 50)[:30])
-    with pytest.raises(InputError, match="gzip"):
+    path.write_bytes(pack(b">a\nMKV\n" * 50)[:30])
+    with pytest.raises(InputError, match="a damaged or truncated gzip or xz file"):
         read_bytes(path)
 
 

@@ -246,7 +246,7 @@ def test_contradictions_are_named(job, files, expected):
 
 def test_real_directories(shared_data):
     msa = shared_data / "msa"
-    assert summaries(read_job(msa / "6KWC_1"))[0][2:] == ([("bfd", 1428), ("mgnify", 1698)], None)
+    assert summaries(read_job(msa / "6KWC_1"))[0][2:] == ([("bfd", 1428), ("mgnify", 501)], None)
     assert summaries(read_job(msa / "cobra73"))[0][2:] == ([("uniref90", 57), ("bfd", 1024), ("mgnify", 59)], None)
     first, second = summaries(read_job(msa / "3G5O"))
     assert (first[0], len(first[1])) == ("chain1", 93) and first[2:] == ([("other", 7527)], ("paired", 15))
@@ -294,3 +294,26 @@ def test_names_say_source_and_chain(name, source, prefix):
 @pytest.mark.parametrize("name", ["pdb_hits.sto", "pdb70_hits.a3m", "chain1_pdb_hits.sto", "hmm_output.sto", "x.hhr"])
 def test_template_hits_are_no_alignments(name):
     assert not layout.is_alignment(Path(name))
+
+
+def hits(found: Job) -> list:
+    return [[path.name for path in chain.hits] for chain in found.chains]
+
+
+def test_template_hits_go_with_the_alignments_beside_them(job, caplog):
+    files = {"a.a3m": a3m(A), "pdb_hits.hhr": "hits"}
+    assert hits(job(**files)) == [["pdb_hits.hhr"]]
+    assert hits(job(**{"x.fasta": f">x\n{A}\n", "pdb_hits.sto": "hits"})) == [["pdb_hits.sto"]]
+    prefixed = {"chain1_a.a3m": a3m(A), "chain2_a.a3m": a3m(B), "chain2_pdb_hits.sto": "hits"}
+    assert hits(job(**prefixed)) == [[], ["chain2_pdb_hits.sto"]]
+    # Sub-directories are assigned to records by their alignments, whatever they are called, and hits go with them.
+    below = {"B/u.a3m": a3m(A), "B/pdb_hits.sto": "hits", "A/u.a3m": a3m(B)}
+    assert hits(job(**below)) == [[], ["pdb_hits.sto"]]
+    found = job(**below, **{"x.fasta": f">one\n{A}\n>two\n{B}\n>three\n{A}\n"})
+    assert hits(found) == [["pdb_hits.sto"], [], ["pdb_hits.sto"]]
+    # By number or name where there are none; hits of no chain are left out, and that is said.
+    names = {"x.fasta": f">one\n{A}\n>two\n{B}\n", "two/pdb_hits.sto": "hits", "chain1/pdb_hits.hhr": "hits"}
+    assert hits(job(**names)) == [["pdb_hits.hhr"], ["pdb_hits.sto"]]
+    assert not caplog.records
+    assert hits(job(**{"x.fasta": f">one\n{A}\n>two\n{B}\n", "pdb_hits.sto": "hits"})) == [[], []]
+    assert "pdb_hits.sto: template hits of which chain (one, two)?" in caplog.text

@@ -2,12 +2,16 @@
 
 import gzip
 import json
+import lzma
 import shutil
 
+import numpy as np
 import pytest
 
 from fastfold_jax.data.job_sources import find_jobs
+from fastfold_jax.data.template_features import template_of_chain
 from fastfold_jax.data.textfile import InputError
+from fastfold_jax.data.training.structure import read_structure
 
 A, B = "ACDEFG", "KLMNP"
 
@@ -204,6 +208,88 @@ def test_alphafold_3_documents(tmp_path):
     assert [[len(each.residues) for each in chain.alignments] for chain in first.chains] == [[2], [2], [1], []]
     assert [chain.paired.source if chain.paired else None for chain in first.chains] == [None, None, "uniprot", None]
     assert [c.sequence for c in second.chains] == [A, A] and second.seeds == () and third.chains[0].paired is None
+
+
+@pytest.fixture
+def template(shared_data):
+    """A structure of one chain, and its sequence."""
+    for path in sorted((shared_data / "mmcif").glob("*.cif")):
+        polymers = list(read_structure(path).polymers.values())
+        if len(polymers) == 1:
+            return path, polymers[0].letters
+    pytest.fail("no structure of one chain")
+
+
+def protein(**fields) -> str:
+    return json.dumps({"name": "x", "sequences": [{"protein": {"id": "A", **fields}}]})
+
+
+def test_alphafold_3_templates(tmp_path, template):
+    path, letters = template
+    sequence = letters[2:]
+    indices = {"queryIndices": list(range(len(sequence))), "templateIndices": list(range(2, len(letters)))}
+    few = {"queryIndices": list(range(10)), "templateIndices": list(range(2, 12))}
+    (tmp_path / "beside.cif.xz").write_bytes(lzma.compress(path.read_bytes()))
+    entries = [{"mmcif": path.read_text(), **indices}, {"mmcifPath": "beside.cif.xz", **few}]
+    (tmp_path / "x.json").write_text(protein(sequence=sequence, templates=entries))
+    (source,) = find_jobs([tmp_path / "x.json"])
+    found = source.read().chains[0].templates
+    expected = template_of_chain(read_structure(path), None, sequence)
+    np.testing.assert_array_equal(found.aatype[0], expected.aatype)
+    np.testing.assert_array_equal(found.positions[0], expected.positions)
+    np.testing.assert_array_equal(found.atom_mask[1, :10], expected.atom_mask[:10])
+    assert not found.atom_mask[1, 10:].any()
+    for given, count in ((None, None), ([], 0)):
+        (tmp_path / "x.json").write_text(protein(sequence=sequence, templates=given))
+        (chain,) = find_jobs([tmp_path / "x.json"])[0].read().chains
+        assert (chain.templates if count is None else len(chain.templates)) == count
+
+
+@pytest.mark.parametrize(
+    ("template_fields", "expected"),
+    [
+        ({}, "template 1: neither 'mmcif' nor 'mmcifPath'"),
+        ({"mmcif": "data_x", "mmcifPath": "x.cif"}, "both 'mmcif' and 'mmcifPath'"),
+        ({"mmcifPath": "none.cif"}, "none.cif: no such file"),
+        ({"mmcif": "not an mmCIF file"}, "template 1, mmcif: not an mmCIF file"),
+        ({"mmcif": "", "queryIndices": [0]}, "1 'queryIndices' and 2 'templateIndices'"),
+        ({"mmcif": "", "queryIndices": [1, 1]}, "each residue of the query once"),
+        ({"mmcif": "", "queryIndices": ["a", 1]}, "'queryIndices' holds '\"a\"'"),
+        ({"mmcif": "", "templateIndices": None}, "'templateIndices' must be a list"),
+        ({"mmcifPath": "ONE", "queryIndices": [0, 99]}, "'queryIndices' holds 99, but there are 4 residues"),
+        ({"mmcifPath": "ONE", "templateIndices": [0, -1]}, "'templateIndices' holds -1"),
+        ({"mmcifPath": "MANY"}, "chains of amino acids ("),
+    ],
+)
+def test_alphafold_3_templates_that_are_refused(tmp_path, shared_data, template, template_fields, expected):
+    entry = {"queryIndices": [0, 1], "templateIndices": [0, 1], **template_fields}
+    if entry.get("mmcifPath") in ("ONE", "MANY"):
+        many = shared_data / "mmcif" / "2q2k.cif"
+        entry["mmcifPath"] = str(many if entry["mmcifPath"] == "MANY" else template[0])
+    (tmp_path / "x.json").write_text(protein(sequence="ACDE", templates=[entry]))
+    with pytest.raises(InputError) as error:
+        find_jobs([tmp_path / "x.json"])
+    assert expected in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        ({"ligand": {"id": "L", "ccdCodes": ["ATP"]}}, "sequence 2: 'ligand'; accepted are proteins"),
+        ({"rna": {"id": "L", "sequence": "ACGU"}}, "sequence 2: 'rna'"),
+        ({"dnaSequence": {"sequence": "ACGT", "count": 1}}, "sequence 2: 'dnaSequence'"),
+        ({"protein": {"id": "B", "sequence": "AC", "glycans": [{}]}}, "sequence 2: 'glycans': AlphaFold 2 has no"),
+    ],
+)
+def test_other_molecules_are_named(tmp_path, document, expected):
+    entry = {"name": "x", "sequences": [{"protein": {"id": "A", "sequence": "AC"}}, document]}
+    (tmp_path / "x.json").write_text(json.dumps(entry))
+    with pytest.raises(InputError, match=expected):
+        find_jobs([tmp_path / "x.json"])
+    entry = {"sequences": entry["sequences"][:1], "bondedAtomPairs": [[["A", 1, "SG"], ["A", 2, "SG"]]]}
+    (tmp_path / "x.json").write_text(json.dumps(entry))
+    with pytest.raises(InputError, match="'bondedAtomPairs': AlphaFold 2 has no bonds"):
+        find_jobs([tmp_path / "x.json"])
 
 
 def test_names_are_unique_over_all_inputs(tmp_path):

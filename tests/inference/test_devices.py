@@ -22,7 +22,8 @@ def gpus(monkeypatch):
     """Eight made-up GPUs of 80 GB, 75 % of it JAX's."""
     monkeypatch.setattr(devices, "make_mesh", lambda *, data, dap, devices: SimpleNamespace(dap=dap, devices=devices))
     stats = {"bytes_limit": 60e9}
-    return [SimpleNamespace(id=i, process_index=0, platform="gpu", memory_stats=lambda: stats) for i in range(8)]
+    common = {"process_index": 0, "platform": "gpu", "device_kind": "NVIDIA H100 80GB HBM3"}
+    return [SimpleNamespace(id=i, memory_stats=lambda: stats, **common) for i in range(8)]
 
 
 @pytest.mark.parametrize(
@@ -62,6 +63,6 @@ def test_jobs_get_a_device_each_or_as_many_as_asked_for():
 
 
 def test_what_is_too_long_for_one_device(gpus):
-    assert fits(4096, gpus[0]) and not fits(9000, gpus[0])
-    gpus[0].memory_stats = lambda: None
-    assert fits(9000, gpus[0])
+    assert fits(4096, gpus[0]) and fits(6500, gpus[0]) and not fits(9000, gpus[0])
+    gpus[0].memory_stats = lambda: None  # it cannot say: its kind does
+    assert fits(8000, gpus[0]) and not fits(9000, gpus[0])

@@ -14,6 +14,7 @@ from fastfold_jax.config.presets import preset
 from fastfold_jax.data.job import Job
 from fastfold_jax.errors import UserError
 from fastfold_jax.inference import engine
+from fastfold_jax.inference.arrays import load_prediction
 from fastfold_jax.inference.config import (
     AnswerOptions,
     ExecutionOptions,
@@ -26,7 +27,9 @@ from fastfold_jax.inference.engine import default_execution
 from fastfold_jax.inference.models import choose, locate
 from fastfold_jax.inference.predictor import PredictionError
 from fastfold_jax.inference.relax import RelaxOptions, RelaxResult
+from fastfold_jax.inference.relax_openmm import RelaxFailed
 from fastfold_jax.inference.relax_violations import Violations
+from fastfold_jax.inference.relaxing import read_relaxed
 from fastfold_jax.inference.run import run
 from fastfold_jax.params.npz import ParamsError
 from fastfold_jax.params.store import save
@@ -71,7 +74,7 @@ def finished_run(tmp_path_factory, small_network):
 
 def test_all_files_are_there(finished_run):
     out, results, _ = finished_run
-    expected = {"ranking.json", "timings.json", "manifest.json", "coverage.json", "report.html"}
+    expected = {"ranking.json", "timings.json", "manifest.json", "coverage.json", "report.html", "msas"}
     expected |= {f"ranked_{i}.{end}" for i in range(2) for end in ("pdb", "cif")}
     for seed in range(2):
         ends = (".pdb", ".cif", "_confidence.json", "_pae.json", "_arrays.npz")
@@ -212,9 +215,11 @@ def test_a_run_that_finishes_nothing_leaves_the_earlier_one_alone(finished_run, 
     with pytest.raises(PredictionError, match="model_1_ptm_seed0: out of memory"):
         config = configuration(tmp_path / "seven.a3m", tmp_path / "out", jobs=JobOptions(redo=True))
         run(config, networks=[small_network])
-    assert {p.name: p.read_bytes() for p in out.iterdir()} == {
-        p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()
-    }
+    before, after = (
+        {path.relative_to(where): path.read_bytes() for path in where.rglob("*") if path.is_file()}
+        for where in (out, tmp_path / "out")
+    )
+    assert after == before
 
 
 def job(*lengths: int, features=None) -> Job:
@@ -296,6 +301,21 @@ def test_a_fasta_and_a_folder_of_databases_give_a_report(small_network, tmp_path
     coverage = json.loads((tmp_path / "out" / "coverage.json").read_text())
     assert coverage["rows"] > 15
     assert f'"rows":{coverage["rows"]}' in (tmp_path / "out" / "report.html").read_text()
+    # The alignment lies beside it, is an input itself, and is there again if it is lost.
+    kept = tmp_path / "out" / "msas" / "mine" / "uniref90_hits.a3m"
+    first = kept.read_bytes()
+    again = dataclasses.replace(
+        config, input=(tmp_path / "out" / "msas",), out=tmp_path / "again", search=SearchOptions()
+    )
+    run(again, networks=[small_network])
+    assert json.loads((tmp_path / "again" / "coverage.json").read_text()) == coverage
+    assert (tmp_path / "again" / "msas" / "mine" / "uniref90_hits.a3m").read_bytes() == first
+    kept.unlink()
+    (outcome,) = run(config, networks=[small_network])
+    assert outcome.made == 0 and kept.read_bytes() == first
+    # Another run into the same directory leaves none of it.
+    (outcome,) = run(dataclasses.replace(config, search=SearchOptions()), networks=[small_network])
+    assert outcome.made == 1 and not kept.exists()
 
 
 @pytest.fixture
@@ -307,6 +327,8 @@ def relaxing(monkeypatch):
         asked.append(structure.name)
         if options.relax_rounds == 9:
             raise UserError("no OpenMM here")
+        if options.relax_rounds == 8:
+            raise RelaxFailed("the energy cannot be minimised")
         after = structure.clone()
         for site in after[0].all():
             site.atom.pos.x += 1
@@ -317,6 +339,8 @@ def relaxing(monkeypatch):
             "final_energy": -5.0,
             "rmsd": 1.0,
             "rounds": 1,
+            "steps": 100,
+            "problem": "not converged after 100 steps" if options.relax_rounds == 7 else None,
             "platform": "CPU",
             "seconds": 1.0,
         }
@@ -340,10 +364,35 @@ def test_relaxed_structures_are_ranked_and_kept(relaxing, small_network, tmp_pat
     relaxation = json.loads((tmp_path / "out" / "ranking.json").read_text())["predictions"][best]["relaxation"]
     assert relaxation["violations_before"]["residues"] == 7 and relaxation["violations_after"]["residues"] == 0
     assert relaxation["energy_kcal_per_mol"] == [5.0, -5.0]
+    assert "problem" not in relaxation and relaxation["steps"] == 100
+    page = (tmp_path / "out" / "report.html").read_bytes()
     run(config, networks=[small_network])
     (tmp_path / "out" / "ranked_0.pdb").unlink()
     run(config, networks=[small_network])
     assert len(relaxing) == number
+    assert (tmp_path / "out" / "report.html").read_bytes() == page
+    prediction = load_prediction(tmp_path / "out" / f"seven_{best}_arrays.npz")
+    shown = read_relaxed(prediction, tmp_path / "out" / f"seven_{best}_relaxed.cif")
+    np.testing.assert_array_equal(shown.atom_mask, prediction.atom_mask)
+    moved = (shown.atom_positions - prediction.atom_positions)[prediction.atom_mask > 0]
+    np.testing.assert_allclose(moved, np.broadcast_to([1, 0, 0], moved.shape), atol=0.002)
+
+
+@pytest.mark.parametrize(("rounds", "problem"), [(7, "not converged"), (8, "cannot be minimised")])
+def test_a_relaxation_that_does_not_succeed_is_no_error(relaxing, small_network, tmp_path, caplog, rounds, problem):
+    (tmp_path / "seven.a3m").write_text(A3M)
+    relaxation = RelaxOptions(relax="all", relax_rounds=rounds)
+    config = configuration(tmp_path / "seven.a3m", tmp_path / "out", relaxation=relaxation)
+    (outcome,) = run(config, networks=[small_network])
+    assert outcome.error is None and problem in caplog.text
+    ranking = json.loads((tmp_path / "out" / "ranking.json").read_text())
+    assert all(problem in entry["relaxation"]["problem"] for entry in ranking["predictions"].values())
+    best = outcome.ranked[0].name
+    source = f"seven_{best}.pdb" if rounds == 8 else f"seven_{best}_relaxed.pdb"
+    assert (tmp_path / "out" / "ranked_0.pdb").read_bytes() == (tmp_path / "out" / source).read_bytes()
+    assert problem in (tmp_path / "out" / "report.html").read_text()
+    run(config, networks=[small_network])
+    assert len(relaxing) == 2  # and what failed is not tried again
 
 
 def test_a_relaxation_that_fails_leaves_everything_else(relaxing, small_network, tmp_path):

@@ -1,5 +1,6 @@
 """Relaxation: clean structures come out, and all of a structure but its atoms' places stays as it was."""
 
+import dataclasses
 import sys
 
 import gemmi
@@ -11,6 +12,7 @@ from fastfold_jax.inference import relax_openmm
 from fastfold_jax.inference.relax import RelaxOptions, relax
 from fastfold_jax.inference.relax_chains import Peptides
 from fastfold_jax.inference.relax_rings import pierced
+from fastfold_jax.inference.relax_violations import find_violations
 
 pytest.importorskip("openmm")
 pytest.importorskip("pdbfixer")
@@ -67,7 +69,7 @@ def test_violations_are_gone(shared_data, name):
     """About 20 s of one core each."""
     result = relax(read(shared_data, name), RelaxOptions(relax_platform="cpu", relax_rounds=10))
     assert result.before.count >= 10
-    assert result.after.count == 0 and result.rounds <= 3
+    assert result.after.count == 0 and result.rounds <= 3 and result.problem is None
     assert result.after.bonds == result.after.clashes == result.after.within == result.after.extreme_ca_ca == 0
     assert result.final_energy < result.initial_energy and result.rmsd < 1.0
     if name == "multiple_disulfides_target.pdb":
@@ -96,6 +98,87 @@ def test_atoms_in_one_place_part(shared_data):
     residue.find_atom("CB", "*").pos = residue.find_atom("CA", "*").pos
     result = relax(given, RelaxOptions(relax_platform="cpu", relax_rounds=6))
     assert np.isfinite(result.final_energy) and result.after.count == 0
+
+
+def collapsed(given: gemmi.Structure, radius: float) -> gemmi.Structure:
+    """The residues turned at random, with their Cα atoms anywhere in a ball: what untrained networks make."""
+    draw = np.random.default_rng(0)
+    structure = given.clone()
+    for residue in structure[0][0]:
+        centre = np.array(residue.find_atom("CA", "*").pos.tolist())
+        turn = np.linalg.qr(draw.normal(size=(3, 3)))[0]
+        turn *= np.sign(np.linalg.det(turn))
+        place = draw.normal(size=3)
+        place *= radius * draw.uniform() ** (1 / 3) / np.linalg.norm(place)
+        for atom in residue:
+            atom.pos = gemmi.Position(*(turn @ (np.array(atom.pos.tolist()) - centre) + place))
+    return structure
+
+
+def test_what_does_not_converge_ends_and_says_so(shared_data):
+    given = collapsed(read(shared_data, "glucagon.pdb"), radius=3)
+    result = relax(given, RelaxOptions(relax_platform="cpu", relax_iterations=300))
+    assert result.before.count == 29
+    assert result.problem == "not converged after 300 steps" and result.steps == 300
+    assert result.final_energy < result.initial_energy and np.isfinite(result.final_energy)
+    assert residues(result.structure) == residues(given)
+    assert all(np.isfinite(place).all() for place in heavy(result.structure).values())
+    again = relax(given, RelaxOptions(relax_platform="cpu", relax_iterations=300))
+    assert [item.tolist() for item in heavy(again.structure).values()] == [
+        item.tolist() for item in heavy(result.structure).values()
+    ]
+
+
+def test_time_ends_a_relaxation(shared_data):
+    given = collapsed(read(shared_data, "glucagon.pdb"), radius=3)
+    result = relax(given, RelaxOptions(relax_platform="cpu", relax_minutes=0.005))
+    assert "not converged" in result.problem and result.seconds < 10
+
+
+def test_the_last_good_structure_is_kept(shared_data, monkeypatch):
+    """OpenMM takes five steps and then loses all atoms."""
+    import openmm
+
+    def minimise(*args):
+        if len(args) != 4:  # PDBFixer's own are watched by nobody
+            return real(*args)
+        context, force, _, watch = args
+        real(context, force, 5, watch)
+        context.setPositions(np.full((context.getSystem().getNumParticles(), 3), np.nan))
+
+    real = openmm.LocalEnergyMinimizer.minimize
+    monkeypatch.setattr(openmm.LocalEnergyMinimizer, "minimize", minimise)
+    result = relax(read(shared_data, "model_output.pdb"), CPU)
+    assert "not converged after" in result.problem and result.steps >= 5
+    assert result.final_energy < result.initial_energy and 0 < result.rmsd < 0.5
+    assert result.after.count == 0
+
+
+def test_a_round_that_fails_leaves_what_the_one_before_made(shared_data, monkeypatch):
+    rounds = []
+
+    def minimise(*args, **kwargs):
+        rounds.append(1)
+        if len(rounds) > 1:
+            raise relax_openmm.RelaxFailed("the energy cannot be minimised (CPU: NaN)")
+        return real(*args, **kwargs)
+
+    def violations(structure):
+        found = find_violations(structure)
+        return dataclasses.replace(found, per_residue=np.ones_like(found.per_residue))
+
+    real = relax_openmm.minimise
+    monkeypatch.setattr(relax_openmm, "minimise", minimise)
+    monkeypatch.setattr("fastfold_jax.inference.relax.find_violations", violations)
+    result = relax(read(shared_data, "model_output.pdb"), CPU)
+    assert result.problem == "round 2 failed: the energy cannot be minimised (CPU: NaN)" and result.rounds == 1
+    assert result.final_energy < result.initial_energy and 0 < result.rmsd < 0.5
+
+
+def test_energies_that_are_never_numbers(shared_data, monkeypatch):
+    monkeypatch.setattr(relax_openmm, "_energy", lambda context: float("nan"))
+    with pytest.raises(relax_openmm.RelaxFailed, match=r"cannot be minimised \(CPU: energy nan"):
+        relax(read(shared_data, "model_output.pdb"), CPU)
 
 
 def test_side_chains_through_rings_are_found_and_built_anew(shared_data):
@@ -197,6 +280,20 @@ def test_a_platform_that_is_not_there(shared_data, monkeypatch):
         relax(read(shared_data, "model_output.pdb"), RelaxOptions(relax_platform="cuda"))
 
 
+def test_a_platform_that_does_not_work(shared_data, monkeypatch):
+    import openmm
+
+    def context(*args):
+        if len(args) == 4:  # PDBFixer's own have no properties
+            raise openmm.OpenMMException("no such device")
+        return real(*args)
+
+    real = openmm.Context
+    monkeypatch.setattr(openmm, "Context", context)
+    with pytest.raises(UserError, match=r"--relax-platform cpu: does not work here \(CPU: no such device\)"):
+        relax(read(shared_data, "model_output.pdb"), CPU)
+
+
 def test_auto_falls_back_to_a_platform_that_works(shared_data, monkeypatch):
     monkeypatch.setattr(relax_openmm, "_PLATFORMS", {"cuda": "NoSuchPlatform", "reference": "Reference"})
     result = relax(read(shared_data, "model_output.pdb"), RelaxOptions(relax_iterations=5))
@@ -210,6 +307,7 @@ def test_auto_falls_back_to_a_platform_that_works(shared_data, monkeypatch):
         ({"relax_iterations": -1}, "--relax-iterations -1"),
         ({"relax_stiffness": 0.0}, "--relax-stiffness 0"),
         ({"relax_tolerance": float("inf")}, "--relax-tolerance inf"),
+        ({"relax_minutes": 0.0}, "--relax-minutes 0"),
     ],
 )
 def test_options_that_are_refused(changes, message):

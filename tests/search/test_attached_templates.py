@@ -1,5 +1,6 @@
 """Attaching templates: searched for, given as hits, the user's own, or the server's; and how a complex's are joined."""
 
+import dataclasses
 import logging
 import shutil
 
@@ -125,6 +126,47 @@ def test_given_hits(shared_data, search, tmp_path, caplog):
         assert [len(chain.templates) for chain in done.chains] == [0, 6]
         raw = assemble(done, preset("model_1_multimer_v3"))
         assert raw.templates.aatype.shape == (6, 11 + len(query)) and not raw.templates.atom_mask[:, :11].any()
+
+
+def test_hits_beside_the_alignments_are_used_if_there_are_structures(
+    shared_data, search, tmp_path, caplog, monkeypatch
+):
+    """What the options give comes first, then what lies with the input; only for other chains is there a search."""
+    directory = shared_data / "msa" / "cobra73"
+    job = read_job(directory)
+    (hits,) = job.chains[0].hits
+    assert hits.suffix == ".hhr"
+    searched = []
+
+    def search_chains(chains, *args, **kwargs):
+        searched.extend(chain.id for chain in chains)
+        return [[] for _ in chains]
+
+    monkeypatch.setattr("fastfold_jax.search.templates.search_chains", search_chains)
+    options = TemplateOptions(template_mmcif=shared_data / "mmcif")
+    given = attach(job, dataclasses.replace(options, template_hits=(hits,)), search)
+    done = attach(job, options, search)
+    assert len(done.chains[0].templates) == 6 and not searched
+    np.testing.assert_array_equal(done.chains[0].templates.positions, given.chains[0].templates.positions)
+    both = dataclasses.replace(job, chains=(*job.chains, *job_of("MKVLAAGIVRK", names="X").chains))
+    done = attach(both, options, search)
+    assert [len(chain.templates) for chain in done.chains] == [6, 0] and searched == ["X"]
+    shutil.copy(hits, tmp_path / "none.hhr")
+    (tmp_path / "none.hhr").write_text("Query x\n\n No Hit Prob\n")
+    done = attach(job, dataclasses.replace(options, template_hits=(tmp_path / "none.hhr",)), search)
+    assert len(done.chains[0].templates) == 0 and searched == ["X"]
+    with caplog.at_level(logging.INFO):
+        assert attach(job, TemplateOptions(), search) is job
+    assert "template hits beside the input are not used without --template-mmcif" in caplog.text
+
+
+def test_chains_keep_the_templates_they_came_with(shared_data, search, ferritin):
+    own = shared_data / "mini_databases" / "mmcif" / "6s61.cif"
+    job = attach(job_of(ferritin, names="A"), TemplateOptions(custom_templates=(str(own),)), search)
+    again = attach(job, TemplateOptions(template_mmcif=shared_data / "mmcif"), search)
+    assert again.chains[0].templates is job.chains[0].templates
+    more = attach(job, TemplateOptions(custom_templates=(str(own),)), search)
+    assert len(more.chains[0].templates) == 2
 
 
 def test_hits_of_no_chain(shared_data, search, tmp_path):

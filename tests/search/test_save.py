@@ -40,7 +40,10 @@ def test_what_was_found_is_an_input(options, proteins, tmp_path):
 def test_given_alignments_too(shared_data, tmp_path, name):
     given = read_job(shared_data / "msa" / name)
     save(given, tmp_path)
-    assert_same(assemble(given, MULTIMER), assemble(read_job(tmp_path), MULTIMER))
+    again = read_job(tmp_path)
+    assert_same(assemble(given, MULTIMER), assemble(again, MULTIMER))
+    names = [[path.name for path in chain.hits] for chain in given.chains]
+    assert [[path.name for path in chain.hits] for chain in again.chains] == names
 
 
 @given(st.lists(st.text("ACDXBZ-ac", min_size=1, max_size=9), max_size=5))

@@ -150,36 +150,45 @@ def read_structure(path: Path) -> Structure:
         StructureError: the file cannot be parsed, is truncated, or has no polypeptide.
         InputError: it cannot be read at all.
     """
-    text = normalise(read_bytes(path), file=str(path))
+    data = read_bytes(path)
     if ".cif" in path.name.lower() or ".mmcif" in path.name.lower():
-        parsed, header, canonical = _parse_mmcif(text, path)
-    else:
-        parsed, header = _parse_pdb(text, path)
-        canonical = {}
+        return parse_mmcif(data, file=str(path))
+    parsed, header = _parse_pdb(normalise(data, file=str(path)), str(path))
+    return _structure(parsed, header, {}, str(path))
+
+
+def parse_mmcif(data: bytes, *, file: str) -> Structure:
+    """The structure in an mmCIF text; `file` names it in messages.
+
+    Raises:
+        StructureError: as `read_structure`.
+    """
+    return _structure(*_parse_mmcif(normalise(data, file=file), file), file)
+
+
+def _structure(parsed: gemmi.Structure, header: dict, canonical: Mapping[str, str], file: str) -> Structure:
     if not len(parsed) or not any(len(chain) for chain in parsed[0]):
-        raise StructureError(f"{path}: no atoms; a truncated file, or not a structure")
+        raise StructureError(f"{file}: no atoms; a truncated file, or not a structure")
     if not any(entity.entity_type == gemmi.EntityType.Polymer for entity in parsed.entities):
         parsed.setup_entities()  # a prediction's file may hold atoms alone
         parsed.assign_label_seq_id()
     polymers = _polymers(parsed, canonical)
     if not polymers:
-        raise StructureError(f"{path}: no polypeptide among its chains")
-    return Structure(
-        file=str(path), polymers=polymers, assemblies=_assemblies(parsed, polymers), _model=parsed, **header
-    )
+        raise StructureError(f"{file}: no polypeptide among its chains")
+    return Structure(file=file, polymers=polymers, assemblies=_assemblies(parsed, polymers), _model=parsed, **header)
 
 
-def _parse_mmcif(text: bytes, path: Path) -> tuple[gemmi.Structure, dict, dict[str, str]]:
+def _parse_mmcif(text: bytes, file: str) -> tuple[gemmi.Structure, dict, dict[str, str]]:
     """What the file holds, its header, and each entity's canonical sequence."""
     lines = text[:1000].split(b"\n", 2)
     # The PDB separates categories by lines with '#', also after the last one.
     if len(lines) > 1 and lines[1].strip() == b"#" and not text.rstrip().endswith(b"#"):
-        raise StructureError(f"{path}: a truncated mmCIF file: the '#' that ends it is missing")
+        raise StructureError(f"{file}: a truncated mmCIF file: the '#' that ends it is missing")
     try:
         block = gemmi.cif.read_string(text).sole_block()
         parsed = gemmi.make_structure_from_block(block)
     except (ValueError, RuntimeError, IndexError) as error:
-        raise StructureError(f"{path}: not an mmCIF file, or a truncated one ({_one_line(error)})") from None
+        raise StructureError(f"{file}: not an mmCIF file, or a truncated one ({_one_line(error)})") from None
     dates = [date for tag in _DATES for date in map(_date, block.find_values(tag)) if date]
     numbers = (number for tag in _RESOLUTIONS for number in map(_number, block.find_values(tag)) if number)
     methods = [gemmi.cif.as_string(value) for value in block.find_values("_exptl.method")]
@@ -192,13 +201,13 @@ def _parse_mmcif(text: bytes, path: Path) -> tuple[gemmi.Structure, dict, dict[s
     return parsed, header, {row.str(0): "".join(row.str(1).split()) for row in rows}
 
 
-def _parse_pdb(text: bytes, path: Path) -> tuple[gemmi.Structure, dict]:
+def _parse_pdb(text: bytes, file: str) -> tuple[gemmi.Structure, dict]:
     try:
         parsed = gemmi.read_pdb_string(text.decode())
         parsed.setup_entities()
         parsed.assign_label_seq_id()
     except (ValueError, RuntimeError) as error:
-        raise StructureError(f"{path}: not a PDB file ({_one_line(error)})") from None
+        raise StructureError(f"{file}: not a PDB file ({_one_line(error)})") from None
     revisions = re.findall(rb"^REVDAT\s+\d+\s+(\d\d-[A-Z]{3}-\d\d)", text, re.MULTILINE)
     dates = [date for date in map(_pdb_date, revisions) if date]
     return parsed, {

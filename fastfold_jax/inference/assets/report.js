@@ -55,7 +55,11 @@
   const columns = [["pLDDT", "mean_plddt", 1], ["pTM", "ptm", 3], ["ipTM", "iptm", 3], ["ranking score", "ranking_confidence", 3]]
     .filter(([, key]) => data.ranking.some((row) => row[key] !== null));
   const head = element("tr");
-  const relaxed = data.ranking.some((row) => row.violations);
+  const relaxed = data.ranking.some((row) => row.violations || row.relaxation_problem);
+  const relaxation = (row) => {
+    const counts = row.violations ? row.violations.join(" → ") : row.relaxation_problem ? "not relaxed" : "–";
+    return row.violations && row.relaxation_problem ? `${counts} (${row.relaxation_problem})` : counts;
+  };
   const titles = [...columns.map(([title]) => title), "passes", ...(relaxed ? ["violations, relaxed"] : []), "file"];
   for (const title of ["rank", "prediction", ...titles]) head.append(element("th", title));
   $("ranking").append(head);
@@ -64,12 +68,16 @@
     line.append(element("td", String(place)), element("td", row.name));
     for (const [, key, digits] of columns) line.append(element("td", number(row[key], digits)));
     line.append(element("td", String(row.passes)));
-    if (relaxed) line.append(element("td", row.violations ? row.violations.join(" → ") : "–"));
+    if (relaxed) {
+      const cell = element("td", relaxation(row));
+      cell.title = row.relaxation_problem || "residues with violations, before and after relaxation";
+      line.append(cell);
+    }
     line.append(element("td", row.file));
     if (place < models.length) {
       line.className = "pick";
       line.onclick = () => show(place);
-      $("model").append(new Option(`${place}: ${row.name}`, place));
+      $("model").append(new Option(`${place}: ${row.name}${row.violations ? ", relaxed" : ""}`, place));
     }
     $("ranking").append(line);
     return line;
