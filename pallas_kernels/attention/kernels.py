@@ -144,15 +144,12 @@ def forward(
 
 
 @jit
-def _query_rows(
-    q_ptr, cotangent_ptr, peak_ptr, delta_ptr, batch, head, rows, q_len,
-    HEADS: tl.constexpr, DIM: tl.constexpr, BLOCK_D: tl.constexpr,
-):  # fmt: skip
-    """What the backward kernels need of some queries: themselves, their cotangents, their peaks and deltas."""
-    q = _rows(q_ptr, batch, head, rows, q_len, HEADS, DIM, BLOCK_D)
-    cotangent = _rows(cotangent_ptr, batch, head, rows, q_len, HEADS, DIM, BLOCK_D)
-    statistics = tl.cast(q_len, tl.int64) * (batch * HEADS + head) + rows
-    return q, cotangent, tl.load(peak_ptr + statistics), tl.load(delta_ptr + statistics)
+def _rows_and_statistic(
+    ptr, statistic_ptr, batch, head, rows, length, HEADS: tl.constexpr, DIM: tl.constexpr, BLOCK_D: tl.constexpr
+):
+    """Some rows of one head, and of each a number of [b, h, length]: queries and peaks, or cotangents and deltas."""
+    statistics = statistic_ptr + tl.cast(length, tl.int64) * (batch * HEADS + head)
+    return _rows(ptr, batch, head, rows, length, HEADS, DIM, BLOCK_D), tl.load(statistics + rows)
 
 
 @jit
@@ -196,9 +193,8 @@ def backward_queries(
     batch, block = _block_of(tl.program_id(0), tl.cdiv(q_len, BLOCK_Q), num_batch, GROUP)
     wanted = block * BLOCK_Q + tl.arange(0, BLOCK_Q)
     rows = tl.minimum(wanted, q_len - 1)
-    q, cotangent, peak, delta = _query_rows(
-        q_ptr, cotangent_ptr, peak_ptr, delta_ptr, batch, head, rows, q_len, HEADS, DIM, BLOCK_D
-    )
+    q, peak = _rows_and_statistic(q_ptr, peak_ptr, batch, head, rows, q_len, HEADS, DIM, BLOCK_D)
+    cotangent, delta = _rows_and_statistic(cotangent_ptr, delta_ptr, batch, head, rows, q_len, HEADS, DIM, BLOCK_D)
     first = head.to(tl.int64) * q_len * k_len
     bias_rows, bias_grad_rows = bias_ptr + first + rows * k_len, bias_grad_ptr + first + rows * k_len
     if not MASK_SHARED:
@@ -230,9 +226,7 @@ def _keys_step(
 ):  # fmt: skip
     """One block of queries of the gradients of keys and values; scores are transposed, [k, q]."""
     rows = _keys(start, q_len, BLOCK_Q, TAIL)
-    q, cotangent, peak, delta = _query_rows(
-        q_ptr, cotangent_ptr, peak_ptr, delta_ptr, batch, head, rows, q_len, HEADS, DIM, BLOCK_D
-    )
+    q, peak = _rows_and_statistic(q_ptr, peak_ptr, batch, head, rows, q_len, HEADS, DIM, BLOCK_D)
     scores = tl.dot(k, tl.trans(q), input_precision="ieee") * scale
     if HAS_BIAS:
         # Loaded along its rows, and turned in shared memory.
@@ -243,6 +237,7 @@ def _keys_step(
     weights = tl.exp2(scores - peak[None, :])
     if TAIL:
         weights = tl.where((start + tl.arange(0, BLOCK_Q) < q_len)[None, :], weights, 0.0)
+    cotangent, delta = _rows_and_statistic(cotangent_ptr, delta_ptr, batch, head, rows, q_len, HEADS, DIM, BLOCK_D)
     v_grad = tl.dot(weights.to(cotangent.dtype), cotangent, acc=v_grad, input_precision="ieee")
     products = tl.dot(v, tl.trans(cotangent), input_precision="ieee")
     score_grad = weights * (products - delta[None, :])
@@ -312,12 +307,11 @@ def backward_bias(
     bias = tl.load(bias_ptr + tile, mask=exist, other=0.0)
     grad = tl.full([BLOCK_Q, BLOCK_K], 0.0, tl.float32)
     for batch in tl.range(0, num_batch):
-        q, cotangent, peak, delta = _query_rows(
-            q_ptr, cotangent_ptr, peak_ptr, delta_ptr, batch, head, rows, q_len, HEADS, DIM, BLOCK_D
-        )
+        q, peak = _rows_and_statistic(q_ptr, peak_ptr, batch, head, rows, q_len, HEADS, DIM, BLOCK_D)
         k = _rows(k_ptr, batch, head, keys, k_len, HEADS, DIM, BLOCK_D)
         scores = tl.dot(q, tl.trans(k), input_precision="ieee") * (SCALE * _LOG2_E) + bias.to(tl.float32) * _LOG2_E
         weights = tl.exp2(scores - peak[:, None])
+        cotangent, delta = _rows_and_statistic(cotangent_ptr, delta_ptr, batch, head, rows, q_len, HEADS, DIM, BLOCK_D)
         v = _rows(v_ptr, batch, head, keys, k_len, HEADS, DIM, BLOCK_D)
         products = tl.dot(cotangent, tl.trans(v), input_precision="ieee")
         score_grad = weights * (products - delta[:, None])
