@@ -32,6 +32,7 @@ Pair = Float[Array, "i j c_z"]
 MovedMSA = Float[Array, "moved_s moved_r c_m"]
 MovedPair = Float[Array, "moved_i moved_j c_z"]
 Slabs = Sequence[Float[Array, "_ n c_z"]]
+Begun = Sequence[tuple[Float[Array, "_ n c_z"], tuple[Array, Array]]]
 ColumnAttention = type[MSAColumnAttention] | type[MSAColumnGlobalAttention]
 
 
@@ -66,20 +67,25 @@ class PairTrack(nnx.Module):
         """From pairs split over columns to slabs of pairs split over rows, in one exchange."""
         return self.slabs(self.axis.all_to_all(z, split=0, concat=1))
 
-    def multiply(
-        self, rows: Slabs, seq_mask: Float[Array, " n"], keys: list[PRNGKeyArray | None], first: Step | None = None
-    ) -> Slabs:
-        """Both triangle multiplications, on rows.
+    def begin(self, rows: Slabs, seq_mask: Float[Array, " n"], first: Step | None = None) -> Begun:
+        """What the triangle multiplications begin with: slabs of rows, and the outgoing one's exchanged operands.
 
         Args:
           first: Done to each slab before.
         """
-        outgoing, incoming = self.triangle_multiplication_outgoing, self.triangle_multiplication_incoming
+        outgoing = self.triangle_multiplication_outgoing
         masks = cut_local(self.axis.shard(seq_mask, 0), 0, len(rows))
 
-        def begin(slab: int, z: Any) -> Any:
+        def operands(slab: int, z: Any) -> Any:
             z = first(slab, z) if first else z
             return z, outgoing.operands(z, masks[slab][:, None] * seq_mask)
+
+        return pipeline(rows, [operands, outgoing.exchange_rows])
+
+    def multiply(self, begun: Begun, seq_mask: Float[Array, " n"], keys: list[PRNGKeyArray | None]) -> Slabs:
+        """Both triangle multiplications, on rows."""
+        outgoing, incoming = self.triangle_multiplication_outgoing, self.triangle_multiplication_incoming
+        masks = cut_local(self.axis.shard(seq_mask, 0), 0, len(begun))
 
         def go_on(slab: int, value: Any) -> Any:
             z = outgoing_end(slab, value)
@@ -93,9 +99,8 @@ class PairTrack(nnx.Module):
             return add
 
         outgoing_end, incoming_end = end(outgoing, keys[0]), end(incoming, keys[1])
-        values = pipeline(rows, [begin, outgoing.exchange_rows])
-        multiply = outgoing.contraction([operands for _, operands in values])
-        values = pipeline([z for z, _ in values], [multiply, outgoing.exchange_channels, go_on, incoming.exchange_rows])
+        multiply = outgoing.contraction([operands for _, operands in begun])
+        values = pipeline([z for z, _ in begun], [multiply, outgoing.exchange_channels, go_on, incoming.exchange_rows])
         multiply = incoming.contraction([operands for _, operands in values])
         return pipeline([z for z, _ in values], [multiply, incoming.exchange_channels, incoming_end])
 
@@ -125,15 +130,9 @@ class PairTrack(nnx.Module):
         update = self.triangle_attention_ending_node(z, bias, seq_mask)
         return z + shared_dropout(update, key, PAIR_DROPOUT, shared=1)
 
-    def pair_track(
-        self, rows: Slabs, seq_mask: Float[Array, " n"], keys: list[PRNGKeyArray | None], first: Step | None = None
-    ) -> MovedPair:
-        """The Evoformer's pair updates (AlphaFold 2 supplement, Algorithm 6, lines 6 to 10): rows in, columns out.
-
-        Args:
-          first: Done to each slab of rows before.
-        """
-        rows = self.multiply(rows, seq_mask, keys[:2], first)
+    def pair_track(self, begun: Begun, seq_mask: Float[Array, " n"], keys: list[PRNGKeyArray | None]) -> MovedPair:
+        """The Evoformer's pair updates (AlphaFold 2 supplement, Algorithm 6, lines 6 to 10): rows in, columns out."""
+        rows = self.multiply(begun, seq_mask, keys[:2])
         z, bias = self.attend_starting(rows, seq_mask, keys[2])
         z = self.attend_ending(z, bias, seq_mask, keys[3])
         return z + self.pair_transition(z)
@@ -233,7 +232,8 @@ class OuterProductLastBlock(EvoformerBlock):
         def add(slab: int, z: Any) -> Any:
             return z + outer.update(residues[slab][1], right, masks[slab], msa_mask)
 
-        return self.residues_to_rows(m), self.pair_track(rows, seq_mask, pair_keys, first=add)
+        begun = self.begin(rows, seq_mask, first=add)
+        return self.residues_to_rows(m), self.pair_track(begun, seq_mask, pair_keys)
 
 
 class OuterProductFirstBlock(EvoformerBlock):
@@ -247,19 +247,19 @@ class OuterProductFirstBlock(EvoformerBlock):
         """(m, z) of the next block. `key` is None for no dropout."""
         msa_key, *pair_keys = split_key(key, 5)
         rows = self.columns_to_rows(z)
-        masks = cut_local(self.axis.shard(msa_mask, 1), 1, len(rows))
+        mask = self.axis.shard(msa_mask, 1)
+        masks = cut_local(mask, 1, len(rows))
         outer = self.outer_product_mean
-        projections = [outer.project(slab, mask) for slab, mask in zip(cut_local(m, 1, len(masks)), masks, strict=True)]
-        right = join([self.axis.gather(right, 1) for _, right in projections], 1, self.axis)
+        left, right = outer.project(m, mask)
+        lefts, right = cut_local(left, 1, len(rows)), self.axis.gather(right, 1)
 
-        rows = [
-            z + outer.update(left, right, mask, msa_mask)
-            for z, (left, _), mask in zip(rows, projections, masks, strict=True)
-        ]
-        bias = self.msa_row_attention_with_pair_bias.bias(join_local(rows, 0), sharded=0)
+        def add(slab: int, z: Any) -> Any:
+            return z + outer.update(lefts[slab], right, masks[slab], msa_mask)
+
+        begun = self.begin(rows, seq_mask, first=add)
+        bias = self.msa_row_attention_with_pair_bias.bias(join_local([z for z, _ in begun], 0), sharded=0)
         m = self.attend_rows(self.residues_to_rows(m), bias, msa_mask, msa_key)
-        m = self.update_columns(m, self.axis.shard(msa_mask, 1))
-        return m, self.pair_track(rows, seq_mask, pair_keys)
+        return self.update_columns(m, mask), self.pair_track(begun, seq_mask, pair_keys)
 
 
 def split_key(key: PRNGKeyArray | None, num: int) -> list[PRNGKeyArray | None]:
