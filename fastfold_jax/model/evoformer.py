@@ -256,10 +256,13 @@ class OuterProductFirstBlock(EvoformerBlock):
         def add(slab: int, z: Any) -> Any:
             return z + outer.update(lefts[slab], right, masks[slab], msa_mask)
 
-        begun = self.begin(rows, seq_mask, first=add)
-        bias = self.msa_row_attention_with_pair_bias.bias(join_local([z for z, _ in begun], 0), sharded=0)
+        # One slab's operands have no later slab to travel behind, and would only lie in memory beside the MSA's track.
+        begun = self.begin(rows, seq_mask, first=add) if len(rows) > 1 else None
+        rows = [z for z, _ in begun] if begun else [add(0, rows[0])]
+        bias = self.msa_row_attention_with_pair_bias.bias(join_local(rows, 0), sharded=0)
         m = self.attend_rows(self.residues_to_rows(m), bias, msa_mask, msa_key)
-        return self.update_columns(m, mask), self.pair_track(begun, seq_mask, pair_keys)
+        m = self.update_columns(m, mask)
+        return m, self.pair_track(begun or self.begin(rows, seq_mask), seq_mask, pair_keys)
 
 
 def split_key(key: PRNGKeyArray | None, num: int) -> list[PRNGKeyArray | None]:
