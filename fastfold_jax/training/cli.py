@@ -1,4 +1,4 @@
-"""The command line of `train.py`."""
+"""The command `fastfold-train`, and what `train.py` runs."""
 
 import logging
 import sys
@@ -11,7 +11,7 @@ from fastfold_jax import messages
 from fastfold_jax.errors import UserError
 from fastfold_jax.training.options import TrainConfig
 
-PROGRAM = "train.py"
+PROGRAM = "fastfold-train"
 OK, USER_ERROR = 0, 2
 
 logger = logging.getLogger(__name__)

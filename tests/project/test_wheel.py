@@ -40,7 +40,9 @@ def test_holds_nothing_else(wheel):
 
 def test_has_the_console_command_and_the_licence(wheel):
     (entry_points,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
-    assert "fastfold-infer = fastfold_jax.inference.cli:main" in wheel.read(entry_points).decode()
+    commands = wheel.read(entry_points).decode()
+    assert "fastfold-infer = fastfold_jax.inference.cli:main" in commands
+    assert "fastfold-train = fastfold_jax.training.cli:main" in commands
     assert any(name.endswith("licenses/LICENSE") for name in wheel.namelist())
 
 
