@@ -191,7 +191,7 @@ def _colabfold_triangle(z, mask, norms, inputs, outputs):
 
 
 def outer_product_mean(rows: int, n: int, dtype: str) -> Case:
-    """32 channels a side, 128 of pairs."""
+    """32 channels a side, 128 of pairs. colabfold-kernels has none for so many rows."""
     c, z = 32, CHANNELS
     x, norm = Array((rows, n, c), dtype), Array((n, n), "float32")
     flops = 2.0 * rows * n * n * c * c + 2.0 * n * n * c * c * z
@@ -217,8 +217,15 @@ def transition(n: int, dtype: str) -> Case:
         arrays=(x, (vector, vector), first, second),
         differentiated=(0, 1, 2, 3),
         work=Work(flops=4.0 * n * n * c * f, exponentials=0, bytes=_bytes(x, x)),
-        sides=_ours(pallas_kernels.transition, "triton", "xla"),
+        sides={**_ours(pallas_kernels.transition, "triton", "xla"), "colabfold-kernels": _colabfold_transition},
     )
+
+
+def _colabfold_transition(x, norm, first, second):
+    from colabfold_kernels.transition import fused_transition
+
+    (w1, b1), (w2, b2) = jax.tree.map(lambda y: y.astype(x.dtype), (first, second))
+    return fused_transition(x, *norm, w1, b1, w2, b2)
 
 
 def layer_norm(n: int, dtype: str) -> Case:
@@ -230,8 +237,14 @@ def layer_norm(n: int, dtype: str) -> Case:
         arrays=(x, vector, vector),
         differentiated=(0, 1, 2),
         work=Work(flops=0, exponentials=0, bytes=_bytes(x, x)),
-        sides=_ours(pallas_kernels.layer_norm, "triton", "xla"),
+        sides={**_ours(pallas_kernels.layer_norm, "triton", "xla"), "colabfold-kernels": _colabfold_layer_norm},
     )
+
+
+def _colabfold_layer_norm(x, scale, offset):
+    from colabfold_kernels.tri_mul import pallas_layer_norm
+
+    return pallas_layer_norm(x, scale, offset)
 
 
 def softmax(n: int, dtype: str) -> Case:

@@ -5,8 +5,7 @@ ending node's attention. m is carried sharded over rows where the outer product 
 comes first. On one device every change of layout is the identity.
 """
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -20,7 +19,7 @@ from fastfold_jax.model.msa import MSAColumnAttention, MSAColumnGlobalAttention,
 from fastfold_jax.model.outer_product_mean import OuterProductMean
 from fastfold_jax.model.transition import Transition
 from fastfold_jax.model.triangle import TriangleAttention, TriangleMultiplication
-from parallel.layout import cut, cut_local, join, join_local, num_slabs
+from parallel.layout import cut_local, join, join_local, num_slabs
 from parallel.pipeline import Step, pipeline
 
 MSA_DROPOUT = 0.15
@@ -33,6 +32,7 @@ Pair = Float[Array, "i j c_z"]
 MovedMSA = Float[Array, "moved_s moved_r c_m"]
 MovedPair = Float[Array, "moved_i moved_j c_z"]
 Slabs = Sequence[Float[Array, "_ n c_z"]]
+Begun = Sequence[tuple[Float[Array, "_ n c_z"], tuple[Array, Array]]]
 ColumnAttention = type[MSAColumnAttention] | type[MSAColumnGlobalAttention]
 
 
@@ -63,20 +63,29 @@ class PairTrack(nnx.Module):
         """This device's rows as slabs, one if it is alone: what follows exchanges one while it computes another."""
         return cut_local(z, 0, num_slabs(z, 0, self.axis))
 
-    def multiply(
-        self, rows: Slabs, seq_mask: Float[Array, " n"], keys: list[PRNGKeyArray | None], first: Step | None = None
-    ) -> Slabs:
-        """Both triangle multiplications, on rows.
+    def columns_to_rows(self, z: Pair) -> Slabs:
+        """From pairs split over columns to slabs of pairs split over rows, in one exchange."""
+        return self.slabs(self.axis.all_to_all(z, split=0, concat=1))
+
+    def begin(self, rows: Slabs, seq_mask: Float[Array, " n"], first: Step | None = None) -> Begun:
+        """What the triangle multiplications begin with: slabs of rows, and the outgoing one's exchanged operands.
 
         Args:
           first: Done to each slab before.
         """
-        outgoing, incoming = self.triangle_multiplication_outgoing, self.triangle_multiplication_incoming
+        outgoing = self.triangle_multiplication_outgoing
         masks = cut_local(self.axis.shard(seq_mask, 0), 0, len(rows))
 
-        def begin(slab: int, z: Any) -> Any:
+        def operands(slab: int, z: Any) -> Any:
             z = first(slab, z) if first else z
             return z, outgoing.operands(z, masks[slab][:, None] * seq_mask)
+
+        return pipeline(rows, [operands, outgoing.exchange_rows])
+
+    def multiply(self, begun: Begun, seq_mask: Float[Array, " n"], keys: list[PRNGKeyArray | None]) -> Slabs:
+        """Both triangle multiplications, on rows."""
+        outgoing, incoming = self.triangle_multiplication_outgoing, self.triangle_multiplication_incoming
+        masks = cut_local(self.axis.shard(seq_mask, 0), 0, len(begun))
 
         def go_on(slab: int, value: Any) -> Any:
             z = outgoing_end(slab, value)
@@ -90,13 +99,10 @@ class PairTrack(nnx.Module):
             return add
 
         outgoing_end, incoming_end = end(outgoing, keys[0]), end(incoming, keys[1])
-        values, _ = pipeline(rows, [begin, outgoing.exchange_rows])
-        multiply = outgoing.contraction([operands for _, operands in values])
-        values, _ = pipeline(
-            [z for z, _ in values], [multiply, outgoing.exchange_channels, go_on, incoming.exchange_rows]
-        )
+        multiply = outgoing.contraction([operands for _, operands in begun])
+        values = pipeline([z for z, _ in begun], [multiply, outgoing.exchange_channels, go_on, incoming.exchange_rows])
         multiply = incoming.contraction([operands for _, operands in values])
-        return pipeline([z for z, _ in values], [multiply, incoming.exchange_channels, incoming_end])[0]
+        return pipeline([z for z, _ in values], [multiply, incoming.exchange_channels, incoming_end])
 
     def attend_starting(
         self, rows: Slabs, seq_mask: Float[Array, " n"], key: PRNGKeyArray | None
@@ -113,7 +119,7 @@ class PairTrack(nnx.Module):
             z, ending_bias = value
             return self.axis.all_to_all(z, split=1, concat=0), self.axis.gather(ending_bias, 1)
 
-        values, _ = pipeline(rows, [attend, exchange])
+        values = pipeline(rows, [attend, exchange])
         columns = join([z for z, _ in values], 0, self.axis)
         return columns, ending.join_bias([part for _, part in values])
 
@@ -124,15 +130,9 @@ class PairTrack(nnx.Module):
         update = self.triangle_attention_ending_node(z, bias, seq_mask)
         return z + shared_dropout(update, key, PAIR_DROPOUT, shared=1)
 
-    def pair_track(
-        self, rows: Slabs, seq_mask: Float[Array, " n"], keys: list[PRNGKeyArray | None], first: Step | None = None
-    ) -> MovedPair:
-        """The Evoformer's pair updates (AlphaFold 2 supplement, Algorithm 6, lines 6 to 10): rows in, columns out.
-
-        Args:
-          first: Done to each slab of rows before.
-        """
-        rows = self.multiply(rows, seq_mask, keys[:2], first)
+    def pair_track(self, begun: Begun, seq_mask: Float[Array, " n"], keys: list[PRNGKeyArray | None]) -> MovedPair:
+        """The Evoformer's pair updates (AlphaFold 2 supplement, Algorithm 6, lines 6 to 10): rows in, columns out."""
+        rows = self.multiply(begun, seq_mask, keys[:2])
         z, bias = self.attend_starting(rows, seq_mask, keys[2])
         z = self.attend_ending(z, bias, seq_mask, keys[3])
         return z + self.pair_transition(z)
@@ -170,9 +170,8 @@ class EvoformerBlock(PairTrack):
         bias: Float[Array, "h n n"],
         mask: Float[Array, "rows n"],
         key: PRNGKeyArray | None,
-        beside: Sequence[Callable[[], Array]] = (),
-    ) -> tuple[MovedMSA, list[Array]]:
-        """Row attention: takes rows, returns residues, and what came of `beside`."""
+    ) -> MovedMSA:
+        """Row attention: takes rows, returns residues."""
         count = num_slabs(m, 0, self.axis)
         masks = cut_local(self.axis.shard(mask, 0), 0, count)
 
@@ -183,8 +182,7 @@ class EvoformerBlock(PairTrack):
         def exchange(slab: int, rows: Any) -> Any:
             return self.axis.all_to_all(rows, split=1, concat=0)
 
-        moved, others = pipeline(cut_local(m, 0, count), [attend, exchange], beside)
-        return join(moved, 0, self.axis), others
+        return join(pipeline(cut_local(m, 0, count), [attend, exchange]), 0, self.axis)
 
     def update_columns(self, m: MSA, mask: Float[Array, "s i"]) -> MSA:
         """Column attention and transition, on some residues."""
@@ -194,12 +192,6 @@ class EvoformerBlock(PairTrack):
     def residues_to_rows(self, m: MSA) -> MovedMSA:
         """From m split over residues to m split over rows."""
         return self.axis.all_to_all(m, split=0, concat=1)
-
-    def columns_to_rows(self, z: Pair) -> list[Callable[[], MovedPair]]:
-        """From z split over columns to slabs of z split over rows, each of them to be called for."""
-        count = num_slabs(z, 1, self.axis)
-        slabs = cut(z, 0, count, self.axis)
-        return [functools.partial(self.axis.all_to_all, slab, split=0, concat=1) for slab in slabs]
 
 
 _COLUMN_SCOPES: dict[ColumnAttention, str] = {
@@ -220,7 +212,8 @@ class OuterProductLastBlock(EvoformerBlock):
         msa_key, *pair_keys = split_key(key, 5)
         bias = self.msa_row_attention_with_pair_bias.bias(z, sharded=1)
         # Nothing needs these rows before the outer product is added: they travel while the MSA is computed.
-        m, rows = self.attend_rows(m, bias, msa_mask, msa_key, beside=self.columns_to_rows(z))
+        rows = self.columns_to_rows(z)
+        m = self.attend_rows(m, bias, msa_mask, msa_key)
         outer = self.outer_product_mean
         masks = cut_local(self.axis.shard(msa_mask, 1), 1, len(rows))
 
@@ -232,14 +225,15 @@ class OuterProductLastBlock(EvoformerBlock):
             m, left, right = value
             return m, left, self.axis.gather(right, 1)
 
-        residues, _ = pipeline(cut_local(m, 1, len(rows)), [update, exchange])
+        residues = pipeline(cut_local(m, 1, len(rows)), [update, exchange])
         m = join_local([m for m, _, _ in residues], 1)
         right = join([right for _, _, right in residues], 1, self.axis)
 
         def add(slab: int, z: Any) -> Any:
             return z + outer.update(residues[slab][1], right, masks[slab], msa_mask)
 
-        return self.residues_to_rows(m), self.pair_track(rows, seq_mask, pair_keys, first=add)
+        begun = self.begin(rows, seq_mask, first=add)
+        return self.residues_to_rows(m), self.pair_track(begun, seq_mask, pair_keys)
 
 
 class OuterProductFirstBlock(EvoformerBlock):
@@ -252,21 +246,23 @@ class OuterProductFirstBlock(EvoformerBlock):
     ) -> tuple[MSA, Pair]:
         """(m, z) of the next block. `key` is None for no dropout."""
         msa_key, *pair_keys = split_key(key, 5)
-        exchanges = self.columns_to_rows(z)
-        masks = cut_local(self.axis.shard(msa_mask, 1), 1, len(exchanges))
+        rows = self.columns_to_rows(z)
+        mask = self.axis.shard(msa_mask, 1)
+        masks = cut_local(mask, 1, len(rows))
         outer = self.outer_product_mean
-        projections = [outer.project(slab, mask) for slab, mask in zip(cut_local(m, 1, len(masks)), masks, strict=True)]
-        right = join([self.axis.gather(right, 1) for _, right in projections], 1, self.axis)
+        left, right = outer.project(m, mask)
+        lefts, right = cut_local(left, 1, len(rows)), self.axis.gather(right, 1)
 
-        def update(slab: int, left: Any) -> Any:
-            return outer.update(left, right, masks[slab], msa_mask)
+        def add(slab: int, z: Any) -> Any:
+            return z + outer.update(lefts[slab], right, masks[slab], msa_mask)
 
-        updates, rows = pipeline([left for left, _ in projections], [update], beside=exchanges)
-        rows = [z + update for z, update in zip(rows, updates, strict=True)]
+        # One slab's operands have no later slab to travel behind, and would only lie in memory beside the MSA's track.
+        begun = self.begin(rows, seq_mask, first=add) if len(rows) > 1 else None
+        rows = [z for z, _ in begun] if begun else [add(0, rows[0])]
         bias = self.msa_row_attention_with_pair_bias.bias(join_local(rows, 0), sharded=0)
-        m, _ = self.attend_rows(self.residues_to_rows(m), bias, msa_mask, msa_key)
-        m = self.update_columns(m, self.axis.shard(msa_mask, 1))
-        return m, self.pair_track(rows, seq_mask, pair_keys)
+        m = self.attend_rows(self.residues_to_rows(m), bias, msa_mask, msa_key)
+        m = self.update_columns(m, mask)
+        return m, self.pair_track(begun or self.begin(rows, seq_mask), seq_mask, pair_keys)
 
 
 def split_key(key: PRNGKeyArray | None, num: int) -> list[PRNGKeyArray | None]:

@@ -38,8 +38,7 @@ class MonomerTemplateBlock(TemplateBlock):
         keys = split_key(key, 4)
         columns, bias = self.attend_starting(self.slabs(pair), seq_mask, keys[0])
         columns = self.attend_ending(columns, bias, seq_mask, keys[1])
-        rows = self.slabs(self.axis.all_to_all(columns, split=0, concat=1))
-        rows = self.multiply(rows, seq_mask, keys[2:])
+        rows = self.multiply(self.begin(self.columns_to_rows(columns), seq_mask), seq_mask, keys[2:])
         return join_local([pair + self.pair_transition(pair) for pair in rows], 0)
 
 

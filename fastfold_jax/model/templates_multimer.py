@@ -50,7 +50,7 @@ class MultimerTemplateBlock(TemplateBlock):
         self, pair: Float[Array, "i n c"], seq_mask: Float[Array, " n"], key: PRNGKeyArray | None
     ) -> Float[Array, "i n c"]:
         """Rows in, rows out."""
-        columns = self.pair_track(self.slabs(pair), seq_mask, split_key(key, 4))
+        columns = self.pair_track(self.begin(self.slabs(pair), seq_mask), seq_mask, split_key(key, 4))
         return self.axis.all_to_all(columns, split=0, concat=1)
 
 

@@ -64,16 +64,18 @@ class TriangleMultiplication(nnx.Module):
     def exchange_rows(self, slab: int, value: Any) -> Any:
         """A slab's operands for all channels become those of as many rows of every device for this one's channels."""
         z, operands = value
-        return z, self.axis.all_to_all(operands, split=1, concat=2)
+        left, right = self.axis.all_to_all(operands, split=1, concat=2)
+        return z, (left, right)
 
-    def contraction(self, operands: Sequence[Float[Array, "2 c a n"]]) -> Step:
+    def contraction(self, operands: Sequence[tuple[Float[Array, "c a n"], Float[Array, "c a n"]]]) -> Step:
         """The step that makes a slab of the product's rows, from all exchanged operands."""
+        left, right = ([slab[side] for slab in operands] for side in range(2))
         if self.direction == "outgoing":
-            right = join([slab[1] for slab in operands], 1, self.axis)
-            pairs = [(slab[0], right) for slab in operands]
+            whole = join(right, 1, self.axis)
+            pairs = [(slab, whole) for slab in left]
         else:
-            left, right = join(operands, 2, self.axis)
-            pairs = [(left, slab) for slab in cut(right, 2, len(operands), self.axis)]
+            whole = join(left, 1, self.axis)
+            pairs = [(whole, slab) for slab in cut(join(right, 1, self.axis), 2, len(operands), self.axis)]
 
         def contract(slab: int, z: Any) -> Any:
             return z, pallas_kernels.triangle_contraction(pairs[slab], self.direction, implementation=self.kernels)

@@ -65,6 +65,21 @@ def _masked(scores, mask, start, k_len, BLOCK_K: tl.constexpr, HAS_MASK: tl.cons
 
 
 @jit
+def _scores(
+    q, k_ptr, bias_rows, mask_ptr, start, keys, k_len, batch, head, scale,
+    HEADS: tl.constexpr, DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
+    HAS_BIAS: tl.constexpr, HAS_MASK: tl.constexpr, TAIL: tl.constexpr,
+):  # fmt: skip
+    """Loads a block of keys: their scores [q, k], themselves, and their mask."""
+    k = _rows(k_ptr, batch, head, keys, k_len, HEADS, DIM, BLOCK_D)
+    scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
+    if HAS_BIAS:
+        scores += tl.load(bias_rows[:, None] + keys[None, :]).to(tl.float32) * _LOG2_E
+    mask = tl.load(mask_ptr + keys) if HAS_MASK else 0.0
+    return _masked(scores, mask, start, k_len, BLOCK_K, HAS_MASK, TAIL), k, mask
+
+
+@jit
 def _forward_step(
     total, peak, weighted, q, k_ptr, v_ptr, bias_rows, mask_ptr, start, k_len, batch, head, scale,
     HEADS: tl.constexpr, DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
@@ -72,12 +87,10 @@ def _forward_step(
 ):  # fmt: skip
     """One block of keys of the online softmax."""
     keys = _keys(start, k_len, BLOCK_K, TAIL)
-    k = _rows(k_ptr, batch, head, keys, k_len, HEADS, DIM, BLOCK_D)
-    scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
-    if HAS_BIAS:
-        scores += tl.load(bias_rows[:, None] + keys[None, :]).to(tl.float32) * _LOG2_E
-    mask = tl.load(mask_ptr + keys) if HAS_MASK else 0.0
-    scores = _masked(scores, mask, start, k_len, BLOCK_K, HAS_MASK, TAIL)
+    scores, _, _ = _scores(
+        q, k_ptr, bias_rows, mask_ptr, start, keys, k_len, batch, head, scale,
+        HEADS, DIM, BLOCK_D, BLOCK_K, HAS_BIAS, HAS_MASK, TAIL,
+    )  # fmt: skip
     new_peak = tl.maximum(peak, tl.max(scores, 1))
     weights = tl.exp2(scores - new_peak[:, None])
     shrink = tl.exp2(peak - new_peak)
@@ -131,6 +144,15 @@ def forward(
 
 
 @jit
+def _rows_and_statistic(
+    ptr, statistic_ptr, batch, head, rows, length, HEADS: tl.constexpr, DIM: tl.constexpr, BLOCK_D: tl.constexpr
+):
+    """Some rows of one head, and of each a number of [b, h, length]: queries and peaks, or cotangents and deltas."""
+    statistics = statistic_ptr + tl.cast(length, tl.int64) * (batch * HEADS + head)
+    return _rows(ptr, batch, head, rows, length, HEADS, DIM, BLOCK_D), tl.load(statistics + rows)
+
+
+@jit
 def _queries_step(
     grad, q, cotangent, peak, delta, k_ptr, v_ptr, bias_rows, bias_grad_rows, mask_ptr, exists, start, k_len,
     batch, head, scale,
@@ -139,12 +161,10 @@ def _queries_step(
 ):  # fmt: skip
     """One block of keys of the queries' gradient."""
     keys = _keys(start, k_len, BLOCK_K, TAIL)
-    k = _rows(k_ptr, batch, head, keys, k_len, HEADS, DIM, BLOCK_D)
-    scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
-    if HAS_BIAS:
-        scores += tl.load(bias_rows[:, None] + keys[None, :]).to(tl.float32) * _LOG2_E
-    mask = tl.load(mask_ptr + keys) if HAS_MASK else 0.0
-    scores = _masked(scores, mask, start, k_len, BLOCK_K, HAS_MASK, TAIL)
+    scores, k, mask = _scores(
+        q, k_ptr, bias_rows, mask_ptr, start, keys, k_len, batch, head, scale,
+        HEADS, DIM, BLOCK_D, BLOCK_K, HAS_BIAS, HAS_MASK, TAIL,
+    )  # fmt: skip
     v = _rows(v_ptr, batch, head, keys, k_len, HEADS, DIM, BLOCK_D)
     products = tl.dot(cotangent, tl.trans(v), input_precision="ieee")
     score_grad = tl.exp2(scores - peak[:, None]) * (products - delta[:, None])
@@ -173,10 +193,8 @@ def backward_queries(
     batch, block = _block_of(tl.program_id(0), tl.cdiv(q_len, BLOCK_Q), num_batch, GROUP)
     wanted = block * BLOCK_Q + tl.arange(0, BLOCK_Q)
     rows = tl.minimum(wanted, q_len - 1)
-    q = _rows(q_ptr, batch, head, rows, q_len, HEADS, DIM, BLOCK_D)
-    cotangent = _rows(cotangent_ptr, batch, head, rows, q_len, HEADS, DIM, BLOCK_D)
-    statistics = tl.cast(q_len, tl.int64) * (batch * HEADS + head) + rows
-    peak, delta = tl.load(peak_ptr + statistics), tl.load(delta_ptr + statistics)
+    q, peak = _rows_and_statistic(q_ptr, peak_ptr, batch, head, rows, q_len, HEADS, DIM, BLOCK_D)
+    cotangent, delta = _rows_and_statistic(cotangent_ptr, delta_ptr, batch, head, rows, q_len, HEADS, DIM, BLOCK_D)
     first = head.to(tl.int64) * q_len * k_len
     bias_rows, bias_grad_rows = bias_ptr + first + rows * k_len, bias_grad_ptr + first + rows * k_len
     if not MASK_SHARED:
@@ -208,7 +226,7 @@ def _keys_step(
 ):  # fmt: skip
     """One block of queries of the gradients of keys and values; scores are transposed, [k, q]."""
     rows = _keys(start, q_len, BLOCK_Q, TAIL)
-    q = _rows(q_ptr, batch, head, rows, q_len, HEADS, DIM, BLOCK_D)
+    q, peak = _rows_and_statistic(q_ptr, peak_ptr, batch, head, rows, q_len, HEADS, DIM, BLOCK_D)
     scores = tl.dot(k, tl.trans(q), input_precision="ieee") * scale
     if HAS_BIAS:
         # Loaded along its rows, and turned in shared memory.
@@ -216,13 +234,13 @@ def _keys_step(
         scores += tl.trans(bias).to(tl.float32) * _LOG2_E
     if HAS_MASK:
         scores = tl.where((mask > 0)[:, None], scores, _MASKED)
-    weights = tl.exp2(scores - tl.load(peak_ptr + rows)[None, :])
+    weights = tl.exp2(scores - peak[None, :])
     if TAIL:
         weights = tl.where((start + tl.arange(0, BLOCK_Q) < q_len)[None, :], weights, 0.0)
-    cotangent = _rows(cotangent_ptr, batch, head, rows, q_len, HEADS, DIM, BLOCK_D)
+    cotangent, delta = _rows_and_statistic(cotangent_ptr, delta_ptr, batch, head, rows, q_len, HEADS, DIM, BLOCK_D)
     v_grad = tl.dot(weights.to(cotangent.dtype), cotangent, acc=v_grad, input_precision="ieee")
     products = tl.dot(v, tl.trans(cotangent), input_precision="ieee")
-    score_grad = weights * (products - tl.load(delta_ptr + rows)[None, :])
+    score_grad = weights * (products - delta[None, :])
     k_grad = tl.dot(score_grad.to(q.dtype), q, acc=k_grad, input_precision="ieee")
     return k_grad, v_grad
 
@@ -248,10 +266,7 @@ def backward_keys(
     mask = tl.load(mask_ptr + keys) if HAS_MASK else 0.0
     # Not the repeated positions: the compiler must see that these are contiguous.
     bias_columns = bias_ptr + head.to(tl.int64) * q_len * k_len + wanted
-    statistics = tl.cast(q_len, tl.int64) * (batch * HEADS + head)
     exist = wanted < k_len
-    peak_ptr += statistics
-    delta_ptr += statistics
     k_grad = tl.full([BLOCK_K, BLOCK_D], 0.0, tl.float32)
     v_grad = tl.full([BLOCK_K, BLOCK_D], 0.0, tl.float32)
     whole = q_len if EVEN_Q else q_len // BLOCK_Q * BLOCK_Q
@@ -292,15 +307,14 @@ def backward_bias(
     bias = tl.load(bias_ptr + tile, mask=exist, other=0.0)
     grad = tl.full([BLOCK_Q, BLOCK_K], 0.0, tl.float32)
     for batch in tl.range(0, num_batch):
-        q = _rows(q_ptr, batch, head, rows, q_len, HEADS, DIM, BLOCK_D)
+        q, peak = _rows_and_statistic(q_ptr, peak_ptr, batch, head, rows, q_len, HEADS, DIM, BLOCK_D)
         k = _rows(k_ptr, batch, head, keys, k_len, HEADS, DIM, BLOCK_D)
         scores = tl.dot(q, tl.trans(k), input_precision="ieee") * (SCALE * _LOG2_E) + bias.to(tl.float32) * _LOG2_E
-        statistics = tl.cast(q_len, tl.int64) * (batch * HEADS + head) + rows
-        weights = tl.exp2(scores - tl.load(peak_ptr + statistics)[:, None])
-        cotangent = _rows(cotangent_ptr, batch, head, rows, q_len, HEADS, DIM, BLOCK_D)
+        weights = tl.exp2(scores - peak[:, None])
+        cotangent, delta = _rows_and_statistic(cotangent_ptr, delta_ptr, batch, head, rows, q_len, HEADS, DIM, BLOCK_D)
         v = _rows(v_ptr, batch, head, keys, k_len, HEADS, DIM, BLOCK_D)
         products = tl.dot(cotangent, tl.trans(v), input_precision="ieee")
-        score_grad = weights * (products - tl.load(delta_ptr + statistics)[:, None])
+        score_grad = weights * (products - delta[:, None])
         if HAS_MASK:
             shift = 0 if MASK_SHARED else tl.cast(k_len, tl.int64) * batch
             # A masked key has no weight here, and one whose whole row is masked has no gradient: exp2 may overflow.

@@ -23,6 +23,7 @@ from fastfold_jax.config.presets import preset
 from fastfold_jax.errors import UserError
 from parallel.audit import programs
 from parallel.audit.cost import Machine
+from parallel.audit.profile import compile_profiled
 from parallel.audit.report import Audit, audit, table
 from parallel.audit.target import gpus
 
@@ -49,6 +50,9 @@ def arguments() -> argparse.ArgumentParser:
         action="store_true",
         help="count memory traffic as if each operation were one kernel that keeps to the chip what it alone reads",
     )
+    parser.add_argument(
+        "--profiled", action="store_true", help="let XLA schedule by the cost model's times, as by a profile of a run"
+    )
     parser.add_argument("--remat", action="store_true", help="recompute each block's activations in the backward pass")
     parser.add_argument("--memory-budget", metavar="BYTES|min", help="for AutoChunk (default: no chunking)")
     parser.add_argument("--dap", type=int, default=8, help="devices that share a protein")
@@ -69,6 +73,8 @@ def run(flags: argparse.Namespace) -> dict:
     Raises:
       UserError: if something asked for cannot be.
     """
+    if flags.profiled and flags.target.startswith("tpu:"):
+        raise UserError("--profiled: XLA takes a profile for GPUs alone")
     sizes = {"evoformer_blocks": flags.blocks} if flags.blocks else {}
     config = preset(flags.model, **sizes)
     machine = Machine(**{field.name: getattr(flags, field.name) for field in dataclasses.fields(Machine)})
@@ -80,7 +86,9 @@ def run(flags: argparse.Namespace) -> dict:
 
     def audited(data: int, dap: int) -> Audit:
         mesh = programs.mesh_of(flags.target, data=data, dap=dap, per_node=machine.devices_per_node)
-        compiled = programs.lower(flags.part, config, of_protein, execution, mesh, budget).compile()
+        lowered = programs.lower(flags.part, config, of_protein, execution, mesh, budget)
+        profiled = flags.profiled and dap > 1
+        compiled = compile_profiled(lowered, machine, fused=flags.fused) if profiled else lowered.compile()
         return audit(compiled, dap, machine, fused=flags.fused)
 
     found = audited(flags.data, flags.dap)

@@ -5,11 +5,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
 
+from parallel import make_mesh
+from parallel.audit import target
 from parallel.audit.cost import Machine, Work, bytes_sent, collective_seconds, compute, within_operations
 from parallel.audit.hlo import Shape, parse
-from parallel.audit.schedule import play
+from parallel.audit.profile import compile_profiled, profile_text
+from parallel.audit.schedule import durations, play
 
 # 1 TFLOP/s, 1 TB/s of memory, 1 GB/s links, 1 ms latency: easy numbers.
 EASY = Machine(
@@ -103,6 +108,32 @@ def test_collectives_wait_for_each_other():
     # Begins at 2.5 ms and ends at 5; the gather begins then and is waited for until 7, by when the second is long done.
     assert gather.exposed == pytest.approx(5e-3 + 2e-3 - 2.5e-3)
     assert second.exposed == 0.0
+
+
+def test_a_profile_holds_what_each_instruction_takes():
+    seconds = durations(parse(PROGRAM), EASY)
+    assert seconds["all-to-all-start"] == pytest.approx(2.5e-3)
+    assert seconds["product"] == pytest.approx(2e-3)
+    assert 'costs { name: "product" cost_us: 2000.000 }\n' in profile_text(seconds)
+
+
+def test_xla_takes_the_profile(capfd):
+    pytest.importorskip("jax_cuda12_plugin", reason="needs the extra `aot`")
+    mesh = make_mesh(dap=2, devices=target.devices("h200", 2))
+    rows = jax.P("dap")
+
+    def local(x):
+        def body(x, _):
+            return jax.lax.all_to_all(jnp.tanh(x @ x.T) @ x, "dap", 0, 0, tiled=True), None
+
+        return jax.lax.scan(body, x, length=3)[0]
+
+    x = jax.ShapeDtypeStruct((512, 256), jnp.bfloat16, sharding=jax.NamedSharding(mesh, rows))
+    compiled = compile_profiled(jax.jit(jax.shard_map(local, mesh=mesh, in_specs=rows, out_specs=rows)).lower(x), EASY)
+    (loop,) = play(parse(compiled.as_text()), EASY).loops
+    assert loop.trips == 3 and [item.kind for item in loop.collectives] == ["all-to-all"]
+    # The loop's condition has no time of its own: XLA says what else it found.
+    assert "instructions from the profile" in capfd.readouterr().err
 
 
 def _work(text: str, name: str) -> Work:
