@@ -17,14 +17,18 @@ from fastfold_jax.autochunk.budget import Budget, BudgetError
 from fastfold_jax.autochunk.derivative import remembering_carries
 from fastfold_jax.autochunk.emit import evaluate
 from fastfold_jax.autochunk.explain import Explanation, explain
+from fastfold_jax.autochunk.plan import Division
 from fastfold_jax.autochunk.program import Level, keeps_operations, num_bytes, read
 from fastfold_jax.autochunk.schedule import LevelPlan, Scheduler
+from fastfold_jax.autochunk.search import search
 from fastfold_jax.autochunk.target import Target
 
 logger = logging.getLogger(__name__)
 
 # Of the budget: arrays smaller than this are left alone. A finer look takes longer and is taken where need be.
 _SMALL_SHARES = (256, 4096, 65536)
+# Predicted loss of time up to which nothing better is searched for.
+_FAST_ENOUGH = 0.02
 # Halvings of the budget without a smaller plan, after which the smallest is found.
 _PATIENCE = 2
 
@@ -174,11 +178,21 @@ class Program:
         if self.arguments + unchanged.peak <= budget:
             return unchanged
         for share in _SMALL_SHARES:
-            small = max(1, budget // share)
-            self._found.append(self.scheduler.plan(self.level, budget - self.arguments, self.overwritable, small))
+            self._found.append(self._divided(budget, Division(max(1, budget // share))))
             if self.arguments + self._found[-1].peak <= budget:
                 break
         return self._best(budget)
+
+    def _divided(self, budget: int, division: Division) -> LevelPlan:
+        return self.scheduler.plan(self.level, budget - self.arguments, self.overwritable, division)
+
+    def _searched(self, budget: int) -> None:
+        """Looks for something faster than what each region's own best gives, or smaller where that does not fit."""
+        for share in _SMALL_SHARES:
+            plan = functools.partial(self._divided, budget)
+            self._found.append(search(plan, Division(max(1, budget // share)), budget - self.arguments))
+            if self.arguments + self._found[-1].peak <= budget:
+                break
 
     def _best(self, budget: int) -> LevelPlan:
         within = [plan for plan in self._found if self.arguments + plan.peak <= budget]
@@ -195,6 +209,9 @@ class Program:
         else:
             size = budgets.of_device(self.scheduler.target) if budget == "device" else int(budget)
         plan = self.plan(size)
+        if self.arguments + plan.peak > size or plan.seconds > (1 + _FAST_ENOUGH) * plan.whole.seconds:
+            self._searched(size)
+            plan = self._best(size)
         if self.arguments + plan.peak > size:
             smallest, plan = self.smallest(), self._best(size)
             if smallest > size:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import heapq
-from collections.abc import Iterable
 
 from fastfold_jax.autochunk.operation_rules import rule_of
 from fastfold_jax.autochunk.operations import OPERATIONS
@@ -11,6 +10,36 @@ from fastfold_jax.autochunk.region import Region, Root, Step, options, overlap, 
 
 # Equations worth more than the memory traffic of reading their inputs again.
 COSTLY = frozenset(("dot_general", "conv_general_dilated", "sort", "top_k", "cumsum", "fft"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Decision:
+    """How a value is made, instead of what seems best when only its own region is looked at.
+
+    Attributes:
+      option: Position among the value's `options`; None makes it whole, for whatever reads it.
+    """
+
+    value: Value
+    option: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Division:
+    """What determines the regions of a program.
+
+    Attributes:
+      small: Bytes up to which a value is no concern.
+      decisions: At most one a value.
+    """
+
+    small: int
+    decisions: frozenset[Decision] = frozenset()
+
+    def with_decision(self, decision: Decision) -> "Division":
+        """The same with one decision more, or in another's place."""
+        others = {other for other in self.decisions if other.value is not decision.value}
+        return dataclasses.replace(self, decisions=frozenset(others | {decision}))
 
 
 @dataclasses.dataclass(eq=False)
@@ -43,10 +72,11 @@ class Partition:
       choices: For values made chunk by chunk, the position among their `options` instead of what seems best.
     """
 
-    def __init__(self, level: Level, small: int, score, *, anchors: Iterable[Value] | None = None):
-        self.level, self.small, self.score = level, small, score
-        self.anchors = set(residual_streams(level, small) if anchors is None else anchors)
-        self.choices: dict[Value, int] = {}
+    def __init__(self, level: Level, division: Division, score):
+        self.level, self.small, self.score = level, division.small, score
+        self.anchors = set(residual_streams(level, self.small))
+        self.anchors |= {decision.value for decision in division.decisions if decision.option is None}
+        self.choices = {d.value: d.option for d in division.decisions if d.option is not None}
         self._ancestors = _ancestors(level)
 
     def items(self) -> list[Item]:
@@ -113,7 +143,7 @@ class Partition:
         roots = list(options(self.level.equations[value.source], value))
         if not roots:
             return None
-        if value in self.choices and self.choices[value] < len(roots):
+        if value in self.choices:
             roots = [roots[self.choices[value]]]
         best = min((self._walk([root]) for root in roots), key=lambda region: self.score(region, self))
         return self._join(best)
