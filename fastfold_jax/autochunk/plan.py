@@ -2,6 +2,7 @@
 
 import dataclasses
 import heapq
+from collections.abc import Iterable
 
 from fastfold_jax.autochunk.operation_rules import rule_of
 from fastfold_jax.autochunk.operations import OPERATIONS
@@ -88,34 +89,42 @@ class Partition:
         self._joined: list[list[Value]] = []
         self._pending: dict[int, list[Value]] = {}
         queue: list[int] = []
+        items: list[Item] = []
 
-        def need(value: Value) -> None:
-            if value.literal is None and value.source is not None and value not in self._known:
+        def need(values: Iterable[Value]) -> None:
+            waiting = list(values)
+            while waiting:
+                value = waiting.pop()
+                if value.literal is not None or value.source is None or value in self._known:
+                    continue
                 self._known.add(value)
+                equation = self.level.equations[value.source]
+                if len(equation.outputs) == 1 and value.bytes <= self.small and value not in self._frontier:
+                    # Nothing to cut: what it reads is needed at once, so that regions find it to join.
+                    items.append(self._single(value.source))
+                    waiting += items[-1].reads
+                    continue
                 if value.source not in self._pending:
                     heapq.heappush(queue, -value.source)
                 self._pending.setdefault(value.source, []).append(value)
 
-        items: list[Item] = []
-        for value in self.level.outputs:
-            need(value)
+        need(self.level.outputs)
         while queue:
             index = -heapq.heappop(queue)
             wanted = self._pending.pop(index, [])
             if not wanted:  # joined another's region
                 continue
-            equation = self.level.equations[index]
-            region = None
-            if len(wanted) == 1 and (wanted[0] in self._frontier or wanted[0].bytes > self.small):
-                region = self._choose(wanted[0])
+            region = self._choose(wanted[0]) if len(wanted) == 1 else None
             if region is None:
-                item = Item(index, [v for v in equation.inputs if v.literal is None], list(equation.outputs))
+                items.append(self._single(index))
             else:
-                item = Item(index, list(region.sources), [root.value for root in region.roots], region)
-            items.append(item)
-            for value in item.reads:
-                need(value)
+                items.append(Item(index, list(region.sources), [root.value for root in region.roots], region))
+            need(items[-1].reads)
         return items
+
+    def _single(self, index: int) -> Item:
+        equation = self.level.equations[index]
+        return Item(index, [v for v in equation.inputs if v.literal is None], list(equation.outputs))
 
     def _weigh(self) -> None:
         for equation in self.level.equations:
@@ -195,8 +204,6 @@ class Partition:
         """Takes along other values that would need the same costly steps by themselves."""
         for index in sorted(self._pending, reverse=True):
             for value in list(self._pending[index]):
-                if value.bytes <= self.small and value not in self._frontier:
-                    continue
                 if not self._independent(region, value):
                     continue
                 joint = self._joint(region, value)

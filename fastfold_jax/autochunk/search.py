@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Iterator
 
+from fastfold_jax.autochunk.estimate import is_reduction
 from fastfold_jax.autochunk.plan import Decision, Division, is_costly
+from fastfold_jax.autochunk.program import num_equations
 from fastfold_jax.autochunk.region import options
 from fastfold_jax.autochunk.schedule import LevelPlan, Placed
 
-# States that are kept from round to round, rounds, and plans made in all.
+# States that are kept from round to round, rounds, and equations planned in all: seconds, whatever the program.
 _WIDTH = 3
 _ROUNDS = 4
-_MOST = 150
+_EFFORT = 300_000
 # Regions of a plan where other decisions are tried: those that lose the most time, or take the most memory.
 _REGIONS = 4
 
@@ -32,13 +34,14 @@ def search(plan: Plan, start: Division, budget: int) -> LevelPlan:
         return max(0, found.peak - budget), found.seconds
 
     known = {start: plan(start)}
+    most = _EFFORT // num_equations(known[start].level)
     beam = [start]
     for _ in range(_ROUNDS):
         best = min(cost(found) for found in known.values())
         for division in beam:
             for decision in _alternatives(known[division], budget):
                 other = division.with_decision(decision)
-                if other not in known and len(known) < _MOST:
+                if other not in known and len(known) < most:
                     known[other] = plan(other)
         beam = sorted(known, key=lambda division: cost(known[division]))[:_WIDTH]
         if cost(known[beam[0]]) >= best:
@@ -62,7 +65,7 @@ def _alternatives(plan: LevelPlan, budget: int) -> Iterator[Decision]:
             yield from (Decision(root.value, i) for i, way in enumerate(ways) if way != root)
         made = {root.value for root in region.roots}
         for step in region.steps:
-            if is_costly(step):
+            if is_costly(step) or is_reduction(step.equation):
                 yield from (Decision(v, None) for v in step.equation.outputs if v not in made and v.bytes <= budget)
 
 
