@@ -37,6 +37,7 @@ _PATIENCE = 2
 class _Planned:
     plan: LevelPlan
     explanation: Explanation
+    name: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +97,11 @@ class Chunked:
         """Of every plan made so far, oldest first; where the function is called inside `shard_map`, a device's."""
         return [planned.explanation for planned in self._planned.values()]
 
+    @property
+    def names(self) -> list[str]:
+        """Of every plan made so far: the same for the same program, budget and device, in whatever process."""
+        return [planned.name for planned in self._planned.values()]
+
     def _trace(self, args: tuple, kwargs: dict) -> _Traced:
         closed, shape = jax.make_jaxpr(self._function, return_shape=True)(*args, **kwargs)
         jaxpr = closed.jaxpr
@@ -141,10 +147,10 @@ class Chunked:
         name = cache.key(*identity, budget, program.scheduler.target)
         kept = cache.load(name, program.level)
         if kept is not None:
-            return program.described(*kept)
+            return dataclasses.replace(program.described(*kept), name=name)
         planned = program.planned(budget)
         cache.save(name, planned.plan, planned.explanation.budget)
-        return planned
+        return dataclasses.replace(planned, name=name)
 
     def _program(self, traced: _Traced, donated: list[bool], *, opened: bool = False) -> "Program":
         """The program to plan.

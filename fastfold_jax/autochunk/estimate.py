@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 
 from fastfold_jax.autochunk.operations import OPERATIONS
+from fastfold_jax.autochunk.primitives.elementwise import ELEMENTWISE
 from fastfold_jax.autochunk.program import Equation, Value, num_bytes
 from fastfold_jax.autochunk.region import Region, Step
-from fastfold_jax.autochunk.rules import ELEMENTWISE
 from fastfold_jax.autochunk.target import Target
 from fastfold_jax.autochunk.windows import Window, chunk_part, extent, moving
 

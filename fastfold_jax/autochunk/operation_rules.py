@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 
+from fastfold_jax.autochunk import primitives  # noqa: F401, whose rules are then known
 from fastfold_jax.autochunk.operations import OPERATIONS
 from fastfold_jax.autochunk.program import Equation
 from fastfold_jax.autochunk.rules import RULES, Rule

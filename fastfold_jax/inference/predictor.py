@@ -126,7 +126,7 @@ class Compiler:
 
             jax.eval_shape(distribute(chunked, self.mesh, config, self.execution), *arguments)
             plan = chunked.explanations[-1]
-            compiled = fit.within(plan.budget, build)
+            compiled = fit.within(plan.budget, build, name=chunked.names[-1])
         seconds = time.perf_counter() - start
         logger.info(
             "%s for %d residues in %.1f s", "program taken from the cache" if hits else "compiled", num_res, seconds
