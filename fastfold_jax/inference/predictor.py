@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from fastfold_jax.autochunk import fit
 from fastfold_jax.autochunk.api import autochunk
-from fastfold_jax.autochunk.budget import Budget, gib
+from fastfold_jax.autochunk.budget import Budget, BudgetError, gib
 from fastfold_jax.config.execution import Execution
 from fastfold_jax.config.model import ModelConfig
 from fastfold_jax.data.batch import Features
@@ -188,7 +188,10 @@ def predict(
             if passes or program.smaller is None:
                 raise
             logger.warning("%s; trying once more with less memory", error)
-            program = dataclasses.replace(program.smaller(), smaller=None)
+            try:
+                program = dataclasses.replace(program.smaller(), smaller=None)
+            except BudgetError:
+                raise error from None  # what helps is the same
             prev, begun = program.start(), time.perf_counter()
             with _memory_errors(program.num_res):
                 outputs, prev = program.run(state, features, prev)

@@ -7,13 +7,14 @@ import jax
 import numpy as np
 import pytest
 
-from fastfold_jax.autochunk import fit
+from fastfold_jax.autochunk import BudgetError, fit
 from fastfold_jax.config.execution import Execution
 from fastfold_jax.inference import allocator, cli, predictor
-from fastfold_jax.inference.predictor import Compiler, PredictionError, predict
+from fastfold_jax.inference.predictor import Compiler, PredictionError, Program, predict
 from fastfold_jax.inference.recycle import FeatureStream, Recycling
 from fastfold_jax.model.alphafold import init_state
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 EXHAUSTED = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 12345 bytes."
 
 
@@ -79,6 +80,18 @@ def test_out_of_memory_is_tried_once_more_for_less(monkeypatch, small_network, f
     with pytest.raises(PredictionError, match=r"out of memory at 28 residues.*--memory-budget.*--precision bf16"):
         result(2)
     assert len(asked) == 2  # not a third time
+
+
+def test_where_less_will_not_do_the_advice_is_the_same():
+    def smaller():
+        raise BudgetError(10, 20)
+
+    def run(*arguments):
+        raise jax.errors.JaxRuntimeError(EXHAUSTED)
+
+    program = Program(run=run, start=lambda: None, num_res=4, seconds=0.0, from_cache=False, smaller=smaller)
+    with FeatureStream(lambda index: None, 1) as stream, pytest.raises(PredictionError, match="--memory-budget"):
+        predict(program, None, stream, Recycling(num_recycles=0), lambda records: None)
 
 
 def test_out_of_memory_twice_ends_the_command_with_advice(monkeypatch, small_network, tmp_path, capsys):
