@@ -3,10 +3,12 @@
     pip install 'fastfold-jax[aot]'
     python benchmarks/autochunk.py --json autochunk.json --plot autochunk.svg
 
-Three parts, each by its own flag, all without a GPU:
+Each by its own flag, all without a GPU:
   --residues, --gib   peak by XLA's buffer assignment for an H200, compiled ahead of time, against the estimate; again
                       for less where XLA needs more than the budget (at most twice);
   --curve             predicted memory and time from the whole pass to the smallest, for these lengths;
+  --parts             error of the estimate for the Evoformer, the extra MSA stack, the templates, and the structure
+                      module by themselves, whole and in chunks, at these lengths;
   --cpu               measured seconds a pass on this machine, whole and in chunks by turns, at a fifth of the memory.
 Kernels are off (`xla`), 512 + 1,024 MSA rows, bf16 (float32 on the CPU) unless told otherwise.
 """
@@ -22,6 +24,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"  # the plug-in compiles for CUDA without bei
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
+import autochunk_parts  # noqa: E402
 import jax  # noqa: E402
 import measure  # noqa: E402
 
@@ -135,6 +138,7 @@ def main() -> None:
     parser.add_argument("--gib", nargs="*", type=float, help="budgets, in place of some for each length")
     parser.add_argument("--dap", type=int, default=1, help="devices that share a protein")
     parser.add_argument("--curve", nargs="*", type=int, default=[1024, 2048, 4096])
+    parser.add_argument("--parts", nargs="*", type=int, default=[])
     parser.add_argument("--cpu", nargs="*", type=int, default=[])
     parser.add_argument("--blocks", type=int, default=48, help="Evoformer blocks of the network timed on this CPU")
     parser.add_argument("--turns", type=int, default=3)
@@ -144,11 +148,11 @@ def main() -> None:
     flags = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if flags.quick:
-        flags.residues, flags.gib, flags.curve = [256], [1.0], [256]
+        flags.residues, flags.gib, flags.curve, flags.parts = [256], [1.0], [256], []
     rows, execution = (flags.rows, flags.extra_rows), Execution(kernels="xla")
     config = preset(flags.preset)
     report: dict = {"target": H200.name, "jax": jax.__version__, "preset": flags.preset, "rows": rows}
-    report |= {"budgets": [], "curve": [], "cpu": []}
+    report |= {"budgets": [], "curve": [], "parts": [], "cpu": []}
     for num_res in flags.residues:
         arguments = specs(config, num_res, rows, execution)
         for size in flags.gib or BUDGETS[num_res]:
@@ -161,6 +165,11 @@ def main() -> None:
         chunked = autochunk(make_apply(config, execution), "min", target=H200, donate_argnums=(2,))
         report["curve"] += curve(chunked, num_res, specs(config, num_res, rows, execution))
     print(measure.table(report["curve"], ["residues", "peak_gib", "slowdown"]), flush=True)
+    for num_res in flags.parts:
+        for row in autochunk_parts.compare(num_res, rows, execution):
+            report["parts"].append(row)
+            print(row, flush=True)
+    print(measure.table(report["parts"], autochunk_parts.COLUMNS), flush=True)
     for num_res in flags.cpu:
         report["cpu"].append(on_this_cpu(flags.preset, num_res, rows, flags.blocks, flags.turns))
     print(measure.table(report["cpu"], CPU_COLUMNS), flush=True)

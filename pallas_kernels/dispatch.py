@@ -99,7 +99,8 @@ class Operation:
           name: Of the equation.
           reference: `(*arrays, **static) -> array`. Arrays may be None or nested in tuples; static arguments hash.
           platforms: Other plain forms of the same function, by platform.
-          dimensions: Which dimensions AutoChunk may cut, as `autochunk.operations.Dimensions` describes.
+          dimensions: Which dimensions AutoChunk may cut, as `autochunk.operations.Dimensions` describes; None for
+            none, where the operation is a kernel.
           triton: The kernel, or why there is none.
           derivative: How it is differentiated in reverse; None is through the reference, which may be made of other
             operations.
@@ -118,8 +119,7 @@ class Operation:
         ad.primitive_jvps[self._primitive] = self._jvp
         ad.primitive_jvps[self._tangent] = self._tangent_jvp
         ad.primitive_transposes[self._tangent] = self._transpose
-        if dimensions is not None:
-            register(self._primitive, OperationRule(dimensions, self._plain, self._fused))
+        register(self._primitive, OperationRule(dimensions, self._plain, self._fused))
 
     def __call__(self, *arrays: Any, implementation: str = "auto", **static: Any) -> Any:
         """Runs the operation.

@@ -17,14 +17,18 @@ from fastfold_jax.autochunk.budget import Budget, BudgetError
 from fastfold_jax.autochunk.derivative import remembering_carries
 from fastfold_jax.autochunk.emit import evaluate
 from fastfold_jax.autochunk.explain import Explanation, explain
+from fastfold_jax.autochunk.plan import Division
 from fastfold_jax.autochunk.program import Level, keeps_operations, num_bytes, read
 from fastfold_jax.autochunk.schedule import LevelPlan, Scheduler
+from fastfold_jax.autochunk.search import search
 from fastfold_jax.autochunk.target import Target
 
 logger = logging.getLogger(__name__)
 
 # Of the budget: arrays smaller than this are left alone. A finer look takes longer and is taken where need be.
 _SMALL_SHARES = (256, 4096, 65536)
+# Predicted loss of time up to which nothing better is searched for.
+_FAST_ENOUGH = 0.02
 # Halvings of the budget without a smaller plan, after which the smallest is found.
 _PATIENCE = 2
 
@@ -33,6 +37,7 @@ _PATIENCE = 2
 class _Planned:
     plan: LevelPlan
     explanation: Explanation
+    name: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +97,11 @@ class Chunked:
         """Of every plan made so far, oldest first; where the function is called inside `shard_map`, a device's."""
         return [planned.explanation for planned in self._planned.values()]
 
+    @property
+    def names(self) -> list[str]:
+        """Of every plan made so far: the same for the same program, budget and device, in whatever process."""
+        return [planned.name for planned in self._planned.values()]
+
     def _trace(self, args: tuple, kwargs: dict) -> _Traced:
         closed, shape = jax.make_jaxpr(self._function, return_shape=True)(*args, **kwargs)
         jaxpr = closed.jaxpr
@@ -137,10 +147,10 @@ class Chunked:
         name = cache.key(*identity, budget, program.scheduler.target)
         kept = cache.load(name, program.level)
         if kept is not None:
-            return program.described(*kept)
+            return dataclasses.replace(program.described(*kept), name=name)
         planned = program.planned(budget)
         cache.save(name, planned.plan, planned.explanation.budget)
-        return planned
+        return dataclasses.replace(planned, name=name)
 
     def _program(self, traced: _Traced, donated: list[bool], *, opened: bool = False) -> "Program":
         """The program to plan.
@@ -174,11 +184,21 @@ class Program:
         if self.arguments + unchanged.peak <= budget:
             return unchanged
         for share in _SMALL_SHARES:
-            small = max(1, budget // share)
-            self._found.append(self.scheduler.plan(self.level, budget - self.arguments, self.overwritable, small))
+            self._found.append(self._divided(budget, Division(max(1, budget // share))))
             if self.arguments + self._found[-1].peak <= budget:
                 break
         return self._best(budget)
+
+    def _divided(self, budget: int, division: Division) -> LevelPlan:
+        return self.scheduler.plan(self.level, budget - self.arguments, self.overwritable, division)
+
+    def _searched(self, budget: int) -> None:
+        """Looks for something faster than what each region's own best gives, or smaller where that does not fit."""
+        for share in _SMALL_SHARES:
+            plan = functools.partial(self._divided, budget)
+            self._found.append(search(plan, Division(max(1, budget // share)), budget - self.arguments))
+            if self.arguments + self._found[-1].peak <= budget:
+                break
 
     def _best(self, budget: int) -> LevelPlan:
         within = [plan for plan in self._found if self.arguments + plan.peak <= budget]
@@ -195,6 +215,9 @@ class Program:
         else:
             size = budgets.of_device(self.scheduler.target) if budget == "device" else int(budget)
         plan = self.plan(size)
+        if self.arguments + plan.peak > size or plan.seconds > (1 + _FAST_ENOUGH) * plan.whole.seconds:
+            self._searched(size)
+            plan = self._best(size)
         if self.arguments + plan.peak > size:
             smallest, plan = self.smallest(), self._best(size)
             if smallest > size:

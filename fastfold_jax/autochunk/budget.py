@@ -39,6 +39,26 @@ def checked(budget: Budget) -> Budget:
     raise UserError(f"memory_budget={budget!r}: accepted are a positive whole number of bytes, 'device' and 'min'")
 
 
+def from_gib(flag: str, text: str, *words: str) -> int:
+    """The bytes that the text of an option stands for.
+
+    Args:
+      words: What else the option takes, for the message.
+
+    Raises:
+      UserError: if it is no positive number of GiB.
+    """
+    try:
+        size = int(float(text) * 2**30)
+    except (ValueError, OverflowError):
+        size = 0
+    if size <= 0:
+        raise UserError(
+            f"{flag} {text}: accepted are {''.join(f'{word}, ' for word in words)}and a number of GiB above 0"
+        )
+    return size
+
+
 def rounded_down(size: float) -> int:
     """The next smaller of a fixed series of sizes, 8 an octave.
 

@@ -7,8 +7,9 @@ import json
 import logging
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 
@@ -19,6 +20,8 @@ from fastfold_jax.autochunk.region import Region, options, walk
 from fastfold_jax.autochunk.schedule import LevelPlan, Placed
 
 logger = logging.getLogger(__name__)
+
+Kept = TypeVar("Kept")
 
 
 def directory() -> Path | None:
@@ -36,19 +39,38 @@ def key(*parts: Any) -> str:
 def _code() -> str:
     """What this package's own source hashes to: plans of other versions of it are none of ours."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
 def load(name: str, level: Level) -> tuple[LevelPlan, int] | None:
     """A plan for the level, and the budget in bytes that it was made for; None if none is kept that can be used."""
+    return _load(name, lambda kept: (_read(kept["plan"], level), int(kept["budget"])))
+
+
+def save(name: str, plan: LevelPlan, budget: int) -> None:
+    """Keeps a plan; one that cannot be written is not kept."""
+    if directory() is not None:
+        _save(name, {"budget": budget, "plan": _written(plan)})
+
+
+def load_smaller(name: str) -> int | None:
+    """The budget in bytes with which a program was compiled, in place of the plan's own; None if none is kept."""
+    return _load(f"{name}.smaller", lambda kept: int(kept["budget"]))
+
+
+def save_smaller(name: str, budget: int) -> None:
+    """Keeps the budget for which XLA's program met the plan's."""
+    _save(f"{name}.smaller", {"budget": budget})
+
+
+def _load(name: str, read: Callable[[Any], Kept]) -> Kept | None:
     folder = directory()
     if folder is None:
         return None
     try:
-        kept = json.loads((folder / f"{name}.json").read_text())
-        return _read(kept["plan"], level), int(kept["budget"])
+        return read(json.loads((folder / f"{name}.json").read_text()))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
@@ -56,8 +78,7 @@ def load(name: str, level: Level) -> tuple[LevelPlan, int] | None:
         return None
 
 
-def save(name: str, plan: LevelPlan, budget: int) -> None:
-    """Keeps a plan; one that cannot be written is not kept."""
+def _save(name: str, data: dict[str, Any]) -> None:
     folder = directory()
     if folder is None:
         return
@@ -65,7 +86,7 @@ def save(name: str, plan: LevelPlan, budget: int) -> None:
         folder.mkdir(exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=folder, suffix=".part")
         with os.fdopen(handle, "w") as file:
-            json.dump({"budget": budget, "plan": _written(plan)}, file)
+            json.dump(data, file)
         os.replace(temporary, folder / f"{name}.json")
     except OSError as error:
         logger.warning("no plan is kept in %s: %s", folder, error.strerror)

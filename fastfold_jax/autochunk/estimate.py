@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 
 from fastfold_jax.autochunk.operations import OPERATIONS
+from fastfold_jax.autochunk.primitives.elementwise import ELEMENTWISE
 from fastfold_jax.autochunk.program import Equation, Value, num_bytes
 from fastfold_jax.autochunk.region import Region, Step
-from fastfold_jax.autochunk.rules import ELEMENTWISE
 from fastfold_jax.autochunk.target import Target
 from fastfold_jax.autochunk.windows import Window, chunk_part, extent, moving
 
@@ -25,11 +25,11 @@ _DEAR = 1.75
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """Of a region at a size of chunk.
+    """Of a chunk, a region, or a level.
 
     Attributes:
       bytes: Most memory at once beside sources and roots.
-      seconds: For all chunks.
+      seconds: It takes.
     """
 
     bytes: int
@@ -190,7 +190,7 @@ def operation_seconds(equation: Equation, target: Target) -> float:
 
 
 def measure(region: Region, size: int, target: Target) -> Estimate:
-    """Memory and time of a region at a size of chunk; the whole length stands for no loop at all."""
+    """Memory and time of one chunk of a region; the whole length stands for no loop at all."""
     order = graph(region, size)
     reads = _stored_inputs(order)
     last: dict[_Node, int] = {}
@@ -212,4 +212,4 @@ def measure(region: Region, size: int, target: Target) -> Estimate:
         live -= freed.get(position, 0)
         if node.stored and node not in last:
             live -= node.bytes
-    return Estimate(peak, seconds * region.length / size)
+    return Estimate(peak, seconds)

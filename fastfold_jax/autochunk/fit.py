@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from fastfold_jax.autochunk import cache
 from fastfold_jax.autochunk.budget import BudgetError, gib
 
 logger = logging.getLogger(__name__)
@@ -22,12 +23,14 @@ def peak_bytes(compiled: Any) -> int:
     )
 
 
-def within(budget: int, build: Callable[[int], Compiled]) -> Compiled:
+def within(budget: int, build: Callable[[int], Compiled], *, name: str | None = None) -> Compiled:
     """Compiles for a budget; as long as XLA needs more, at most twice, compiles again for that much less.
 
     Args:
       build: Compiles a program chunked for a budget in bytes, such as
         `lambda budget: jax.jit(autochunk(f, budget)).lower(*args).compile()`.
+      name: Of the plan for this budget. Where plans are kept on disk, a smaller budget that proved right is too, and
+        the next time the program is compiled once.
 
     Returns:
       The first that fits, or else the smallest.
@@ -36,7 +39,7 @@ def within(budget: int, build: Callable[[int], Compiled]) -> Compiled:
       BudgetError: if no plan meets the budget.
     """
     tried: list[tuple[int, Compiled]] = []
-    planned_for = budget
+    planned_for = (name and cache.load_smaller(name)) or budget
     for _ in range(_ATTEMPTS):
         try:
             compiled = build(planned_for)
@@ -47,6 +50,8 @@ def within(budget: int, build: Callable[[int], Compiled]) -> Compiled:
         peak = peak_bytes(compiled)
         tried.append((peak, compiled))
         if peak <= budget:
+            if name and planned_for < budget:
+                cache.save_smaller(name, planned_for)
             return compiled
         logger.info("XLA needs %s for a budget of %s: planning again", gib(peak), gib(budget))
         planned_for = int(planned_for * budget / peak * _MARGIN)

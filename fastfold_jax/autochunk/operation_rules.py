@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 
+from fastfold_jax.autochunk import primitives  # noqa: F401, whose rules are then known
 from fastfold_jax.autochunk.operations import OPERATIONS
 from fastfold_jax.autochunk.program import Equation
 from fastfold_jax.autochunk.rules import RULES, Rule
@@ -13,12 +14,14 @@ from fastfold_jax.autochunk.windows import WHOLE, Span, Window, window
 def rule_of(equation: Equation) -> Rule | None:
     """How to compute parts of an equation's result; None for a barrier."""
     if equation.primitive in OPERATIONS:
-        return _OPERATION
+        return None if OPERATIONS[equation.primitive].dimensions is None else _OPERATION
     return None if equation.bodies else RULES.get(equation.name)
 
 
 def _flow(equation: Equation, w: Window) -> list[Window] | None:
-    arguments, result = OPERATIONS[equation.primitive].dimensions
+    dimensions = OPERATIONS[equation.primitive].dimensions
+    assert dimensions is not None, "a barrier"
+    arguments, result = dimensions
     names = _named(result, len(equation.outputs[0].shape))
     spans: dict[str, Span] = {}
     for dim, span in w:

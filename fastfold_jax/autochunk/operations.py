@@ -19,13 +19,13 @@ class OperationRule:
     """What AutoChunk knows of an operation.
 
     Attributes:
-      dimensions: Names of dimensions, see `Dimensions`.
+      dimensions: Names of dimensions, see `Dimensions`. None for an operation that is not cut where it is a kernel.
       reference: The operation in plain JAX, called like the primitive: `reference(*leaves, treedef=..., static=...)`.
       fused: Whether it runs as one kernel for a given platform, parameters and result. Where it does not, `reference`
         takes its place, so that cuts can be finer than the operation.
     """
 
-    dimensions: Dimensions
+    dimensions: Dimensions | None
     reference: Callable[..., Any]
     fused: Callable[..., bool] = lambda platform, **params: False
 

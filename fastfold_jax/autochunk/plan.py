@@ -13,6 +13,36 @@ from fastfold_jax.autochunk.region import Region, Root, Step, options, overlap, 
 COSTLY = frozenset(("dot_general", "conv_general_dilated", "sort", "top_k", "cumsum", "fft"))
 
 
+@dataclasses.dataclass(frozen=True)
+class Decision:
+    """How a value is made, instead of what seems best when only its own region is looked at.
+
+    Attributes:
+      option: Position among the value's `options`; None makes it whole, for whatever reads it.
+    """
+
+    value: Value
+    option: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Division:
+    """What determines the regions of a program.
+
+    Attributes:
+      small: Bytes up to which a value is no concern.
+      decisions: At most one a value.
+    """
+
+    small: int
+    decisions: frozenset[Decision] = frozenset()
+
+    def with_decision(self, decision: Decision) -> "Division":
+        """The same with one decision more, or in another's place."""
+        others = {other for other in self.decisions if other.value is not decision.value}
+        return dataclasses.replace(self, decisions=frozenset(others | {decision}))
+
+
 @dataclasses.dataclass(eq=False)
 class Item:
     """What runs at once: one equation on whole arrays, or a region.
@@ -43,10 +73,11 @@ class Partition:
       choices: For values made chunk by chunk, the position among their `options` instead of what seems best.
     """
 
-    def __init__(self, level: Level, small: int, score, *, anchors: Iterable[Value] | None = None):
-        self.level, self.small, self.score = level, small, score
-        self.anchors = set(residual_streams(level, small) if anchors is None else anchors)
-        self.choices: dict[Value, int] = {}
+    def __init__(self, level: Level, division: Division, score):
+        self.level, self.small, self.score = level, division.small, score
+        self.anchors = set(residual_streams(level, self.small))
+        self.anchors |= {decision.value for decision in division.decisions if decision.option is None}
+        self.choices = {d.value: d.option for d in division.decisions if d.option is not None}
         self._ancestors = _ancestors(level)
 
     def items(self) -> list[Item]:
@@ -58,34 +89,42 @@ class Partition:
         self._joined: list[list[Value]] = []
         self._pending: dict[int, list[Value]] = {}
         queue: list[int] = []
+        items: list[Item] = []
 
-        def need(value: Value) -> None:
-            if value.literal is None and value.source is not None and value not in self._known:
+        def need(values: Iterable[Value]) -> None:
+            waiting = list(values)
+            while waiting:
+                value = waiting.pop()
+                if value.literal is not None or value.source is None or value in self._known:
+                    continue
                 self._known.add(value)
+                equation = self.level.equations[value.source]
+                if len(equation.outputs) == 1 and value.bytes <= self.small and value not in self._frontier:
+                    # Nothing to cut: what it reads is needed at once, so that regions find it to join.
+                    items.append(self._single(value.source))
+                    waiting += items[-1].reads
+                    continue
                 if value.source not in self._pending:
                     heapq.heappush(queue, -value.source)
                 self._pending.setdefault(value.source, []).append(value)
 
-        items: list[Item] = []
-        for value in self.level.outputs:
-            need(value)
+        need(self.level.outputs)
         while queue:
             index = -heapq.heappop(queue)
             wanted = self._pending.pop(index, [])
             if not wanted:  # joined another's region
                 continue
-            equation = self.level.equations[index]
-            region = None
-            if len(wanted) == 1 and (wanted[0] in self._frontier or wanted[0].bytes > self.small):
-                region = self._choose(wanted[0])
+            region = self._choose(wanted[0]) if len(wanted) == 1 else None
             if region is None:
-                item = Item(index, [v for v in equation.inputs if v.literal is None], list(equation.outputs))
+                items.append(self._single(index))
             else:
-                item = Item(index, list(region.sources), [root.value for root in region.roots], region)
-            items.append(item)
-            for value in item.reads:
-                need(value)
+                items.append(Item(index, list(region.sources), [root.value for root in region.roots], region))
+            need(items[-1].reads)
         return items
+
+    def _single(self, index: int) -> Item:
+        equation = self.level.equations[index]
+        return Item(index, [v for v in equation.inputs if v.literal is None], list(equation.outputs))
 
     def _weigh(self) -> None:
         for equation in self.level.equations:
@@ -113,7 +152,7 @@ class Partition:
         roots = list(options(self.level.equations[value.source], value))
         if not roots:
             return None
-        if value in self.choices and self.choices[value] < len(roots):
+        if value in self.choices:
             roots = [roots[self.choices[value]]]
         best = min((self._walk([root]) for root in roots), key=lambda region: self.score(region, self))
         return self._join(best)
@@ -165,8 +204,6 @@ class Partition:
         """Takes along other values that would need the same costly steps by themselves."""
         for index in sorted(self._pending, reverse=True):
             for value in list(self._pending[index]):
-                if value.bytes <= self.small and value not in self._frontier:
-                    continue
                 if not self._independent(region, value):
                     continue
                 joint = self._joint(region, value)

@@ -184,6 +184,11 @@ def levels_of(equation: Equation) -> list[Level]:
     return [level for body in equation.bodies.values() for level in (body if isinstance(body, tuple) else (body,))]
 
 
+def num_equations(level: Level) -> int:
+    """How many equations there are, those inside others included."""
+    return sum(1 + sum(map(num_equations, levels_of(equation))) for equation in level.equations)
+
+
 def scan_counts(params: dict[str, Any], num_inputs: int) -> tuple[int, int]:
     """How many of the inputs of a `scan` are constants and how many are carried, in that order."""
     if "num_consts" in params:

@@ -5,7 +5,7 @@ import heapq
 from collections.abc import Callable
 
 from fastfold_jax.autochunk.estimate import Estimate, measure
-from fastfold_jax.autochunk.plan import Item, Partition
+from fastfold_jax.autochunk.plan import Division, Item, Partition
 from fastfold_jax.autochunk.program import Equation, Level, Value, levels_of, scan_counts
 from fastfold_jax.autochunk.region import Region, Step
 from fastfold_jax.autochunk.target import Target
@@ -13,6 +13,8 @@ from fastfold_jax.autochunk.windows import Window
 
 _SCORED_SHARE = 32
 _HARDLY_LONGER = 1.02
+_WORTH_A_REMAINDER = 1.01
+_ALIGNED_FROM = 64
 _SPARING_FROM = 0.25
 
 
@@ -71,28 +73,50 @@ class Scheduler:
     def __init__(self, target: Target):
         self.target = target
         self._measured: dict[tuple[int, int], Estimate] = {}
-        self._plans: dict[tuple[int, int, int], LevelPlan] = {}
+        self._plans: dict[tuple[int, int, Division], LevelPlan] = {}
+        self._orders: dict[tuple[int, Division], list[Item]] = {}
         self._whole: dict[int, Estimate] = {}
+        self._values: dict[int, set[Value]] = {}
         self._keep: list[Region] = []
 
-    def plan(self, level: Level, budget: int, overwritable: set[Value], small: int) -> LevelPlan:
-        """The best plan found for a level.
+    def plan(self, level: Level, budget: int, overwritable: set[Value], division: Division) -> LevelPlan:
+        """A level's plan: its regions with the largest chunks that fit.
 
         Args:
-          budget: Bytes beside the level's inputs.
+          budget: Bytes beside the level's inputs, rounded down to a multiple of what is small.
           overwritable: Inputs whose memory may be used again.
-          small: Bytes of a value up to which it is of no concern. Budgets are rounded down to multiples of it.
+          division: What determines the regions.
         """
-        budget = max(budget, 0) // small * small
-        key = (id(level), budget, small)
+        budget = max(budget, 0) // division.small * division.small
+        key = (id(level), budget, self._concerning(level, division))
         if key not in self._plans:
-            whole = self.whole(level)
-            if whole.bytes <= budget * _SPARING_FROM:
+            if self.whole(level).bytes <= budget * _SPARING_FROM:
                 self._plans[key] = self.unchanged(level)
             else:
-                partition = Partition(level, small, self._score)
-                self._plans[key] = self._place(level, partition, budget, overwritable)
+                self._plans[key] = self._place(level, division, budget, overwritable)
         return self._plans[key]
+
+    def _concerning(self, level: Level, division: Division) -> Division:
+        """The division with only those decisions that are about the level or what is inside it."""
+        if not division.decisions:
+            return division
+        values = self._inside(level)
+        return Division(division.small, frozenset(d for d in division.decisions if d.value in values))
+
+    def _inside(self, level: Level) -> set[Value]:
+        if id(level) not in self._values:
+            found = {value for equation in level.equations for value in equation.outputs}
+            found.update(*(self._inside(body) for equation in level.equations for body in levels_of(equation)))
+            self._values[id(level)] = found
+        return self._values[id(level)]
+
+    def _order(self, level: Level, division: Division) -> list[Item]:
+        """The level's items, in order."""
+        own = {value for equation in level.equations for value in equation.outputs}
+        division = Division(division.small, frozenset(d for d in division.decisions if d.value in own))
+        if (id(level), division) not in self._orders:
+            self._orders[id(level), division] = arrange(Partition(level, division, self._score).items())
+        return self._orders[id(level), division]
 
     def unchanged(self, level: Level) -> LevelPlan:
         """The level as it is."""
@@ -115,7 +139,12 @@ class Scheduler:
         return self._whole[id(level)]
 
     def measure(self, region: Region, size: int) -> Estimate:
-        """Memory and time of a region, remembered."""
+        """Memory and time of a region in chunks of a size, and what remains."""
+        chunk, (times, rest) = self._chunk(region, size), divmod(region.length, size)
+        return Estimate(chunk.bytes, chunk.seconds * times + (self._chunk(region, rest).seconds if rest else 0.0))
+
+    def _chunk(self, region: Region, size: int) -> Estimate:
+        """Of one chunk, remembered."""
         key = (id(region), size)
         if key not in self._measured:
             self._keep.append(region)
@@ -124,15 +153,15 @@ class Scheduler:
 
     def _score(self, region: Region, partition: Partition) -> tuple:
         """What a way to cut costs, less is better: the least memory, values it needs whole included, times slowdown."""
-        size = largest(region.length, lambda size: self.measure(region, size).bytes <= partition.small * _SCORED_SHARE)
+        size = self._largest(region, partition.small * _SCORED_SHARE)
         slowdown = self.measure(region, size).seconds / max(self.measure(region, region.length).seconds, 1e-9)
         needed = sum(v.bytes for v in region.sources if not partition.stop(v))
         made = sum(root.value.bytes for root in region.roots if not region.in_place(root))
         strided = sum((root.dim or 0) for root in region.roots)
-        return (needed + made + self.measure(region, 1).bytes) * slowdown, strided
+        return (needed + made + self._chunk(region, 1).bytes) * slowdown, strided
 
-    def _place(self, level: Level, partition: Partition, budget: int, overwritable: set[Value]) -> LevelPlan:
-        order = arrange(partition.items())
+    def _place(self, level: Level, division: Division, budget: int, overwritable: set[Value]) -> LevelPlan:
+        order = self._order(level, division)
         last: dict[Value, int] = {}
         for position, item in enumerate(order):
             for value in item.reads:
@@ -147,7 +176,7 @@ class Scheduler:
             free = {v for v in item.reads if last[v] == position and (v in alive or v in overwritable)}
             self._allocate(level, entry, free, alive)
             entry.alive = sum(alive.values())
-            self._fill(level, entry, budget - entry.alive, partition.small)
+            self._fill(level, entry, budget - entry.alive, division)
             peak, seconds = max(peak, entry.alive + entry.bytes), seconds + entry.seconds
             placed.append(entry)
             for value in [v for v in alive if last.get(v, position) <= position]:
@@ -174,7 +203,7 @@ class Scheduler:
             taken_from = entry.in_place.get(value)
             alive[value] = value.bytes if taken_from is None else alive.pop(taken_from, 0)
 
-    def _fill(self, level: Level, entry: Placed, room: int, small: int) -> None:
+    def _fill(self, level: Level, entry: Placed, room: int, division: Division) -> None:
         """The largest chunks that fit into `room` bytes, or the plans of what is inside."""
         region = entry.item.region
         if region is not None:
@@ -189,42 +218,52 @@ class Scheduler:
             return
         for name, body in equation.bodies.items():
             bodies = body if isinstance(body, tuple) else (body,)
-            plans = tuple(self.plan(b, room, _overwritable(equation, b), small) for b in bodies)
+            plans = tuple(self.plan(b, room, _overwritable(equation, b), division) for b in bodies)
             entry.inner[name] = plans
             entry.bytes = max([entry.bytes, *(p.peak for p in plans)])
             times = equation.params["length"] if equation.name == "scan" else 1
             entry.seconds += times * max(p.seconds for p in plans)
 
     def _size(self, region: Region, room: int) -> int:
-        """The largest chunk that fits, or a smaller one that takes hardly longer.
+        """The fastest chunk that fits, or a smaller one that takes hardly longer.
 
-        XLA packs the buffers of all steps into one block, where what a step takes without need is in another's way.
+        A remainder is a second body to compile, and pays only where it saves some time. XLA packs the buffers of all
+        steps into one block, where what a step takes without need is in another's way.
         """
-        size = largest(region.length, lambda size: self.measure(region, size).bytes <= room)
-        most = self.measure(region, size).seconds * _HARDLY_LONGER
-        while size > 1 and self.measure(region, size).bytes > room * _SPARING_FROM:
-            smaller = largest(region.length, lambda other, size=size: other <= size // 2)  # type: ignore[misc]
-            if self.measure(region, smaller).seconds > most:
+        most = largest(region.length, lambda size: self._chunk(region, size).bytes <= room)
+        size = suited(region.length, most)
+        larger = most - most % 8 if most >= _ALIGNED_FROM else most
+        if self.measure(region, larger).seconds * _WORTH_A_REMAINDER < self.measure(region, size).seconds:
+            size = larger
+        longest = self.measure(region, size).seconds * _HARDLY_LONGER
+        while size > 1 and self._chunk(region, size).bytes > room * _SPARING_FROM:
+            smaller = suited(region.length, size // 2)
+            if self.measure(region, smaller).seconds > longest:
                 break
             size = smaller
         return size
 
+    def _largest(self, region: Region, room: int) -> int:
+        return suited(region.length, largest(region.length, lambda size: self._chunk(region, size).bytes <= room))
+
 
 def largest(length: int, fits: Callable[[int], bool]) -> int:
-    """The largest size of chunk that fits, or somewhat less if that divides the length or suits hardware."""
+    """The largest size of chunk that fits; 1 if none does."""
     if fits(length):
         return length
     low, high = 1, length
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)
-    for size in range(low, low // 2, -1):
+    return low
+
+
+def suited(length: int, most: int) -> int:
+    """A size of chunk up to `most`, where possible not much less, that divides the length or suits hardware."""
+    for size in range(most, most // 2, -1):
         if length % size == 0 and (size % 8 == 0 or size < 8):
             return size
-    for unit in (128, 64, 32, 16, 8, 4, 2):
-        if low >= unit:
-            return low - low % unit
-    return low
+    return next(most - most % unit for unit in (128, 64, 32, 16, 8, 4, 2, 1) if most >= unit)
 
 
 def arrange(items: list[Item]) -> list[Item]:

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from fastfold_jax import messages
 from fastfold_jax.errors import UserError
+from fastfold_jax.inference.allocator import claim_memory
 from fastfold_jax.inference.compile_cache import use_compile_cache
 from fastfold_jax.inference.config import InferenceConfig
 from fastfold_jax.search.report import bars
@@ -29,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = tyro.cli(InferenceConfig, prog=PROGRAM, args=None if argv is None else list(argv))
     console = Console(stderr=True)
     _set_up_logging(console, verbose=config.verbose, quiet=config.jobs.dry_run)
+    claim_memory()
     use_compile_cache(config.execution.cache_directory)
     # After the options are known to be good: these import the whole model.
     from fastfold_jax.inference import dry_run

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from fastfold_jax.autochunk.budget import Budget
+from fastfold_jax.autochunk.budget import Budget, from_gib
 from fastfold_jax.config.execution import Kernels, Precision
 from fastfold_jax.config.options import at_least, option
 from fastfold_jax.data.job_table import parse_stoichiometry
@@ -172,15 +172,7 @@ class ExecutionOptions:
         """
         if self.memory_budget in ("auto", "min"):
             return "device" if self.memory_budget == "auto" else "min"
-        try:
-            size = int(float(self.memory_budget) * 2**30)
-        except (ValueError, OverflowError):
-            size = 0
-        if size <= 0:
-            raise UserError(
-                f"--memory-budget {self.memory_budget}: accepted are auto, min, and a number of GiB above 0"
-            )
-        return size
+        return from_gib("--memory-budget", self.memory_budget, "auto", "min")
 
     def devices(self) -> int | None:
         """`dap` as a number, None for `auto`.

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from fastfold_jax.autochunk import fit
 from fastfold_jax.autochunk.api import autochunk
-from fastfold_jax.autochunk.budget import Budget, gib
+from fastfold_jax.autochunk.budget import Budget, BudgetError, gib
 from fastfold_jax.autochunk.explain import Explanation
 from fastfold_jax.config.execution import Execution
 from fastfold_jax.config.model import ModelConfig
@@ -142,7 +142,7 @@ class Compiler:
                 return jax.jit(apply, in_shardings=shardings, donate_argnums=2).lower(*arguments).compile()
 
             plan = chunked.explanations[-1]
-            compiled = fit.within(plan.budget, build)
+            compiled = fit.within(plan.budget, build, name=chunked.names[-1])
         seconds = time.perf_counter() - start
         logger.info(
             "%s for %d residues in %.1f s", "program taken from the cache" if hits else "compiled", num_res, seconds
@@ -211,7 +211,10 @@ def predict(
             if passes or program.smaller is None:
                 raise
             logger.warning("%s; trying once more with less memory", error)
-            program = dataclasses.replace(program.smaller(), smaller=None)
+            try:
+                program = dataclasses.replace(program.smaller(), smaller=None)
+            except BudgetError:
+                raise error from None  # what helps is the same
             prev, begun = program.start(), time.perf_counter()
             with _memory_errors(program.num_res):
                 outputs, prev = program.run(state, features, prev)

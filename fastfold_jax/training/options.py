@@ -6,6 +6,7 @@ from typing import Annotated
 
 import tyro
 
+from fastfold_jax.autochunk.budget import Budget, from_gib
 from fastfold_jax.config.execution import Execution, Kernels, Precision, Remat
 from fastfold_jax.config.options import at_least, option
 from fastfold_jax.config.training import STAGES, Stage, stage
@@ -81,6 +82,15 @@ class MachineOptions:
         tyro.conf.FlagCreatePairsOff,
         option("Keep what the backward pass needs of each block in the host's memory."),
     ] = False
+    memory_budget: Annotated[
+        str | None,
+        option(
+            "Memory that the network and its gradient may take on each device, in GiB: parts of them run piece by "
+            "piece until they fit. `auto` is what the device has.",
+            metavar="auto|GiB",
+            default="everything runs whole",
+        ),
+    ] = None
     coordinator: Annotated[
         str | None,
         option(
@@ -95,6 +105,17 @@ class MachineOptions:
         if self.no_remat and self.offload:
             raise UserError("--no-remat keeps all activations on the device, --offload in the host's memory: give one")
         self.hosts()
+        self.budget()
+
+    def budget(self) -> Budget | None:
+        """`memory_budget` as AutoChunk takes it; None for no chunking.
+
+        Raises:
+          UserError: if it is neither `auto` nor a positive number.
+        """
+        if self.memory_budget in (None, "auto"):
+            return None if self.memory_budget is None else "device"
+        return from_gib("--memory-budget", self.memory_budget, "auto")
 
     def hosts(self) -> Hosts:
         """Who takes part."""

@@ -11,9 +11,11 @@ import numpy as np
 from jax.sharding import Mesh
 from rich.console import Console
 
+from fastfold_jax.autochunk.api import autochunk
 from fastfold_jax.config.training import Stage
 from fastfold_jax.data.labels import TrainingBatch
 from fastfold_jax.errors import UserError
+from fastfold_jax.model.alphafold import Apply
 from fastfold_jax.params import store
 from fastfold_jax.training.checkpoint import Checkpoints
 from fastfold_jax.training.dataset import Dataset
@@ -142,13 +144,18 @@ class Loop:
     recorder: Recorder
     validation: Validation | None
 
+    def _chunked(self, apply: Apply) -> Apply:
+        """The network, in chunks where there is a budget."""
+        budget = self.config.machine.budget()
+        return apply if budget is None else autochunk(apply, memory_budget=budget)
+
     def run(self, state: TrainState, batches: BatchIterator, stop: Stop) -> TrainState:
         """Makes steps until all are made or `stop` is true, then saves.
 
         Raises:
           TrainingError: after too many steps in a row without a finite gradient.
         """
-        step = make_step(self.stage, self.config.machine.execution(), self.mesh)
+        step = make_step(self.stage, self.config.machine.execution(), self.mesh, transform=self._chunked)
         done = int(state.step)
         pending = None
         while done < self.stage.steps and not stop:

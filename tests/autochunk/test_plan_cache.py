@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from fastfold_jax.autochunk import api, cache
+from fastfold_jax.autochunk import api, cache, fit
 from fastfold_jax.autochunk.api import autochunk
 from fastfold_jax.autochunk.target import CPU
 
@@ -71,3 +71,35 @@ def test_without_a_directory_nothing_is_kept(x):
         assert chunked(60_000).explain(x).regions
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
+
+
+def test_a_smaller_budget_that_proved_right_is_kept(folder):
+    class Compiled:
+        def __init__(self, size):
+            self.argument_size_in_bytes = size
+            self.output_size_in_bytes = self.temp_size_in_bytes = self.alias_size_in_bytes = 0
+
+        def memory_analysis(self):
+            return self
+
+    asked = []
+
+    def build(budget):
+        asked.append(budget)
+        return Compiled(int(budget * 1.1))
+
+    fit.within(1000, build, name="a plan")
+    assert len(asked) == 2
+    smaller = asked.pop()
+    asked.clear()
+    fit.within(1000, build, name="a plan")
+    assert asked == [smaller]
+    fit.within(1000, build, name="another plan")
+    assert len(asked) == 3
+
+
+def test_plans_have_names_that_outlast_the_process(folder, x):
+    first, again, other = chunked(60_000), chunked(60_000), chunked(70_000)
+    for function in (first, again, other):
+        function.explain(x)
+    assert first.names == again.names != other.names

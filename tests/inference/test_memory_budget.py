@@ -1,0 +1,106 @@
+"""What a pass may take: the allocator's share, and a second try for less after the device has run out of memory."""
+
+import dataclasses
+import os
+
+import jax
+import numpy as np
+import pytest
+
+from fastfold_jax.autochunk import BudgetError, fit
+from fastfold_jax.config.execution import Execution
+from fastfold_jax.inference import allocator, cli, predictor
+from fastfold_jax.inference.predictor import Compiler, PredictionError, Program, predict
+from fastfold_jax.inference.recycle import FeatureStream, Recycling
+from fastfold_jax.model.alphafold import init_state
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+EXHAUSTED = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 12345 bytes."
+
+
+@pytest.fixture
+def no_fraction(monkeypatch):
+    for name in allocator._NAMES:
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_the_allocator_may_take_nearly_all(no_fraction):
+    allocator.claim_memory()
+    assert os.environ.pop("XLA_CLIENT_MEM_FRACTION") == "0.95"
+
+
+@pytest.mark.parametrize("name", allocator._NAMES)
+def test_what_the_user_has_set_stays(no_fraction, monkeypatch, name):
+    monkeypatch.setenv(name, "0.5")
+    allocator.claim_memory()
+    assert {n: os.environ[n] for n in allocator._NAMES if n in os.environ} == {name: "0.5"}
+
+
+def exhausted_after(program, times):
+    """The program on a device that runs out of memory in its first passes, and those that take its place too."""
+    left = [times]
+
+    def broken(program):
+        def run(*arguments):
+            if left[0]:
+                left[0] -= 1
+                raise jax.errors.JaxRuntimeError(EXHAUSTED)
+            return program.run(*arguments)
+
+        smaller = program.smaller and (lambda: broken(program.smaller()))
+        return dataclasses.replace(program, run=run, smaller=smaller)
+
+    return broken(program)
+
+
+def test_out_of_memory_is_tried_once_more_for_less(monkeypatch, small_network, features_of, caplog):
+    features = features_of("GAMKWDEGAMKWDEGAMKWDEGAMKWDE")
+    program = Compiler(Execution(precision="float32"), memory_budget=2**30).program(small_network, features)
+    state, recycling = init_state(small_network, 0, zero_final=False), Recycling(num_recycles=1)
+    asked = []
+    compile_pass = Compiler._compile
+
+    def noted(self, config, features, memory_budget):
+        asked.append(memory_budget)
+        return compile_pass(self, config, features, memory_budget)
+
+    def result(times):
+        with FeatureStream(lambda index: features, recycling.num_passes) as stream:
+            return predict(exhausted_after(program, times), state, stream, recycling, lambda records: None)
+
+    monkeypatch.setattr(Compiler, "_compile", noted)
+    want = result(0)
+    assert asked == []
+    got = result(1)
+    assert "trying once more with less memory" in caplog.text
+    assert asked == [int(predictor._SMALLER * fit.peak_bytes(program.run))]
+    assert len(got.passes) == len(want.passes) == 2
+    np.testing.assert_allclose(got.outputs.atom_positions, want.outputs.atom_positions, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(got.outputs.pae, want.outputs.pae, rtol=1e-3, atol=1e-3)
+    with pytest.raises(PredictionError, match=r"out of memory at 28 residues.*--memory-budget.*--precision bf16"):
+        result(2)
+    assert len(asked) == 2  # not a third time
+
+
+def test_where_less_will_not_do_the_advice_is_the_same():
+    def smaller():
+        raise BudgetError(10, 20)
+
+    def run(*arguments):
+        raise jax.errors.JaxRuntimeError(EXHAUSTED)
+
+    program = Program(run=run, start=lambda: None, num_res=4, seconds=0.0, from_cache=False, smaller=smaller)
+    with FeatureStream(lambda index: None, 1) as stream, pytest.raises(PredictionError, match="--memory-budget"):
+        predict(program, None, stream, Recycling(num_recycles=0), lambda records: None)
+
+
+def test_out_of_memory_twice_ends_the_command_with_advice(monkeypatch, small_network, tmp_path, capsys):
+    (tmp_path / "one.fasta").write_text(">one\nGAMKWDEGAMKWDE\n")
+    monkeypatch.setattr("fastfold_jax.inference.models.preset", lambda name: small_network)
+    started = predictor.Compiler.program
+    monkeypatch.setattr(predictor.Compiler, "program", lambda *arguments: exhausted_after(started(*arguments), times=2))
+    flags = ["--params", "random", "--model", "model_1_ptm", "--recycles", "0", "--precision", "float32", "--no-plots"]
+    code = cli.main([str(tmp_path / "one.fasta"), "--out", str(tmp_path / "out"), "--no-compile-cache", *flags])
+    assert code == cli.USER_ERROR
+    error = capsys.readouterr().err
+    assert "--memory-budget" in error and "Traceback" not in error
