@@ -172,7 +172,7 @@ def test_steps_without_finite_gradient_end_the_run_with_a_diagnosis(index, tmp_p
 
     inner = tiny_stage.shared_step
 
-    def broken(stage, execution, mesh):
+    def broken(stage, execution, mesh, **_):
         step = inner(stage, execution, mesh)
 
         def on_nan(state, batch):
