@@ -10,7 +10,7 @@ import numpy as np
 import recorded
 import reference
 
-from fastfold_jax.autochunk import autochunk, fit
+from fastfold_jax.autochunk import autochunk
 from fastfold_jax.autochunk.target import CPU
 
 NAME = "model_3_ptm"
@@ -18,8 +18,11 @@ OUTPUTS = ("distogram", "masked_msa", "predicted_lddt", "experimentally_resolved
 
 
 @pytest.mark.slow
-def test_the_peers_network_takes_a_fifth():
-    """Eight of ten bytes of temporaries less by XLA's account, and the same logits."""
+def test_the_peers_network_takes_a_quarter():
+    """Three of four bytes of temporaries less by XLA's account for the CPU, and the same logits.
+
+    The plan takes 0.12 of the whole; XLA's CPU backend copies operands of products beside it.
+    """
     config = reference.config(NAME, evoformer_blocks=1, extra_msa_blocks=1, structure_layers=1)
     # "Training" without dropout is how it runs with its own sub-batches off.
     run = reference.one_pass(NAME, config, training=True, representations=False)
@@ -38,7 +41,6 @@ def test_the_peers_network_takes_a_fifth():
     forms = [jax.jit(f).lower(params, features).compile() for f in (logits, chunked)]
     temporary = [form.memory_analysis().temp_size_in_bytes for form in forms]
     assert chunked.explain(params, features).after <= budget
-    print(f"{temporary[0] / 2**20:.0f} -> {temporary[1] / 2**20:.0f} MiB", fit.peak_bytes(forms[1]) / 2**20)
     assert temporary[1] < 0.26 * temporary[0]
     want, got = (form(params, features) for form in forms)
     for name in OUTPUTS:
