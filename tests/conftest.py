@@ -9,7 +9,10 @@ import shape_checks
 
 # Must come before any backend starts.
 jax.config.update("jax_num_cpu_devices", 8)
-# Must come before any of the packages is imported.
+# AutoChunk's signatures have no shapes, and it is imported first because checks would slow its planning by much.
+import fastfold_jax.autochunk.api  # noqa: E402, F401
+
+# Must come before any other of the packages is imported.
 OUR_PACKAGES = ("fastfold_jax", "pallas_kernels", "parallel")
 shape_checks.switch_on(*OUR_PACKAGES)
 
