@@ -8,6 +8,7 @@ from typing import TypedDict, Unpack
 
 import jax
 
+from fastfold_jax import search
 from fastfold_jax.config.model import ModelConfig
 from fastfold_jax.data.fasta import Record, clean_sequence
 from fastfold_jax.data.job_chains import Job, chain_records, chains_of
@@ -188,6 +189,7 @@ class Predictor:
         execution = self.config.execution
         use_compile_cache(execution.cache_directory)
         self._table = NetworkTable(self.config, networks)
+        search.check(self.config.search, self.config.templates)
         if self.config.params in WARNINGS:
             logger.warning(WARNINGS[self.config.params])
         self._engine = Engine(execution, self.config.recycling, Parameters(), devices)

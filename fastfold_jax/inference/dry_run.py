@@ -9,6 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from fastfold_jax import search
 from fastfold_jax.config.model import ModelConfig
 from fastfold_jax.data import buckets
 from fastfold_jax.data.assemble import assemble
@@ -66,6 +67,7 @@ def plan(config: InferenceConfig, networks: Sequence[ModelConfig] | None = None)
     """
     sources = find_jobs(config.input, joined=config.jobs.complex, copies=config.jobs.copies(), reserved=(SUMMARY_FILE,))
     context = Context(config=config, table=NetworkTable(config, networks), parameters=Parameters())
+    search.check(config.search, config.templates)
     rate = device_rate(default_execution(config.execution))
     devices = jax.local_devices()
     sharing = groups(config.execution.devices(), len(sources), devices)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jax
 
+from fastfold_jax import search
 from fastfold_jax.config.model import ModelConfig
 from fastfold_jax.data.job_sources import JobSource, find_jobs
 from fastfold_jax.errors import UserError
@@ -47,6 +48,7 @@ def run(
     if not sources:
         raise UserError("no INPUT: accepted are one or more files or directories")
     table = NetworkTable(config, networks)
+    search.check(config.search, config.templates)
     if config.params in WARNINGS:
         _warn(WARNINGS[config.params])
     if config.jobs.cluster is not None:

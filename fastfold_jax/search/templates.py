@@ -77,7 +77,7 @@ def _found(
         if options.mode == "server":
             library = _fetched(distinct, Path(directory), search, cache, report)
         else:
-            library = _local(options)
+            library = local_library(options)
         if library is None:
             return {}
         hits = _given_hits(options.template_hits, job) if options.template_hits else {}
@@ -94,8 +94,12 @@ def _found(
         }
 
 
-def _local(options: TemplateOptions) -> Library:
-    """The user's directory of structures."""
+def local_library(options: TemplateOptions) -> Library:
+    """The user's directory of structures.
+
+    Raises:
+      UserError: if it is not there, or the table of replaced entries cannot be read.
+    """
     assert options.template_mmcif is not None  # the options say so
     if not options.template_mmcif.is_dir():
         raise UserError(f"--template-mmcif {options.template_mmcif}: no such directory")

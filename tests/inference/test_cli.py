@@ -86,6 +86,15 @@ def test_first_row_must_be_the_query(command, tmp_path):
     assert code == 2 and "hits.a3m" in text and "first row" in text
 
 
+@pytest.mark.parametrize("option", ["--databases", "--template-mmcif"])
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+def test_what_is_to_be_searched_is_looked_for_once_before_the_first_job(command, tmp_path, option, dry):
+    (tmp_path / "two.fasta").write_text(">a\nGAMKW\n>b\nGAMKWY\n")
+    missing = tmp_path / "nowhere"
+    code, text = command(str(tmp_path / "two.fasta"), "--params", "random", option, str(missing), *dry)
+    assert code == 2 and text.count(f"{option} {missing}: no such") == 1
+
+
 def test_missing_input(command, tmp_path):
     code, text = command(str(tmp_path / "nothing.fasta"), "--params", "random")
     assert code == 2 and "nothing.fasta" in text
