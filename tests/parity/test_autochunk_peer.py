@@ -3,7 +3,6 @@
 import pytest
 
 pytest.importorskip("alphafold", reason="the parity extra is not installed")
-pytest.importorskip("jax_cuda12_plugin", reason="needs the extra `aot`")
 
 import draws
 import jax
