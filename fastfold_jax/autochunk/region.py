@@ -1,8 +1,9 @@
 """Regions: what has to run for a chunk of some values, found by walking back from them."""
 
 import dataclasses
+import functools
 import heapq
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 
 from fastfold_jax.autochunk.operation_rules import rule_of
 from fastfold_jax.autochunk.program import Equation, Level, Value
@@ -59,6 +60,11 @@ class Region:
     steps: list[Step]
     sources: dict[Value, set[Window]]
     length: int
+
+    @functools.cached_property
+    def identity(self) -> Hashable:
+        """Equal for regions that make the same by the same steps."""
+        return self.roots, tuple((step.index, step.window) for step in self.steps)
 
     def in_place(self, root: Root) -> list[Value]:
         """Values whose memory could become the root's: read at the very place that is written, and nowhere else."""

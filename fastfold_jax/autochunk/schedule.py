@@ -2,7 +2,7 @@
 
 import dataclasses
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 from fastfold_jax.autochunk.estimate import Estimate, measure
 from fastfold_jax.autochunk.plan import Division, Item, Partition
@@ -72,12 +72,11 @@ class Scheduler:
 
     def __init__(self, target: Target):
         self.target = target
-        self._measured: dict[tuple[int, int], Estimate] = {}
+        self._measured: dict[tuple[Hashable, int], Estimate] = {}
         self._plans: dict[tuple[int, int, Division], LevelPlan] = {}
         self._orders: dict[tuple[int, Division], list[Item]] = {}
         self._whole: dict[int, Estimate] = {}
         self._values: dict[int, set[Value]] = {}
-        self._keep: list[Region] = []
 
     def plan(self, level: Level, budget: int, overwritable: set[Value], division: Division) -> LevelPlan:
         """A level's plan: its regions with the largest chunks that fit.
@@ -145,9 +144,8 @@ class Scheduler:
 
     def _chunk(self, region: Region, size: int) -> Estimate:
         """Of one chunk, remembered."""
-        key = (id(region), size)
+        key = (region.identity, size)
         if key not in self._measured:
-            self._keep.append(region)
             self._measured[key] = measure(region, size, self.target)
         return self._measured[key]
 

@@ -8,10 +8,11 @@ from fastfold_jax.autochunk.program import num_equations
 from fastfold_jax.autochunk.region import options
 from fastfold_jax.autochunk.schedule import LevelPlan, Placed
 
-# States that are kept from round to round, rounds, and equations planned in all: seconds, whatever the program.
+# States that are kept from round to round, rounds, plans, and equations planned in all: seconds, whatever the program.
 _WIDTH = 3
 _ROUNDS = 4
-_EFFORT = 300_000
+_MOST = 40
+_EFFORT = 100_000
 # Regions of a plan where other decisions are tried: those that lose the most time, or take the most memory.
 _REGIONS = 4
 
@@ -34,7 +35,7 @@ def search(plan: Plan, start: Division, budget: int) -> LevelPlan:
         return max(0, found.peak - budget), found.seconds
 
     known = {start: plan(start)}
-    most = _EFFORT // num_equations(known[start].level)
+    most = min(_MOST, _EFFORT // num_equations(known[start].level))
     beam = [start]
     for _ in range(_ROUNDS):
         best = min(cost(found) for found in known.values())

@@ -1,5 +1,7 @@
 """AutoChunk under DAP: a small network split over four devices, each within its own budget."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -12,7 +14,9 @@ from fastfold_jax.model.alphafold import make_apply
 from fastfold_jax.model.distributed import argument_specs, distribute, for_mesh, named_shardings
 from parallel import make_mesh
 
-DEVICES, RESIDUES, ROWS = 4, 128, 64
+DEVICES, RESIDUES, ROWS = 4, 128, 128
+# Where no operation has a form of its own, as CPUs have, that takes little memory by itself.
+TARGET = dataclasses.replace(CPU, platform="none")
 
 
 @pytest.mark.slow
@@ -28,14 +32,14 @@ def test_each_device_keeps_to_its_budget():
     plans = []
 
     def build(budget):
-        chunked = autochunk(function, budget, float("inf"), target=CPU)
+        chunked = autochunk(function, budget, float("inf"), target=TARGET)
         apply = distribute(chunked, mesh, config, execution)
         compiled = jax.jit(apply, in_shardings=shardings).lower(state, features, prev).compile()
         plans.append(chunked.explanations[-1])
         return compiled
 
     whole = build(2**50)
-    budget = int(0.4 * fit.peak_bytes(whole))
+    budget = int(0.56 * fit.peak_bytes(whole))
     chunked = fit.within(budget, build)
     assert not plans[0].regions and plans[-1].regions
     assert fit.peak_bytes(chunked) <= budget

@@ -1,0 +1,70 @@
+"""Beam search: where what is best for each region by itself is not best for the program."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fastfold_jax.autochunk import api, search
+from fastfold_jax.autochunk.api import autochunk
+from fastfold_jax.autochunk.plan import Decision, Division
+from fastfold_jax.autochunk.target import H200
+
+ROWS, LENGTH, HEADS, DIM = 96, 64, 4, 16
+
+
+def attend(weights, x, bias):
+    """Attention row by row, with a bias that all rows share."""
+    q, k, v = (jnp.einsum("bsc,chd->bhsd", x, w) for w in weights)
+    scores = jax.nn.softmax(jnp.einsum("bhqd,bhkd->bhqk", q, k) + bias, -1)
+    return x + jnp.einsum("bhqk,bhkd,hdc->bqc", scores, v, jnp.moveaxis(weights[0], 0, -1))
+
+
+def pull_back(weights, x, bias, cotangent):
+    return jax.vjp(attend, weights, x, bias)[1](cotangent)
+
+
+@pytest.fixture
+def arguments():
+    draw = np.random.default_rng(0)
+    shapes = [(HEADS * DIM, HEADS, DIM)] * 3, (ROWS, LENGTH, HEADS * DIM), (HEADS, LENGTH, LENGTH)
+    array = lambda shape: jnp.asarray(draw.normal(size=shape, scale=0.1), jnp.float32)  # noqa: E731
+    return [array(s) for s in shapes[0]], array(shapes[1]), array(shapes[2]), array(shapes[1])
+
+
+def budget_of(function, arguments, share):
+    whole = autochunk(function, 2**40, target=H200).explain(*arguments)
+    return int(whole.arguments + share * (whole.before - whole.arguments))
+
+
+def test_a_backward_pass_gets_faster_at_the_same_budget(arguments, monkeypatch):
+    budget = budget_of(pull_back, arguments, 0.35)
+    chunked = autochunk(pull_back, budget, float("inf"), target=H200)
+    found = chunked.explain(*arguments)
+    monkeypatch.setattr(api, "search", lambda plan, start, budget: plan(start))
+    alone = autochunk(pull_back, budget, float("inf"), target=H200).explain(*arguments)
+    assert found.after <= budget and alone.after <= budget
+    assert found.slowdown < 0.9 * alone.slowdown, (found.slowdown, alone.slowdown)
+    got, want = jax.jit(chunked)(*arguments), pull_back(*arguments)
+    for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)
+
+
+def test_one_loop_makes_all_gradients_of_an_attention(arguments):
+    """Scores are made again once, and not for each gradient."""
+    found = autochunk(pull_back, budget_of(pull_back, arguments, 0.35), float("inf"), target=H200).explain(*arguments)
+    assert max(len(region.makes) for region in found.regions) >= 3
+
+
+def test_a_later_decision_takes_an_earlier_ones_place():
+    first, second = object(), object()
+    division = Division(1).with_decision(Decision(first, 1)).with_decision(Decision(second, None))
+    assert division.with_decision(Decision(first, 2)).decisions == {Decision(first, 2), Decision(second, None)}
+
+
+def test_the_effort_is_limited(arguments, monkeypatch):
+    plans = []
+    divided = api.Program._divided
+    monkeypatch.setattr(api.Program, "_divided", lambda *given: plans.append(given) or divided(*given))
+    autochunk(pull_back, budget_of(pull_back, arguments, 0.3), float("inf"), target=H200).explain(*arguments)
+    assert len(plans) <= 3 * (search._MOST + 2)
