@@ -38,8 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         if config.jobs.dry_run:
-            dry_run.show(dry_run.plan(config), config.out, Console())
-            return OK
+            planned = dry_run.plan(config)
+            dry_run.show(planned, config.out, Console())
+            return SOME_FAILED if any(job.error is not None for job in planned) else OK
         with bars(console) as report:
             outcomes = run(config, report=report)
     except UserError as error:

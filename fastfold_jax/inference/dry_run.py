@@ -63,7 +63,7 @@ def plan(config: InferenceConfig, networks: Sequence[ModelConfig] | None = None)
     """The jobs in the order in which one device would take them.
 
     Raises:
-      UserError: if something given cannot be used.
+      UserError: if something given cannot be used, or the only job would fail.
     """
     sources = find_jobs(config.input, joined=config.jobs.complex, copies=config.jobs.copies(), reserved=(SUMMARY_FILE,))
     context = Context(config=config, table=NetworkTable(config, networks), parameters=Parameters())
@@ -81,6 +81,8 @@ def plan(config: InferenceConfig, networks: Sequence[ModelConfig] | None = None)
         try:
             planned.append(_planned(survey(context, source, directory), config, engine, rate))
         except UserError as error:
+            if len(sources) == 1:
+                raise
             planned.append(Planned(name=source.name, error=str(error)))
     return planned
 

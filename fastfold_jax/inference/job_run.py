@@ -157,7 +157,10 @@ def complete(job: Job, networks: Sequence[Network], config: InferenceConfig, rep
         return job
     completed = search.complete(job, config.search, report)
     if any(network.config.num_templates for network in networks):
-        completed = search.attach(completed, config.templates, config.search, report)
+        return search.attach(completed, config.templates, config.search, report)
+    if config.templates.mode != "none" or config.templates.custom_templates:
+        names = ", ".join(network.config.name for network in networks)
+        logger.warning("%s: templates are left out, since %s uses none", job.name, names)
     return completed
 
 

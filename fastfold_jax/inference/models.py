@@ -89,8 +89,7 @@ class NetworkTable:
         self._config = config
         self._given = networks
         self._located: dict[tuple[ModelConfig, ...], list[Network]] = {}
-        if networks is not None or (config.model and ALL not in config.model):
-            self._locate(networks if networks is not None else choose(config, None))
+        self._require_some()
 
     def networks(self, job: Job) -> list[Network]:
         """Those for a job.
@@ -98,7 +97,20 @@ class NetworkTable:
         Raises:
           UserError: see above.
         """
-        return self._locate(self._given if self._given is not None else choose(self._config, job))
+        return self._networks(multimer=is_complex(job))
+
+    def _require_some(self) -> None:
+        """Raises unless there are parameters for chains or for complexes: which of them the jobs are is not known yet."""
+        try:
+            self._networks(multimer=False)
+        except ParamsError as error:
+            try:
+                self._networks(multimer=True)
+            except ParamsError:
+                raise error from None
+
+    def _networks(self, *, multimer: bool) -> list[Network]:
+        return self._locate(self._given if self._given is not None else choose(self._config, multimer=multimer))
 
     def _locate(self, chosen: Sequence[ModelConfig]) -> list[Network]:
         key = tuple(chosen)
@@ -107,12 +119,12 @@ class NetworkTable:
         return self._located[key]
 
 
-def choose(config: InferenceConfig, job: Job | None) -> list[ModelConfig]:
+def choose(config: InferenceConfig, *, multimer: bool) -> list[ModelConfig]:
     """The networks asked for, else the one for a chain or a complex, with the run's sampling sizes.
 
     Args:
       config: The run.
-      job: May be None where the run names networks itself.
+      multimer: For a complex, where the run leaves it open.
 
     Raises:
       UserError: if a name is no preset's, or the networks' rankings cannot be compared.
@@ -121,9 +133,9 @@ def choose(config: InferenceConfig, job: Job | None) -> list[ModelConfig]:
     if ALL in names:
         if len(names) > 1:
             raise UserError(f"--model {' '.join(names)}: {ALL} means all five of a kind, and stands alone")
-        names = _ALL_MULTIMERS if job and is_complex(job) else _ALL_MONOMERS
+        names = _ALL_MULTIMERS if multimer else _ALL_MONOMERS
     elif not names:
-        names = (_named_by_file(config.params) or (DEFAULT_MULTIMER if job and is_complex(job) else DEFAULT_MONOMER),)
+        names = (_named_by_file(config.params) or (DEFAULT_MULTIMER if multimer else DEFAULT_MONOMER),)
     chosen = [_sized(preset(name), config.sampling) for name in dict.fromkeys(names)]
     if len({isinstance(network, MultimerConfig) for network in chosen}) > 1:
         raise UserError(

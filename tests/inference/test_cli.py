@@ -95,6 +95,22 @@ def test_what_is_to_be_searched_is_looked_for_once_before_the_first_job(command,
     assert code == 2 and text.count(f"{option} {missing}: no such") == 1
 
 
+def test_what_no_model_may_find_is_told_once(command, tmp_path):
+    (tmp_path / "two.fasta").write_text(">a\nGAMKW\n>b\nGAMKW:GAMKW\n")
+    code, text = command(str(tmp_path / "two.fasta"), "--params", str(tmp_path / "nowhere"))
+    assert code == 2 and text.count("nowhere does not exist") == 1
+
+
+def test_a_dry_run_ends_with_the_code_of_the_run(command, tmp_path):
+    (tmp_path / "bad.a3m").write_text("nonsense")
+    (tmp_path / "good.fasta").write_text(">good\nGAMKW\n")
+    options = ("--params", "demo", "--dry-run")
+    code, text = command(str(tmp_path / "bad.a3m"), *options)
+    assert code == 2 and "not an A3M file" in text
+    assert command(str(tmp_path / "bad.a3m"), str(tmp_path / "good.fasta"), *options)[0] == 3
+    assert command(str(tmp_path / "good.fasta"), *options)[0] == 0
+
+
 def test_missing_input(command, tmp_path):
     code, text = command(str(tmp_path / "nothing.fasta"), "--params", "random")
     assert code == 2 and "nothing.fasta" in text

@@ -24,7 +24,7 @@ from fastfold_jax.inference.config import (
     SamplingOptions,
 )
 from fastfold_jax.inference.engine import default_execution
-from fastfold_jax.inference.models import choose, locate
+from fastfold_jax.inference.models import choose, is_complex, locate
 from fastfold_jax.inference.predictor import PredictionError
 from fastfold_jax.inference.relax import RelaxOptions, RelaxResult
 from fastfold_jax.inference.relax_openmm import RelaxFailed
@@ -241,30 +241,30 @@ def test_model_by_default():
         (job(features={"aatype": np.zeros(3)}), "model_1_ptm"),
     ]
     for given, expected in cases:
-        assert [network.name for network in choose(config, given)] == [expected]
+        assert [network.name for network in choose(config, multimer=is_complex(given))] == [expected]
     everything = dataclasses.replace(config, model=("all",))
-    assert [network.name for network in choose(everything, job(5))] == [f"model_{i}_ptm" for i in range(1, 6)]
-    assert choose(everything, job(5, 5))[4].name == "model_5_multimer_v3"
+    assert [network.name for network in choose(everything, multimer=False)] == [f"model_{i}_ptm" for i in range(1, 6)]
+    assert choose(everything, multimer=True)[4].name == "model_5_multimer_v3"
     config = InferenceConfig(input=(Path("x"),), out=Path("y"), params="somewhere/params_model_3_ptm.npz")
-    assert [network.name for network in choose(config, job(5))] == ["model_3_ptm"]
+    assert [network.name for network in choose(config, multimer=False)] == ["model_3_ptm"]
 
 
 def test_max_msa_counts_templates_where_the_model_does():
     config = InferenceConfig(
         input=(Path("x"),), out=Path("y"), model=("model_1", "model_3"), sampling=SamplingOptions(max_msa="32:64")
     )
-    first, third = choose(config, job(5))
+    first, third = choose(config, multimer=False)
     assert (first.num_clusters, third.num_clusters, first.num_extra_msa) == (28, 32, 64)
     with pytest.raises(UserError, match="at least 5"):
-        choose(dataclasses.replace(config, sampling=SamplingOptions(max_msa="4:64")), job(5))
+        choose(dataclasses.replace(config, sampling=SamplingOptions(max_msa="4:64")), multimer=False)
 
 
 def test_models_of_two_kinds_do_not_mix():
     config = InferenceConfig(input=(Path("x"),), out=Path("y"), model=("model_1_ptm", "model_1_multimer_v3"))
     with pytest.raises(UserError, match="one kind at a time"):
-        choose(config, job(5))
+        choose(config, multimer=False)
     repeated = dataclasses.replace(config, model=("model_1", "model_1"))
-    assert len(choose(repeated, job(5))) == 1
+    assert len(choose(repeated, multimer=False)) == 1
 
 
 def test_one_file_serves_one_model(tmp_path):
