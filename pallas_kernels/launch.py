@@ -83,10 +83,19 @@ class Launcher:
     platform: str = "cuda"
 
 
+# What CUDA 12.8 assembles: Triton writes for the newest CUDA by itself, but XLA assembles with the one that JAX runs on.
+_PTX_VERSION = 87
+# Compute capabilities, ten times, that this PTX does not know yet.
+_NEWER = (103, 110, 121)
+
+
 def _through_jax_triton(launch: Launch, target: Target) -> Sequence[jax.Array]:
     import jax_triton
 
-    shape_parameter = "out_shape" if "out_shape" in inspect.signature(jax_triton.triton_call).parameters else "out_type"
+    accepted = inspect.signature(jax_triton.triton_call).parameters
+    versioned = {"out_shape" if "out_shape" in accepted else "out_type": list(launch.outputs)}
+    if "backend_options" in accepted and target.capability not in _NEWER:
+        versioned["backend_options"] = {"ptx_version": _PTX_VERSION}
     return jax_triton.triton_call(
         *launch.arrays,
         *launch.sizes,
@@ -97,7 +106,7 @@ def _through_jax_triton(launch: Launch, target: Target) -> Sequence[jax.Array]:
         compute_capability=target.capability,
         zeroed_outputs=launch.zeroed,
         name=launch.kernel.__name__,
-        **{shape_parameter: list(launch.outputs)},
+        **versioned,
         **launch.constants,
         **launch.config.blocks,
     )

@@ -100,7 +100,7 @@ class NetworkTable:
         return self._networks(multimer=is_complex(job))
 
     def _require_some(self) -> None:
-        """Raises unless there are parameters for chains or for complexes: which of them the jobs are is not known yet."""
+        """Raises unless there are parameters for chains or for complexes; which of them jobs are is not known yet."""
         try:
             self._networks(multimer=False)
         except ParamsError as error:

@@ -7,7 +7,8 @@ from jaxtyping import Array, Float
 
 import pallas_kernels
 from fastfold_jax.config.execution import Execution
-from fastfold_jax.model.layers import LayerNorm, matmul, parameter
+from fastfold_jax.model.layers import LayerNorm, parameter
+from pallas_kernels import matmul, product
 
 _MEAN_EPSILON = 1e-10
 
@@ -86,9 +87,9 @@ class GlobalAttention(nnx.Module):
         query = matmul(mean.astype(x.dtype), self.query_w[...]) * head_dim**-0.5
         keys_values = matmul(x, jnp.concatenate([self.key_w[...], self.value_w[...]], axis=1)).astype(x.dtype)
         keys, values = jnp.split(keys_values, 2, axis=-1)
-        logits = jnp.einsum("bhd,bkd->bhk", query.astype(x.dtype), keys, preferred_element_type=jnp.float32)
+        logits = product("bhd,bkd->bhk", query.astype(x.dtype), keys)
         weights = pallas_kernels.softmax(logits[:, :, None, :], mask=mask, implementation="xla")[:, :, 0]
-        average = jnp.einsum("bhk,bkd->bhd", weights.astype(x.dtype), values, preferred_element_type=jnp.float32)
+        average = product("bhk,bkd->bhd", weights.astype(x.dtype), values)
         gate = jax.nn.sigmoid(matmul(x, self.gating_w[...]) + self.gating_b[...])
         weighted = (gate * average[:, None]).astype(x.dtype)
         output_w = self.output_w[...].reshape(-1, x.shape[-1])

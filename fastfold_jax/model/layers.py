@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 import pallas_kernels
 from fastfold_jax.config.execution import Remat
 from fastfold_jax.model.initial import Init, Initial
+from pallas_kernels import matmul
 from parallel.axis import EXCHANGED
 
 Shape = int | tuple[int, ...]
@@ -28,15 +29,6 @@ def parameter(shape: Shape, init: Init, *, fan_in: int = 1) -> nnx.Param:
     """
     shape = (shape,) if isinstance(shape, int) else shape
     return nnx.Param(jax.ShapeDtypeStruct(shape, jnp.float32), initial=Initial(init, fan_in, math.prod(shape)))
-
-
-def matmul(x: Float[Array, "... i"], weights: Float[Array, "i ..."]) -> Float[Array, "..."]:
-    """Contracts the last axis of `x` with the first of `weights`, in the type of `x`, accumulating in float32."""
-    out_dims = weights.shape[1:]
-    product = jnp.matmul(
-        x, weights.astype(x.dtype).reshape(x.shape[-1], math.prod(out_dims)), preferred_element_type=jnp.float32
-    )
-    return product.reshape(*x.shape[:-1], *out_dims)
 
 
 class Linear(nnx.Module):

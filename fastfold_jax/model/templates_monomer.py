@@ -10,7 +10,7 @@ from fastfold_jax.config.model import ModelConfig, MonomerConfig
 from fastfold_jax.data.batch import Features
 from fastfold_jax.geometry.torsions import torsions_from_atom37
 from fastfold_jax.model.evoformer import split_key
-from fastfold_jax.model.layers import LayerNorm, Linear, matmul, parameter, scan_blocks, stack
+from fastfold_jax.model.layers import LayerNorm, Linear, parameter, scan_blocks, stack
 from fastfold_jax.model.template_pairs import (
     DISTANCE_BINS,
     LETTERS,
@@ -20,6 +20,7 @@ from fastfold_jax.model.template_pairs import (
     template_pairs,
     templates_of,
 )
+from pallas_kernels import matmul
 from parallel.layout import join_local
 
 # One-hot letters, sine and cosine of seven angles in both namings, the angles' mask.

@@ -5,6 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from pallas_kernels.products import product
 from pallas_kernels.softmax.reference import MASKED_LOGIT, exponentials
 
 LOG2_E = math.log2(math.e)
@@ -20,9 +21,9 @@ def attention(q, k, v, bias, mask, gate):
     q_heads = jnp.moveaxis((q * scale).astype(q.dtype), -2, -3)
     k_heads = jnp.moveaxis(k, -2, -3)
     v_heads = jnp.moveaxis(v, -2, -3)
-    logits = jnp.einsum("...qd,...kd->...qk", q_heads, k_heads, preferred_element_type=jnp.float32)
+    logits = product("...qd,...kd->...qk", q_heads, k_heads)
     numerators, sums = exponentials(logits, bias, mask)
-    weighted = jnp.einsum("...qk,...kd->...qd", numerators.astype(v.dtype), v_heads, preferred_element_type=jnp.float32)
+    weighted = product("...qk,...kd->...qd", numerators.astype(v.dtype), v_heads)
     out = jnp.moveaxis(weighted / sums, -3, -2)
     if gate is not None:
         out = out * jax.nn.sigmoid(gate.astype(jnp.float32))
@@ -39,7 +40,7 @@ def attention_saving(q, k, v, bias, mask, gate):
     peak = jnp.max(scores, axis=-1)
     numerators = jnp.exp2(scores - peak[..., None])
     total = jnp.sum(numerators, axis=-1)
-    weighted = jnp.einsum("...hqk,...khd->...hqd", numerators.astype(v.dtype), v, preferred_element_type=jnp.float32)
+    weighted = product("...hqk,...khd->...hqd", numerators.astype(v.dtype), v)
     out = jnp.moveaxis(weighted / total[..., None], -3, -2)
     if gate is not None:
         out = out * jax.nn.sigmoid(gate.astype(jnp.float32))
@@ -55,14 +56,14 @@ def attention_backward(arrays, saved, cotangent, *, wanted):
     out, peak, total = saved
     cotangent, delta, gate_grad = output_gradients(out, total, gate, cotangent)
     weights = jnp.exp2(_scores(q, k, bias, mask) - peak[..., None])
-    v_grad = jnp.einsum("...hqk,...qhd->...khd", weights.astype(v.dtype), cotangent, preferred_element_type=jnp.float32)
-    products = jnp.einsum("...qhd,...khd->...hqk", cotangent, v, preferred_element_type=jnp.float32)
+    v_grad = product("...hqk,...qhd->...khd", weights.astype(v.dtype), cotangent)
+    products = product("...qhd,...khd->...hqk", cotangent, v)
     score_grad = weights * (products - delta[..., None])
     if mask is not None:
         score_grad = jnp.where(_keeps(mask), score_grad, 0.0)
     scale, narrow = q.shape[-1] ** -0.5, score_grad.astype(q.dtype)
-    q_grad = scale * jnp.einsum("...hqk,...khd->...qhd", narrow, k, preferred_element_type=jnp.float32)
-    k_grad = scale * jnp.einsum("...hqk,...qhd->...khd", narrow, q, preferred_element_type=jnp.float32)
+    q_grad = scale * product("...hqk,...khd->...qhd", narrow, k)
+    k_grad = scale * product("...hqk,...qhd->...khd", narrow, q)
     bias_grad = None if bias is None else jnp.sum(score_grad, axis=tuple(range(score_grad.ndim - 3)))
     return pick(arrays, (q_grad, k_grad, v_grad, bias_grad, mask, gate_grad), wanted)
 
@@ -95,7 +96,7 @@ def pick(arrays, grads, wanted):
 
 def _scores(q, k, bias, mask):
     """[*batch, h, q, k] in units of log 2."""
-    scores = jnp.einsum("...qhd,...khd->...hqk", q, k, preferred_element_type=jnp.float32)
+    scores = product("...qhd,...khd->...hqk", q, k)
     scores = scores * (q.shape[-1] ** -0.5 * LOG2_E)
     if bias is not None:
         scores = scores + bias.astype(jnp.float32) * LOG2_E

@@ -8,10 +8,11 @@ from jaxtyping import Array, Float
 from pallas_kernels.attention.api import attention
 from pallas_kernels.blocks import block_length, in_blocks
 from pallas_kernels.dispatch import Operation
+from pallas_kernels.products import matmul
 
 
 def _self_attention(x, mask, bias, projections, gate_bias, output, *, attend):
-    q, k, v, gate = (_matmul(x, weights) for weights in projections)
+    q, k, v, gate = (matmul(x, weights) for weights in projections)
     weighted = attention(
         *(value.astype(x.dtype) for value in (q, k, v)),
         bias=bias,
@@ -21,7 +22,7 @@ def _self_attention(x, mask, bias, projections, gate_bias, output, *, attend):
     )
     weights, output_bias = output
     flat = weights.reshape(-1, weights.shape[-1])
-    out = _matmul(weighted.reshape(*weighted.shape[:-2], flat.shape[0]), flat)
+    out = matmul(weighted.reshape(*weighted.shape[:-2], flat.shape[0]), flat)
     return (out + output_bias).astype(x.dtype)
 
 
@@ -36,13 +37,6 @@ def _in_blocks(x, mask, bias, projections, gate_bias, output, **static):
     arrays = [x.reshape(rows, *x.shape[-2:]), jnp.broadcast_to(mask, (*batch, length)).reshape(rows, length)]
     size = block_length(rows, 4 * heads * length**2)
     return in_blocks(block, arrays, size).reshape(*batch, length, output[1].shape[0])
-
-
-def _matmul(x, weights):
-    """Contracts the last axis of `x` with the first of `weights`, accumulating in float32."""
-    flat = weights.astype(x.dtype).reshape(x.shape[-1], math.prod(weights.shape[1:]))
-    product = jnp.matmul(x, flat, preferred_element_type=jnp.float32)
-    return product.reshape(*x.shape[:-1], *weights.shape[1:])
 
 
 SELF_ATTENTION = Operation(

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from pallas_kernels.blocks import block_length, in_blocks
+from pallas_kernels.products import matmul, product
 
 # Bytes of outer products at a time in the backward pass: enough to fill a GPU.
 _BACKWARD_BYTES = 2**28
@@ -11,11 +12,9 @@ _BACKWARD_BYTES = 2**28
 
 def outer_product_mean(left, right, weights, bias, norm):
     """See `api.outer_product_mean`."""
-    outer = jnp.einsum("sic,sje->ijce", left, right, preferred_element_type=jnp.float32).astype(left.dtype)
+    outer = product("sic,sje->ijce", left, right).astype(left.dtype)
     flat = outer.reshape(*outer.shape[:2], -1)
-    projected = jnp.matmul(
-        flat, weights.astype(left.dtype).reshape(-1, weights.shape[-1]), preferred_element_type=jnp.float32
-    )
+    projected = matmul(flat, weights.reshape(-1, weights.shape[-1]))
     return ((projected + bias) / norm[..., None]).astype(left.dtype)
 
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from pallas_kernels.layer_norm.reference import layer_norm, normalise
+from pallas_kernels.products import matmul, product
 
 _EPSILON = 1e-5
 
@@ -13,8 +14,7 @@ def _channels_first(x, weights, bias):
 
     Written as a plain product and a transposition, which XLA folds together on GPUs.
     """
-    product = jnp.matmul(x, weights.astype(x.dtype), preferred_element_type=jnp.float32)
-    return jnp.moveaxis(product, -1, 0) + bias[:, None, None]
+    return jnp.moveaxis(matmul(x, weights), -1, 0) + bias[:, None, None]
 
 
 def _channels_first_on_cpu(x, weights, bias):
@@ -43,17 +43,13 @@ def contraction(operands, direction):
     a, b = operands
     equation = "cik,cjk->cij" if direction == "outgoing" else "cki,ckj->cij"
     left, right = (a, b) if direction == "outgoing" else (b, a)
-    return jnp.einsum(equation, left, right, preferred_element_type=jnp.float32).astype(a.dtype)
+    return product(equation, left, right).astype(a.dtype)
 
 
-def consumer(product, z, norms, output, gate):
+def consumer(contracted, z, norms, output, gate):
     """See `api.triangle_consumer`."""
     input_norm, (scale, offset) = norms
-    x = normalise(product, 0, _EPSILON) * scale[:, None, None] + offset[:, None, None]
-    update = jnp.einsum("cij,cz->ijz", x.astype(z.dtype), output[0].astype(z.dtype), preferred_element_type=jnp.float32)
-    gate_logits = jnp.matmul(
-        layer_norm(z, input_norm[0], input_norm[1], _EPSILON),
-        gate[0].astype(z.dtype),
-        preferred_element_type=jnp.float32,
-    )
+    x = normalise(contracted, 0, _EPSILON) * scale[:, None, None] + offset[:, None, None]
+    update = product("cij,cz->ijz", x.astype(z.dtype), output[0].astype(z.dtype))
+    gate_logits = matmul(layer_norm(z, input_norm[0], input_norm[1], _EPSILON), gate[0])
     return ((update + output[1]) * jax.nn.sigmoid(gate_logits + gate[1])).astype(z.dtype)
