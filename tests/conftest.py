@@ -34,9 +34,11 @@ def compiled_programs_end_with_their_module():
 
 
 @pytest.fixture(autouse=True)
-def levels_of_messages_end_with_their_test():
-    """A command called in a test says for the whole process which messages are shown; the next test wants its own."""
+def what_a_command_sets_ends_with_its_test():
+    """For the whole process: which messages are shown, and where compiled programs are kept."""
+    directory = jax.config.jax_compilation_cache_dir
     yield
+    jax.config.update("jax_compilation_cache_dir", directory)
     manager = logging.getLogger().manager
     for name, logger in manager.loggerDict.items():
         if isinstance(logger, logging.Logger) and name.split(".")[0] in OUR_PACKAGES:

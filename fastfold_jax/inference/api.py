@@ -186,10 +186,10 @@ class Predictor:
             params=None if params is None else str(params),
             **options,
         )
-        execution = self.config.execution
-        use_compile_cache(execution.cache_directory)
         self._table = NetworkTable(self.config, networks)
         search.check(self.config.search, self.config.templates)
+        execution = self.config.execution
+        use_compile_cache(execution.cache_directory)
         if self.config.params in WARNINGS:
             logger.warning(WARNINGS[self.config.params])
         self._engine = Engine(execution, self.config.recycling, Parameters(), devices)

@@ -13,7 +13,8 @@ _OPCODE = re.compile(r"\s*([a-z][\w\-]*)\(")
 _CALLED = re.compile(r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"(?:branch_computations|called_computations|calls)=\{([^}]*)\}")
 _NAME = re.compile(r'op_name="((?:[^"\\]|\\.)*)"')
-_GROUPS = re.compile(r"replica_groups=(\{\{.*?\}\}|\{\}|\[[\d,]+\]<=\[[\d,]+\](?:T\([\d,]+\))?)")
+_MESH = re.compile(r"mesh\[([^\]]*)\] \{([^}]*)\}")
+_GROUPS = re.compile(rf"replica_groups=(\{{\{{.*?\}}\}}|\{{\}}|\[[\d,]+\]<=\[[\d,]+\](?:T\([\d,]+\))?|{_MESH.pattern})")
 _PAIRS = re.compile(r"source_target_pairs=(\{\{.*?\}\})")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 
@@ -79,6 +80,8 @@ class Instruction:
     def groups(self) -> tuple[tuple[int, ...], ...]:
         """Devices that exchange with each other; empty for all of the program's."""
         match = _GROUPS.search(self.attributes) or _PAIRS.search(self.attributes)
+        if match is None and (start := self.attributes.find("replica_groups=")) >= 0:
+            raise ValueError(f"{self.name}: groups of devices in an unknown form: {self.attributes[start:][:80]}")
         return _parse_groups(match[1]) if match else ()
 
     def integers(self, attribute: str) -> tuple[int, ...]:
@@ -184,14 +187,28 @@ def _split_parentheses(text: str) -> tuple[str, str]:
 
 
 def _parse_groups(text: str) -> tuple[tuple[int, ...], ...]:
-    """Either `{{0,1},{2,3}}` or the iota form `[2,2]<=[4]`, with an optional transposition `T(1,0)`."""
+    """`{{0,1},{2,3}}`; or `[2,2]<=[4]`, with an optional transposition `T(1,0)`; or `mesh['a'=2,'b'=2] {'b'}`."""
     if text.startswith("{"):
         return tuple(tuple(json.loads(f"[{group}]")) for group in re.findall(r"\{([\d,]+)\}", text))
+    if mesh := _MESH.fullmatch(text):
+        return _groups_of_mesh(dict(re.findall(r"'([^']*)'=(\d+)", mesh[1])), re.findall(r"'([^']*)'", mesh[2]))
     shape, source, order = re.fullmatch(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text).groups()  # type: ignore[union-attr]
     rows, columns = (int(size) for size in shape.split(","))
     sizes = [int(size) for size in source.split(",")]
     axes = [int(axis) for axis in order.split(",")] if order else list(range(len(sizes)))
-    flat = _transposed(sizes, axes)
+    return _rows(_transposed(sizes, axes), rows, columns)
+
+
+def _groups_of_mesh(axes: dict[str, str], within: list[str]) -> tuple[tuple[int, ...], ...]:
+    """Devices in the order of a mesh, those apart that differ in another than the given axes."""
+    names, sizes = list(axes), [int(size) for size in axes.values()]
+    order = [*(axis for axis in names if axis not in within), *within]
+    columns = math.prod(sizes[names.index(axis)] for axis in within)
+    flat = _transposed(sizes, [names.index(axis) for axis in order])
+    return _rows(flat, len(flat) // columns, columns)
+
+
+def _rows(flat: list[int], rows: int, columns: int) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(flat[row * columns : (row + 1) * columns]) for row in range(rows))
 
 

@@ -21,10 +21,8 @@ def layers(x):
 
 @pytest.fixture
 def folder(tmp_path):
-    before = jax.config.jax_compilation_cache_dir
     jax.config.update("jax_compilation_cache_dir", str(tmp_path))
-    yield tmp_path / "autochunk"
-    jax.config.update("jax_compilation_cache_dir", before)
+    return tmp_path / "autochunk"
 
 
 @pytest.fixture
@@ -64,13 +62,9 @@ def test_a_damaged_plan_is_made_again(folder, x, damage, caplog):
 
 
 def test_without_a_directory_nothing_is_kept(x):
-    before = jax.config.jax_compilation_cache_dir
     jax.config.update("jax_compilation_cache_dir", None)
-    try:
-        assert cache.directory() is None
-        assert chunked(60_000).explain(x).regions
-    finally:
-        jax.config.update("jax_compilation_cache_dir", before)
+    assert cache.directory() is None
+    assert chunked(60_000).explain(x).regions
 
 
 def test_a_smaller_budget_that_proved_right_is_kept(folder):

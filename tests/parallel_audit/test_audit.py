@@ -202,12 +202,24 @@ def test_links_between_nodes_are_slower():
         ("{{0,2},{1,3}}", ((0, 2), (1, 3))),
         ("[2,4]<=[8]", ((0, 1, 2, 3), (4, 5, 6, 7))),
         ("[4,2]<=[2,4]T(1,0)", ((0, 4), (1, 5), (2, 6), (3, 7))),
+        ("mesh['data'=2,'dap'=2] {'dap'}", ((0, 1), (2, 3))),
+        ("mesh['data'=2,'dap'=2] {'data'}", ((0, 2), (1, 3))),
+        ("mesh['data'=2,'dap'=2] {'data','dap'}", ((0, 1, 2, 3),)),
     ],
 )
 def test_replica_groups(text, groups):
-    line = f"  ROOT %r = f32[8]{{0}} all-reduce(%x), replica_groups={text}, to_apply=%add"
+    assert _reduction(text).groups == groups
+
+
+def test_replica_groups_of_an_unknown_form_are_not_taken_for_all_devices():
+    with pytest.raises(ValueError, match="unknown form: replica_groups=new"):
+        _ = _reduction("new(4)").groups
+
+
+def _reduction(groups):
+    line = f"  ROOT %r = f32[8]{{0}} all-reduce(%x), replica_groups={groups}, to_apply=%add"
     module = parse(f"HloModule m, is_scheduled=true\n\nENTRY %main (x: f32[8]) -> f32[8] {{\n{line}\n}}\n")
-    assert module.computations["main"].instructions[0].groups == groups
+    return module.computations["main"].instructions[0]
 
 
 SCOPES = """ENTRY %main (q: bf16[8,8], k: bf16[8,8]) -> bf16[8,8] {
