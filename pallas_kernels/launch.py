@@ -83,7 +83,7 @@ class Launcher:
     platform: str = "cuda"
 
 
-# What CUDA 12.8 assembles: Triton writes for the newest CUDA by itself, but XLA assembles with the one that JAX runs on.
+# Of CUDA 12.8. Triton by itself writes for the newest CUDA, but what assembles it is the CUDA that JAX runs on.
 _PTX_VERSION = 87
 # Compute capabilities, ten times, that this PTX does not know yet.
 _NEWER = (103, 110, 121)
