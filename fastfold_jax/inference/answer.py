@@ -1,6 +1,7 @@
 """What a reader opens first: the ranked structures of a job, plots, and the report."""
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -115,6 +116,7 @@ def _shown(directory: Path, item: Finished, relaxed: Mapping[str, _Relaxed]) -> 
     return prediction if structure is None else read_relaxed(prediction, directory / structure)
 
 
+@functools.cache  # told once
 def _can_plot() -> bool:
     try:
         import matplotlib  # noqa: F401
