@@ -6,7 +6,6 @@ What is compiled is what would be launched: the operations run on abstract array
 Exits with 1 if a kernel spills registers or does not fit.
 """
 
-import argparse
 import contextlib
 import dataclasses
 import json
@@ -24,6 +23,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
+import measure  # noqa: E402
 import specimens  # noqa: E402
 
 from pallas_kernels import launch  # noqa: E402
@@ -99,7 +99,8 @@ def compile_launch(request: launch.Launch, capability: int) -> Usage:
     constants = {**request.constants, **request.config.blocks, **ones}
     signature |= dict.fromkeys(constants, "constexpr")
     source = ASTSource(request.kernel, signature, constants, attributes)
-    options = {"num_warps": request.config.num_warps, "num_stages": request.config.num_stages}
+    config = {"num_warps": request.config.num_warps, "num_stages": request.config.num_stages}
+    options = config | launch.backend_options(capability)
     compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
     registers, spills = _assemble(compiled.asm["ptx"], capability)
     return Usage(registers=registers, spill_bytes=spills, shared_bytes=compiled.metadata.shared)
@@ -129,20 +130,20 @@ def _line(row: dict[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parses flags, compiles, prints a line a kernel."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = measure.arguments(__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--capabilities", nargs="+", type=int, default=[80, 90, 100])
     parser.add_argument("--only", nargs="+", default=[""], help="parts of the names of the kernels to compile")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     flags = parser.parse_args(arguments)
-    rows, failed = [], False
+    rows, seen, failed = [], set(), False
     print(_line(dict(zip(_COLUMNS, _COLUMNS, strict=True))))
     for capability in flags.capabilities:
         for specimen in specimens.all_of():
             with launch.compiling_for(capability):
                 requests = launches(specimen.function, *specimen.arrays, **specimen.static)
             for kernel, request in zip(specimen.kernels, requests, strict=True):
-                if not any(part in kernel for part in flags.only):
+                if not any(part in kernel for part in flags.only) or (flags.quick and (capability, kernel) in seen):
                     continue
+                seen.add((capability, kernel))
                 usage = compile_launch(request, capability)
                 fits = usage.shared_bytes <= SHARED_LIMIT[capability]
                 failed |= usage.spill_bytes > 0 or not fits

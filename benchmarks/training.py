@@ -9,7 +9,7 @@ Compiles the whole step of the presets `initial` (256 residues, 128 + 1,024 MSA 
 their average and Adam's moments included. The time is predicted from the schedule (`parallel.audit`) of XLA's form of
 the step, since kernels' own arithmetic is not known to the audit: matrix products and memory traffic at a share of the
 machine's peak, what one operation alone reads not counted, as if each were a kernel, and collectives that nothing
-hides. Float32 products of a bf16 step (of cotangents, in the backward pass) are counted at TF32's rate. The number of
+hides. What a bf16 step multiplies in float32 (in the structure module) is counted at TF32's rate. The number of
 recycles is drawn at each step, so the passes before the last count as often as they are made in the mean. With --run
 steps are measured on the devices at hand instead.
 """
@@ -96,8 +96,9 @@ def transform(budget: str | None):
     if budget is None:
         return lambda apply: apply
     from fastfold_jax.autochunk import autochunk
+    from fastfold_jax.autochunk.target import H200
 
-    return lambda apply: autochunk(apply, memory_budget=int(budget) if budget.isdigit() else budget)
+    return lambda apply: autochunk(apply, memory_budget=int(budget) if budget.isdigit() else budget, target=H200)
 
 
 def compiled(name: str, grid: tuple[int, int], execution: Execution, budget: str | None):

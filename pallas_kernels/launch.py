@@ -89,13 +89,18 @@ _PTX_VERSION = 87
 _NEWER = (103, 110, 121)
 
 
+def backend_options(capability: int) -> dict[str, int]:
+    """What Triton compiles by, beside a launch's configuration."""
+    return {} if capability in _NEWER else {"ptx_version": _PTX_VERSION}
+
+
 def _through_jax_triton(launch: Launch, target: Target) -> Sequence[jax.Array]:
     import jax_triton
 
     accepted = inspect.signature(jax_triton.triton_call).parameters
     versioned = {"out_shape" if "out_shape" in accepted else "out_type": list(launch.outputs)}
-    if "backend_options" in accepted and target.capability not in _NEWER:
-        versioned["backend_options"] = {"ptx_version": _PTX_VERSION}
+    if "backend_options" in accepted:
+        versioned["backend_options"] = backend_options(target.capability)
     return jax_triton.triton_call(
         *launch.arrays,
         *launch.sizes,
