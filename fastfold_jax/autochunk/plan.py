@@ -1,7 +1,9 @@
 """What runs chunk by chunk at one level of a program, in which order, and how large the chunks are."""
 
 import dataclasses
+import functools
 import heapq
+import operator
 from collections.abc import Iterable
 
 from fastfold_jax.autochunk.operation_rules import rule_of
@@ -174,20 +176,27 @@ class Partition:
         seeds = [v for v in seeds if v not in made]
         if not seeds:
             return None
+        costly: set[Value] = set()
+        for step in region.steps:
+            if is_costly(step) or any(v in costly for v, _ in step.inputs):
+                costly.update(step.equation.outputs)
+        above = functools.reduce(operator.or_, (self._ancestors[v.source] for v in seeds))
+        candidates = [
+            step
+            for step in region.steps
+            if above >> step.index & 1
+            and not made.intersection(step.equation.outputs)
+            and costly.intersection(step.equation.outputs)
+        ]
+        if not candidates:  # most often, and seen without the walk
+            return None
         elsewhere = walk(
             self.level, [Root(v, None, (), 1) for v in seeds], self._stop_for_shared(seeds), through_whole=True
         )
         windows: dict[int, list] = {}
         for step in elsewhere.steps:
             windows.setdefault(step.index, []).append(step.window)
-        costly: set[Value] = set()
-        for step in region.steps:
-            if is_costly(step) or any(v in costly for v, _ in step.inputs):
-                costly.update(step.equation.outputs)
-        last = [step for step in region.steps if not made.intersection(step.equation.outputs)]
-        for step in last:
-            if not costly.intersection(step.equation.outputs):
-                continue
+        for step in candidates:
             if not any(overlap(step.window, w) for w in windows.get(step.index, ())):
                 continue
             for out in step.equation.outputs:
@@ -232,13 +241,15 @@ class Partition:
 
     def _joint(self, region: Region, value: Value) -> Region | None:
         assert value.source is not None
-        mine = {step.index: step.window for step in region.steps}
+        mine = {s.index: s.window for s in region.steps if is_costly(s) or s.equation.outputs[0].bytes > self.small}
+        above = self._ancestors[value.source]
+        if not any(above >> index & 1 for index in mine):
+            return None
         for root in options(self.level.equations[value.source], value):
             if root.length != region.length:
                 continue
             other = self._walk([root])
-            shared = [s for s in other.steps if mine.get(s.index) == s.window]
-            if not any(is_costly(s) or s.equation.outputs[0].bytes > self.small for s in shared):
+            if not any(mine.get(step.index) == step.window for step in other.steps):
                 continue
             joint = self._walk([*region.roots, root])
             if set(joint.sources) <= set(region.sources) | set(other.sources):
