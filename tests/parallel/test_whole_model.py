@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import whole_model
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 ROWS, RESIDUES = 5, 11
 
 
