@@ -98,7 +98,7 @@ def _through_jax_triton(launch: Launch, target: Target) -> Sequence[jax.Array]:
     import jax_triton
 
     accepted = inspect.signature(jax_triton.triton_call).parameters
-    versioned = {"out_shape" if "out_shape" in accepted else "out_type": list(launch.outputs)}
+    versioned: dict[str, Any] = {"out_shape" if "out_shape" in accepted else "out_type": list(launch.outputs)}
     if "backend_options" in accepted:
         versioned["backend_options"] = backend_options(target.capability)
     return jax_triton.triton_call(

@@ -180,7 +180,7 @@ class Partition:
         for step in region.steps:
             if is_costly(step) or any(v in costly for v, _ in step.inputs):
                 costly.update(step.equation.outputs)
-        above = functools.reduce(operator.or_, (self._ancestors[v.source] for v in seeds))
+        above = functools.reduce(operator.or_, (self._above(seed) for seed in seeds))
         candidates = [
             step
             for step in region.steps
@@ -223,11 +223,16 @@ class Partition:
             self._joined.append([root.value for root in region.roots])
         return region
 
+    def _above(self, value: Value) -> int:
+        """The equations that a value depends on, as bits."""
+        assert value.source is not None
+        return self._ancestors[value.source]
+
     def _independent(self, region: Region, value: Value) -> bool:
         """Whether they can run together: neither needs the other, nor anything joined before that needs one of them."""
 
         def needs(one: Value, other: Value) -> bool:
-            return bool(self._ancestors[one.source] >> other.source & 1)  # type: ignore[index,operator]
+            return bool(self._above(one) >> other.source & 1)  # type: ignore[operator]
 
         roots = [root.value for root in region.roots]
         if any(needs(root, value) for root in roots):
@@ -242,7 +247,7 @@ class Partition:
     def _joint(self, region: Region, value: Value) -> Region | None:
         assert value.source is not None
         mine = {s.index: s.window for s in region.steps if is_costly(s) or s.equation.outputs[0].bytes > self.small}
-        above = self._ancestors[value.source]
+        above = self._above(value)
         if not any(above >> index & 1 for index in mine):
             return None
         for root in options(self.level.equations[value.source], value):

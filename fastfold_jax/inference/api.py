@@ -65,6 +65,10 @@ class JobResult:
     coverage: Coverage
     config: InferenceConfig
 
+    def __repr__(self) -> str:
+        """A line a prediction, as a notebook shows it."""
+        return "\n".join([f"<JobResult {self.job.name}, best first:", *(f"  {p!r}" for p in self.predictions)]) + ">"
+
     @property
     def best(self) -> Prediction:
         """The first of the ranking."""

@@ -22,9 +22,9 @@ from fastfold_jax.inference.manifest import Manifest, remove_partial_files
 from fastfold_jax.inference.models import Network, NetworkTable
 from fastfold_jax.inference.outcome import JobOutcome
 from fastfold_jax.inference.provenance import program
-from fastfold_jax.inference.ranking import Finished, scores_text
+from fastfold_jax.inference.ranking import Finished
 from fastfold_jax.inference.recycle import Recycling
-from fastfold_jax.inference.result import PassRecord, Prediction
+from fastfold_jax.inference.result import PassRecord, Prediction, scores_text
 from fastfold_jax.inference.timings import Timings
 from fastfold_jax.inference.writers import write_prediction
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastfold_jax.inference.files import write_atomically
-from fastfold_jax.inference.ranking import Finished, scores_text
+from fastfold_jax.inference.ranking import Finished
+from fastfold_jax.inference.result import scores_text
 
 logger = logging.getLogger(__name__)
 

@@ -70,13 +70,6 @@ class Finished:
         return dataclasses.asdict(self)
 
 
-def scores_text(plddt: float, ptm: float | None, iptm: float | None) -> str:
-    """Scores in one short line."""
-    text = f"pLDDT {plddt:5.2f}"
-    text += "" if ptm is None else f"  pTM {ptm:.3f}"
-    return text + ("" if iptm is None else f"  ipTM {iptm:.3f}")
-
-
 def rank(predictions: Sequence[Finished]) -> list[Finished]:
     """Best first; equal ones stay in the order given.
 

@@ -13,6 +13,13 @@ MAX_ALIGNED_ERROR = 31.75
 """Å: centre of the last bin of the aligned error head, the largest error it can predict."""
 
 
+def scores_text(plddt: float, ptm: float | None, iptm: float | None) -> str:
+    """Scores in one short line."""
+    text = f"pLDDT {plddt:5.2f}"
+    text += "" if ptm is None else f"  pTM {ptm:.3f}"
+    return text + ("" if iptm is None else f"  ipTM {iptm:.3f}")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ResidueRange:
     """One chain of the output: consecutive residues of the prediction.
@@ -110,6 +117,11 @@ class Prediction:
     ranking_confidence: float
     scale: Scale
     passes: tuple[PassRecord, ...]
+
+    def __repr__(self) -> str:
+        """In place of all its arrays."""
+        scores = scores_text(self.mean_plddt, self.ptm, self.iptm)
+        return f"<Prediction {self.name}: {len(self.plddt)} residues  {scores}>"
 
     @property
     def name(self) -> str:

@@ -43,6 +43,12 @@ def test_a_sequence(result):
     assert "<title>" in result.report()
 
 
+def test_it_is_shown_without_its_arrays(result):
+    first, *lines = repr(result).splitlines()
+    assert "my_dimer" in first and len(lines) == 2
+    assert result.best.name in lines[0] and "14 residues" in lines[0] and "ipTM" in lines[0]
+
+
 def test_what_it_writes(result, tmp_path):
     outcome = result.write(tmp_path / "out")
     assert outcome.ranked[0].name == result.best.name
