@@ -77,7 +77,7 @@ class Rules:
 
 
 def select(hits: Iterable[TemplateHit], query: str, library: Library, rules: Rules) -> list[Template]:
-    """The templates that hits give, in their order, as AlphaFold chooses them; each rejection is logged with a reason.
+    """The templates that hits give, in their order, as AlphaFold chooses them; reasons of rejections are logged as details.
 
     Hits of hmmsearch whose aligned residues are those of an earlier one are left out, those of HHsearch are not, as in
     AlphaFold's two pipelines.
@@ -90,6 +90,7 @@ def select(hits: Iterable[TemplateHit], query: str, library: Library, rules: Rul
     """
     chosen: list[Template] = []
     seen: set[bytes] = set()
+    rejected = 0
     read = functools.lru_cache(maxsize=8)(library.read)
     for hit in hits:
         if len(chosen) >= rules.most:
@@ -103,11 +104,14 @@ def select(hits: Iterable[TemplateHit], query: str, library: Library, rules: Rul
             if hit.sum_probs is None and residues in seen:
                 raise Rejected("the same residues are aligned as in an earlier template")
         except Rejected as reason:
-            logger.info("template %s rejected: %s", hit.name, reason)
+            logger.debug("template %s rejected: %s", hit.name, reason)
+            rejected += 1
             continue
         seen.add(residues)
         chosen.append(template)
         logger.info("template %s accepted%s", template.name, f": {template.note}" if template.note else "")
+    if rejected:
+        logger.info("template hits not used: %d (--verbose says why, of each)", rejected)
     return chosen
 
 

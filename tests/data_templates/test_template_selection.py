@@ -44,7 +44,7 @@ def test_hits_of_hhsearch_equal_the_reference(shared_data, cobra, date, caplog):
     text = (shared_data / "msa" / "cobra73" / "pdb70_hits.hhr").read_text()
     there = [hit for hit in parsers.parse_hhr(text) if (library.directory / f"{hit.name[:4].lower()}.cif").is_file()]
     reference = peer.featurize([hit for hit in there if peer.worth(hit, query)], query, library.directory, date=date)
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG):
         made = select(hits, query, library, Rules(latest=datetime.date.fromisoformat(date), most=20))
     templates = stack(made, len(query))
     assert [template.name for template in made] == reference["names"]
@@ -111,10 +111,11 @@ def test_whole_chains_equal_the_reference(shared_data, entry):
 
 def reason(caplog, hit, query, library, rules=ANY) -> str:
     caplog.clear()
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG):
         made = select([hit], query, library, rules)
     assert not made
-    (line,) = [record.getMessage() for record in caplog.records if "rejected" in record.getMessage()]
+    (line,) = [record.getMessage() for record in caplog.records if "rejected:" in record.getMessage()]
+    assert "template hits not used: 1 " in caplog.text
     assert line.startswith(f"template {hit.name} rejected: ")
     return line.partition("rejected: ")[2]
 
@@ -147,7 +148,7 @@ def test_every_rejection_has_a_reason(shared_data, caplog, tmp_path):
     assert "tells no release date" in reason(caplog, hit_of(chain[:60], query, entry="9old"), query, library, early)
     assert "is a copy of the query, 93 of its 93" in reason(caplog, hit_of(chain, chain, entry="3u8v"), chain, library)
     assert "successor" not in caplog.text
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG):
         assert select([hit_of(chain[:60], query, entry="1old")], query, library, ANY)
 
 

@@ -51,7 +51,7 @@ def accepted(caplog) -> list[str]:
 
 def test_a_search_in_the_sequences_of_a_directory(shared_data, search, ferritin, caplog):
     options = TemplateOptions(template_mmcif=shared_data / "mini_databases" / "mmcif")
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG):
         done = attach(job_of(ferritin, ferritin), options, search)
     assert len(accepted(caplog)) == 1  # copies of 6s61's chains align to the same residues; the job's copies share
     assert accepted(caplog)[0].startswith("6s61_")
@@ -92,7 +92,7 @@ def test_a_search_in_pdb_seqres(shared_data, search, ferritin, caplog):
         ),
     ):
         caplog.clear()
-        with caplog.at_level(logging.INFO):
+        with caplog.at_level(logging.DEBUG):
             done = attach(job_of(ferritin), options, where)
         assert accepted(caplog) == ["6s61_M"]
         assert "rejected" in caplog.text and "has no " in caplog.text  # other ferritins of pdb_seqres
@@ -103,7 +103,7 @@ def test_a_search_in_pdb_seqres(shared_data, search, ferritin, caplog):
 def test_the_alignment_makes_the_profile(shared_data, search, caplog):
     job = read_job(shared_data / "msa" / "2q2k_A")
     options = TemplateOptions(template_mmcif=shared_data / "mmcif", max_templates=2)
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG):
         done = attach(job, options, search)
     assert "template 2q2k_A rejected: is a copy of the query, 70 of its 70 residues" in caplog.text
     assert len(done.chains[0].templates) == 2
@@ -155,7 +155,7 @@ def test_hits_beside_the_alignments_are_used_if_there_are_structures(
     (tmp_path / "none.hhr").write_text("Query x\n\n No Hit Prob\n")
     done = attach(job, dataclasses.replace(options, template_hits=(tmp_path / "none.hhr",)), search)
     assert len(done.chains[0].templates) == 0 and searched == ["X"]
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG):
         assert attach(job, TemplateOptions(), search) is job
     assert "template hits beside the input are not used without --template-mmcif" in caplog.text
 
@@ -238,7 +238,7 @@ def test_templates_of_the_server(shared_data, tmp_path, ferritin, caplog):
     with serving(replay):
         search = SearchOptions(msa="server", msa_server=replay.address, search_cache=tmp_path / "cache")
         options = TemplateOptions(templates="server", max_template_date="2030-01-01")
-        with caplog.at_level(logging.INFO):
+        with caplog.at_level(logging.DEBUG):
             done = attach(job_of(ferritin), options, search)
         assert len(done.chains[0].templates) == 1 and accepted(caplog)[0].startswith("6s61_")
         paths = [path for _, path in replay.requests]
