@@ -206,7 +206,7 @@ class _Relaxation:
         self.relaxed = peptides.structure(self.state)
         self.after = find_violations(self.relaxed)
         logger.info(
-            "relaxation, round %d on %s: %.0f to %.0f kcal/mol in %d steps, %d of %d residues with violations",
+            "relaxation, round %d on %s: %.6g to %.6g kcal/mol in %d steps, %d of %d residues with violations",
             *(len(self.rounds), made.platform, made.initial_energy, made.final_energy, made.steps),
             *(self.after.count, len(self.after.per_residue)),
         )
