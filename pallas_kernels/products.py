@@ -36,7 +36,10 @@ product.defjvp(_product_jvp, symbolic_zeros=True)
 
 
 def matmul(x: Float[Array, "... i"], weights: Float[Array, "i ..."]) -> Float[Array, "..."]:
-    """`product` of the last axis of `x` and the first of `weights`, in the type of `x`; float32 [..., *out]."""
+    """The last axis of `x` times the first of `weights`, summed in float32 and returned in the type of `x`: [..., *out].
+
+    In float32 it would be written to memory at twice the size, since no bias is added and nothing rounded before.
+    """
     out_dims = weights.shape[1:]
     flat = weights.astype(x.dtype).reshape(x.shape[-1], math.prod(out_dims))
-    return product("...i,io->...o", x, flat).reshape(*x.shape[:-1], *out_dims)
+    return jnp.matmul(x, flat).reshape(*x.shape[:-1], *out_dims)
