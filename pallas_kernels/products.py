@@ -36,9 +36,9 @@ product.defjvp(_product_jvp, symbolic_zeros=True)
 
 
 def matmul(x: Float[Array, "... i"], weights: Float[Array, "i ..."]) -> Float[Array, "..."]:
-    """The last axis of `x` times the first of `weights`, summed in float32 and returned in the type of `x`: [..., *out].
+    """The last axis of `x` times the first of `weights`, summed in float32, in the type of `x`: [..., *out].
 
-    In float32 it would be written to memory at twice the size, since no bias is added and nothing rounded before.
+    XLA would write a float32 result to memory as such, and only then add biases and round.
     """
     out_dims = weights.shape[1:]
     flat = weights.astype(x.dtype).reshape(x.shape[-1], math.prod(out_dims))

@@ -77,7 +77,7 @@ class Rules:
 
 
 def select(hits: Iterable[TemplateHit], query: str, library: Library, rules: Rules) -> list[Template]:
-    """The templates that hits give, in their order, as AlphaFold chooses them; reasons of rejections are logged as details.
+    """The templates that hits give, in their order, as AlphaFold chooses them; why others are none is logged in detail.
 
     Hits of hmmsearch whose aligned residues are those of an earlier one are left out, those of HHsearch are not, as in
     AlphaFold's two pipelines.

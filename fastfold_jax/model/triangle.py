@@ -17,6 +17,7 @@ from parallel.layout import cut, join
 from parallel.pipeline import Step
 
 Slabs = Sequence[Float[Array, "_ n c"]]
+Operands = tuple[Float[Array, "c i n"], Float[Array, "c i n"]]
 
 
 class TriangleMultiplication(nnx.Module):
@@ -49,7 +50,7 @@ class TriangleMultiplication(nnx.Module):
         _, operands = self.exchange_rows(0, (z, self.operands(z, mask)))
         return self.update(self.exchange_channels(0, self.contraction([operands])(0, z))[1], z)
 
-    def operands(self, z: Float[Array, "i n c"], mask: Float[Array, "i n"]) -> Float[Array, "2 c i n"]:
+    def operands(self, z: Float[Array, "i n c"], mask: Float[Array, "i n"]) -> Operands:
         """Both operands, for some rows."""
         with jax.named_scope("op.triangle_producer"):
             return pallas_kernels.triangle_producer(
@@ -64,10 +65,9 @@ class TriangleMultiplication(nnx.Module):
     def exchange_rows(self, slab: int, value: Any) -> Any:
         """A slab's operands for all channels become those of as many rows of every device for this one's channels."""
         z, operands = value
-        left, right = self.axis.all_to_all(operands, split=1, concat=2)
-        return z, (left, right)
+        return z, self.axis.all_to_all_together(operands, split=0, concat=1)
 
-    def contraction(self, operands: Sequence[tuple[Float[Array, "c a n"], Float[Array, "c a n"]]]) -> Step:
+    def contraction(self, operands: Sequence[Operands]) -> Step:
         """The step that makes a slab of the product's rows, from all exchanged operands."""
         left, right = ([slab[side] for slab in operands] for side in range(2))
         if self.direction == "outgoing":

@@ -18,8 +18,9 @@ PRODUCER = Operation(
     "triangle_producer",
     reference.producer,
     platforms={"cpu": reference.producer_on_cpu},
-    dimensions=(("i k .", "i k", (".", "."), (". .", "."), (". .", ".")), ". . i k"),
+    dimensions=(("i k .", "i k", (".", "."), (". .", "."), (". .", ".")), ". i k"),
     triton=Kernel(function=triton.producer, unfit=triton.unfit_producer),
+    several=True,
 )
 CONTRACTION = Operation(
     "triangle_contraction",
@@ -43,7 +44,7 @@ def triangle_producer(
     gate: Affine,
     *,
     implementation: str = "auto",
-) -> Float[Array, "2 c i k"]:
+) -> tuple[Float[Array, "c i k"], Float[Array, "c i k"]]:
     """Layer norm, gated projections, mask (AlphaFold 2 supplement, Algorithms 11 and 12, lines 1 and 2).
 
     Args:
@@ -51,13 +52,15 @@ def triangle_producer(
       projection, gate: Weights [z, 2c] and bias [2c]; the first c channels are the left operand a.
 
     Returns:
-      Operands a and b, channels first, in the type of `z`.
+      Operands a and b, channels first, in the type of `z`. They are arrays of their own because XLA copies what it
+      cuts out of another for a matrix product.
     """
-    return PRODUCER(z, mask, norm, projection, gate, implementation=implementation)
+    a, b = PRODUCER(z, mask, norm, projection, gate, implementation=implementation)
+    return a, b
 
 
 def triangle_contraction(
-    operands: Float[Array, "2 c n m"] | tuple[Float[Array, "c a b"], Float[Array, "c d e"]],
+    operands: tuple[Float[Array, "c a b"], Float[Array, "c d e"]],
     direction: Direction,
     *,
     implementation: str = "auto",
@@ -65,10 +68,9 @@ def triangle_contraction(
     """Σ_k a[i, k] b[j, k] for `outgoing`, Σ_k a[k, j] b[k, i] for `incoming`, each channel by itself.
 
     Args:
-      operands: a and b; apart, either need hold no more than the rows or columns that are wanted.
+      operands: a and b; either need hold no more than the rows or columns that are wanted.
     """
-    a, b = operands
-    return CONTRACTION((a, b), direction=direction, implementation=implementation)
+    return CONTRACTION(operands, direction=direction, implementation=implementation)
 
 
 def triangle_consumer(

@@ -10,26 +10,29 @@ from pallas_kernels.device import jit, normed_rows, sigmoid, statistics
 
 @jit
 def producer(
-    z_ptr, mask_ptr, scale_ptr, offset_ptr, weights_ptr, bias_ptr, gate_ptr, gate_bias_ptr, pair_units, out_ptr,
+    z_ptr, mask_ptr, scale_ptr, offset_ptr, weights_ptr, bias_ptr, gate_ptr, gate_bias_ptr, pair_units, a_ptr, b_ptr,
     CHANNELS: tl.constexpr, OUT: tl.constexpr, EPSILON: tl.constexpr, PAIR_UNIT: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_O: tl.constexpr,
 ):  # fmt: skip
-    """All OUT channels of some pairs, normed once. Grid: (blocks of pairs,)."""
+    """OUT channels of each operand, for some pairs, normed once. Grid: (blocks of pairs,)."""
     num_pairs = pair_units * PAIR_UNIT
     pairs = tl.program_id(0) * BLOCK_R + tl.arange(0, BLOCK_R)
     x = tl.trans(normed_rows(z_ptr, scale_ptr, offset_ptr, pairs, num_pairs, CHANNELS, EPSILON))
     mask = tl.load(mask_ptr + pairs, mask=pairs < num_pairs, other=0.0).to(tl.float32)
     channels = tl.arange(0, CHANNELS)
-    for start in tl.range(0, OUT, BLOCK_O):
-        outs = start + tl.arange(0, BLOCK_O)
-        places = channels[:, None] * OUT + outs[None, :]
-        values = tl.dot(tl.trans(tl.load(weights_ptr + places)), x, input_precision="ieee")
-        gates = tl.dot(tl.trans(tl.load(gate_ptr + places)), x, input_precision="ieee")
-        values += tl.load(bias_ptr + outs)[:, None]
-        gates += tl.load(gate_bias_ptr + outs)[:, None]
-        values *= sigmoid(gates) * mask[None, :]
-        out = out_ptr + tl.cast(num_pairs, tl.int64) * outs[:, None] + pairs[None, :]
-        tl.store(out, values.to(out_ptr.dtype.element_ty), mask=(pairs < num_pairs)[None, :])
+    for side in tl.static_range(2):
+        out_ptr = a_ptr if side == 0 else b_ptr
+        for start in tl.range(0, OUT, BLOCK_O):
+            outs = start + tl.arange(0, BLOCK_O)
+            both = side * OUT + outs
+            places = channels[:, None] * (2 * OUT) + both[None, :]
+            values = tl.dot(tl.trans(tl.load(weights_ptr + places)), x, input_precision="ieee")
+            gates = tl.dot(tl.trans(tl.load(gate_ptr + places)), x, input_precision="ieee")
+            values += tl.load(bias_ptr + both)[:, None]
+            gates += tl.load(gate_bias_ptr + both)[:, None]
+            values *= sigmoid(gates) * mask[None, :]
+            out = out_ptr + tl.cast(num_pairs, tl.int64) * outs[:, None] + pairs[None, :]
+            tl.store(out, values.to(out_ptr.dtype.element_ty), mask=(pairs < num_pairs)[None, :])
 
 
 @jit

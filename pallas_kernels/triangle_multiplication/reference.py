@@ -30,7 +30,7 @@ def producer(z, mask, norm, projection, gate, channels_first=_channels_first):
     """See `api.triangle_producer`."""
     x = layer_norm(z, norm[0], norm[1], _EPSILON)
     values = channels_first(x, *projection) * jax.nn.sigmoid(channels_first(x, *gate)) * mask.astype(jnp.float32)
-    return values.astype(z.dtype).reshape(2, -1, *z.shape[:2])
+    return tuple(jnp.split(values.astype(z.dtype), 2))
 
 
 def producer_on_cpu(z, mask, norm, projection, gate):

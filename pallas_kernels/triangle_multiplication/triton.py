@@ -14,7 +14,7 @@ _EPSILON = 1e-5
 def unfit_producer(z, mask, norm, projection, gate, **static):
     """Why the kernel cannot take these arrays, or None."""
     del mask, norm, gate, static
-    return _unfit(z, z.shape[-1:], projection[0].shape[-1], multiple=32)
+    return _unfit(z, z.shape[-1:], projection[0].shape[-1], multiple=64)
 
 
 def unfit_consumer(product, z, norms, output, gate, **static):
@@ -44,8 +44,8 @@ def producer(z, mask, norm, projection, gate):
     """See `api.triangle_producer`."""
     channels, out = projection[0].shape
     arrays = (z, mask, *norm, *_affine(projection, z), *_affine(gate, z))
-    (operands,) = _launch("producer", arrays, (2, out // 2, *z.shape[:2]), CHANNELS=channels, OUT=out)
-    return operands
+    operand = jax.ShapeDtypeStruct((out // 2, *z.shape[:2]), z.dtype)
+    return tuple(_launch("producer", arrays, [operand, operand], CHANNELS=channels, OUT=out // 2))
 
 
 def contraction(operands, direction):
@@ -66,7 +66,7 @@ def consumer(product, z, norms, output, gate):
     out = output[0].shape[-1]
     arrays = (product, z, *norms[0], *norms[1], *_affine(output, z), *_affine(gate, z))
     constants = {"PRODUCT_CHANNELS": product.shape[0], "CHANNELS": z.shape[-1], "OUT": out}
-    (update,) = _launch("consumer", arrays, (*z.shape[:2], out), **constants)
+    (update,) = _launch("consumer", arrays, [jax.ShapeDtypeStruct((*z.shape[:2], out), z.dtype)], **constants)
     return update
 
 
@@ -74,18 +74,18 @@ def _affine(layer, z):
     return layer[0].astype(z.dtype), layer[1]
 
 
-def _launch(name, arrays, out_shape, **constants):
+def _launch(name, arrays, outputs, **constants):
     from pallas_kernels.triangle_multiplication import kernels
 
     z = arrays[0]
-    pairs = math.prod(out_shape) // constants["OUT"]
+    pairs = outputs[0].size // constants["OUT"]
     unit = math.gcd(pairs, 16)
     config = tuning.config(f"triangle_{name}", dtype=str(z.dtype), channels=constants["CHANNELS"])
     request = launch.Launch(
         kernel=getattr(kernels, name),
         arrays=arrays,
         sizes=(pairs // unit,),
-        outputs=[jax.ShapeDtypeStruct(out_shape, z.dtype)],
+        outputs=outputs,
         grid=(-(-pairs // config.blocks["BLOCK_R"]),),
         config=config,
         constants={**constants, "EPSILON": _EPSILON, "PAIR_UNIT": unit},

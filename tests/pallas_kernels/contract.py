@@ -66,13 +66,13 @@ def check(case: Case, dtype: str, implementation: str) -> None:
 
     @jax.jit
     def run(*values):
-        out, pullback = jax.vjp(_of_some(case.operation, arrays, moving, static), *values)
+        out, pullback = jax.vjp(_of_some(_stacked(case.operation), arrays, moving, static), *values)
         return out, pullback(jnp.asarray(cotangent, out.dtype))
 
     # Or GPUs would multiply float32 with ten bits of mantissa.
     with jax.default_matmul_precision("highest"):
         out, grads = run(*(arrays[i] for i in moving))
-        alone = jax.jit(lambda *arrays: case.operation(*arrays, **static))(*arrays)
+        alone = jax.jit(lambda *arrays: _stacked(case.operation)(*arrays, **static))(*arrays)
     for result in (out, alone):
         assert result.dtype == jnp.dtype(dtype if _narrow_result(case) else "float32")
         _close(result, want, TOLERANCES[dtype], f"{case.name}: values")
@@ -85,6 +85,16 @@ def check(case: Case, dtype: str, implementation: str) -> None:
 
 def _narrow_result(case: Case) -> bool:
     return case.operation is not SOFTMAX
+
+
+def _stacked(operation):
+    """As one array what an operation returns as several."""
+
+    def call(*arrays, **static):
+        out = operation(*arrays, **static)
+        return jnp.stack(out) if isinstance(out, list) else out
+
+    return call
 
 
 def _of_some(function, arrays, moving, static):

@@ -73,6 +73,7 @@ def test_kernels_compile_where_sizes_are_one():
     q, vector, affine = narrow(1, 16, 1, 16), array(32), (array(32, 32), array(32))
     arrays, statistics = (q, q, q, narrow(1, 16, 16), array(1, 16), q), array(1, 1, 16)
     norm, z, row = (vector, vector), narrow(4, 4, 32), narrow(1, 32)
+    double = array(32, 64), array(64)
     wide = (array(32, 128), array(128)), (array(128, 32), vector)
     calls = [
         (attention.attention, arrays, {}),
@@ -81,7 +82,7 @@ def test_kernels_compile_where_sizes_are_one():
         (layer_norm.layer_norm_backward, ((row, *norm), (), row), {"epsilon": 1e-5, "wanted": (0, 1, 2)}),
         (softmax.softmax, (array(1, 1, 1, 16), None, None), {}),
         (transition.transition, (row, norm, *wide), {}),
-        (triangle.producer, (z, array(4, 4), norm, affine, affine), {}),
+        (triangle.producer, (z, array(4, 4), norm, double, double), {}),
         (triangle.consumer, (narrow(32, 4, 4), z, (norm, norm), affine, affine), {}),
         (outer.outer_product_mean, (narrow(1, 1, 32), narrow(1, 1, 32), array(32, 32, 32), vector, array(1, 1)), {}),
     ]
