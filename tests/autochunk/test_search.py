@@ -44,6 +44,7 @@ def test_a_backward_pass_gets_faster_at_the_same_budget(arguments, monkeypatch):
     monkeypatch.setattr(api, "search", lambda plan, start, budget: plan(start))
     alone = autochunk(pull_back, budget, float("inf"), target=H200).explain(*arguments)
     assert found.after <= budget and alone.after <= budget
+    # 0.92 as JAX 0.12 writes the backward pass, below 0.9 as 0.10 does.
     assert found.slowdown < 0.95 * alone.slowdown, (found.slowdown, alone.slowdown)
     got, want = jax.jit(chunked)(*arguments), pull_back(*arguments)
     for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):

@@ -56,7 +56,7 @@ def check(case: Case, dtype: str, implementation: str) -> None:
     with jax.enable_x64(True):
         exact = jax.tree.map(lambda x: jnp.asarray(np.float64(x)), arrays)
         equation = getattr(equations, case.operation.name)
-        want, pullback = jax.vjp(_of_some(equation, exact, moving, case.static), *(exact[i] for i in moving))
+        want, pullback = jax.vjp(of_some(equation, exact, moving, case.static), *(exact[i] for i in moving))
         cotangent = np.random.default_rng(7).standard_normal(want.shape)
         cotangent = np.asarray(jnp.asarray(cotangent, dtype if _narrow_result(case) else "float32"))
         want_grads = pullback(jnp.asarray(np.float64(cotangent)))
@@ -66,7 +66,7 @@ def check(case: Case, dtype: str, implementation: str) -> None:
 
     @jax.jit
     def run(*values):
-        out, pullback = jax.vjp(_of_some(_stacked(case.operation), arrays, moving, static), *values)
+        out, pullback = jax.vjp(of_some(_stacked(case.operation), arrays, moving, static), *values)
         return out, pullback(jnp.asarray(cotangent, out.dtype))
 
     # Or GPUs would multiply float32 with ten bits of mantissa.
@@ -97,7 +97,9 @@ def _stacked(operation):
     return call
 
 
-def _of_some(function, arrays, moving, static):
+def of_some(function, arrays, moving, static):
+    """The function of those arguments alone whose indices are given; the others stay what they are."""
+
     def of_moving(*values):
         changed = list(arrays)
         for index, value in zip(moving, values, strict=True):

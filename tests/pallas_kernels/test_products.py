@@ -66,12 +66,10 @@ def test_no_operation_multiplies_widened_operands(name):
     arrays = case.cast("bfloat16")
     moving = [index for index in range(len(arrays)) if index not in case.constant and arrays[index] is not None]
 
+    reference = contract.of_some(case.operation.reference, arrays, moving, case.static)
+
     def loss(*values):
-        changed = list(arrays)
-        for index, value in zip(moving, values, strict=True):
-            changed[index] = value
-        outs = jax.tree.leaves(case.operation.reference(*changed, **case.static))
-        return sum(out.astype(jnp.float32).sum() for out in outs)
+        return sum(out.astype(jnp.float32).sum() for out in jax.tree.leaves(reference(*values)))
 
     gradient = jax.make_jaxpr(jax.grad(loss, argnums=tuple(range(len(moving)))))(*(arrays[index] for index in moving))
     assert set(_products(gradient)) <= {("bfloat16", "bfloat16")}

@@ -51,7 +51,7 @@ def accepted(caplog) -> list[str]:
 
 def test_a_search_in_the_sequences_of_a_directory(shared_data, search, ferritin, caplog):
     options = TemplateOptions(template_mmcif=shared_data / "mini_databases" / "mmcif")
-    with caplog.at_level(logging.DEBUG):
+    with caplog.at_level(logging.INFO):
         done = attach(job_of(ferritin, ferritin), options, search)
     assert len(accepted(caplog)) == 1  # copies of 6s61's chains align to the same residues; the job's copies share
     assert accepted(caplog)[0].startswith("6s61_")
@@ -155,7 +155,7 @@ def test_hits_beside_the_alignments_are_used_if_there_are_structures(
     (tmp_path / "none.hhr").write_text("Query x\n\n No Hit Prob\n")
     done = attach(job, dataclasses.replace(options, template_hits=(tmp_path / "none.hhr",)), search)
     assert len(done.chains[0].templates) == 0 and searched == ["X"]
-    with caplog.at_level(logging.DEBUG):
+    with caplog.at_level(logging.INFO):
         assert attach(job, TemplateOptions(), search) is job
     assert "template hits beside the input are not used without --template-mmcif" in caplog.text
 
@@ -238,7 +238,7 @@ def test_templates_of_the_server(shared_data, tmp_path, ferritin, caplog):
     with serving(replay):
         search = SearchOptions(msa="server", msa_server=replay.address, search_cache=tmp_path / "cache")
         options = TemplateOptions(templates="server", max_template_date="2030-01-01")
-        with caplog.at_level(logging.DEBUG):
+        with caplog.at_level(logging.INFO):
             done = attach(job_of(ferritin), options, search)
         assert len(done.chains[0].templates) == 1 and accepted(caplog)[0].startswith("6s61_")
         paths = [path for _, path in replay.requests]
