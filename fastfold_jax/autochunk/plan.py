@@ -200,6 +200,8 @@ class Partition:
             if not any(overlap(step.window, w) for w in windows.get(step.index, ())):
                 continue
             for out in step.equation.outputs:
+                if out in region.sources:  # read already; the step is there for another of its results
+                    continue
                 readers = [s for s in region.steps if any(v is out for v, _ in s.inputs)]
                 if any(s.index not in windows for s in readers):
                     return out
