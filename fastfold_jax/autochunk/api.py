@@ -220,7 +220,7 @@ class Program:
             plan = self._best(size)
         if self.arguments + plan.peak > size:
             smallest, plan = self.smallest(), self._best(size)
-            if smallest > size:
+            if self.arguments + plan.peak > size:
                 raise BudgetError(size, smallest)
         return self.described(plan, size)
 
@@ -229,15 +229,19 @@ class Program:
         return _Planned(plan, explain(plan, self.arguments, budget, self.scheduler))
 
     def smallest(self) -> int:
-        """Bytes of the smallest plan found, however slow."""
-        room, peak, idle = self.scheduler.whole(self.level).bytes, float("inf"), 0
+        """Bytes of the smallest plan found, however slow.
+
+        Nothing that was found for another budget counts: a program that is asked for these bytes will find them.
+        """
+        room = peak = self.scheduler.whole(self.level).bytes
+        before, idle = len(self._found), 0
         while room > 0 and idle < _PATIENCE:  # what counts as small, and so what is cut, depends on the budget
             room //= 2
             self.plan(self.arguments + room)
-            smallest = min(plan.peak for plan in self._found)
+            smallest = min(plan.peak for plan in self._found[before:])
             idle = idle + 1 if smallest >= peak else 0
-            peak = smallest
-        return self.arguments + int(peak)
+            peak = min(peak, smallest)
+        return self.arguments + peak
 
     def curve(self) -> list[tuple[int, float]]:
         """(peak in bytes, seconds) of plans from the whole program down to the smallest."""

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 from fastfold_jax.autochunk import api, search
 from fastfold_jax.autochunk.api import autochunk
@@ -55,6 +56,19 @@ def test_one_loop_makes_all_gradients_of_an_attention(arguments):
     """Scores are made again once, and not for each gradient."""
     found = autochunk(pull_back, budget_of(pull_back, arguments, 0.35), float("inf"), target=H200).explain(*arguments)
     assert max(len(region.makes) for region in found.regions) >= 3
+
+
+def two_results_of_one_equation(x):
+    """Rows of both are read chunk by chunk, and what all rows need depends on one of them."""
+    keys, values = lax.sort((x, jnp.sin(x)), dimension=1, num_keys=1)
+    return (keys * values) @ jnp.einsum("ij,ik->jk", keys, keys)
+
+
+def test_results_of_one_equation_are_shared_together():
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(256, 128)), jnp.float32)
+    chunked = autochunk(two_results_of_one_equation, budget_of(two_results_of_one_equation, [x], 0.8), 9, target=H200)
+    assert chunked.explain(x).regions
+    np.testing.assert_allclose(jax.jit(chunked)(x), two_results_of_one_equation(x), rtol=1e-4, atol=1e-3)
 
 
 def test_a_later_decision_takes_an_earlier_ones_place():

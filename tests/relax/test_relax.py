@@ -132,7 +132,7 @@ def test_what_does_not_converge_ends_and_says_so(shared_data):
 def test_time_ends_a_relaxation(shared_data):
     given = collapsed(read(shared_data, "glucagon.pdb"), radius=3)
     result = relax(given, RelaxOptions(relax_platform="cpu", relax_minutes=0.005))
-    assert "not converged" in result.problem and result.seconds < 10
+    assert "not converged" in result.problem and result.steps < 1000  # of 10,000
 
 
 def test_the_last_good_structure_is_kept(shared_data, monkeypatch):
