@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 import pytest
 import shape_checks
+from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 # Must come before any backend starts.
 jax.config.update("jax_num_cpu_devices", 8)
@@ -39,6 +40,7 @@ def what_a_command_sets_ends_with_its_test():
     directory = jax.config.jax_compilation_cache_dir
     yield
     jax.config.update("jax_compilation_cache_dir", directory)
+    reset_cache()
     manager = logging.getLogger().manager
     for name, logger in manager.loggerDict.items():
         if isinstance(logger, logging.Logger) and name.split(".")[0] in OUR_PACKAGES:

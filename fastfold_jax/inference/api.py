@@ -94,7 +94,7 @@ class JobResult:
         return mmcif_string(self.predictions[place], self._stem(place))
 
     def report(self) -> str:
-        """The page that `report.html` is."""
+        """The page that `report.html` is, of the structures as predicted: relaxation is `write`'s."""
         page = Page(
             job=self.job.name,
             ranked=[Finished.of(prediction, ()) for prediction in self.predictions],
