@@ -225,7 +225,7 @@ def _colabfold_transition(x, norm, first, second):
     from colabfold_kernels.transition import fused_transition
 
     (w1, b1), (w2, b2) = jax.tree.map(lambda y: y.astype(x.dtype), (first, second))
-    return fused_transition(x, *norm, w1, b1, w2, b2)
+    return x + fused_transition(x, *norm, w1, b1, w2, b2)
 
 
 def layer_norm(n: int, dtype: str) -> Case:

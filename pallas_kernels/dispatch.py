@@ -15,6 +15,7 @@ from fastfold_jax.autochunk.operations import Dimensions, OperationRule, registe
 from pallas_kernels import launch
 
 Implementation = Literal["auto", "triton", "triton_atomic", "mosaic", "xla"]
+Result = Literal["array", "several", "residual"]
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -91,7 +92,7 @@ class Operation:
         dimensions: Dimensions | None = None,
         triton: Kernel | str = "it has no Triton kernel",
         derivative: Recomputed | Derivative | None = _RECOMPUTED,
-        several: bool = False,
+        result: Result = "array",
     ):
         """Declares the operation.
 
@@ -104,14 +105,15 @@ class Operation:
           triton: The kernel, or why there is none.
           derivative: How it is differentiated in reverse; None is through the reference, which may be made of other
             operations.
-          several: The reference returns not one array but a tuple or list.
+          result: What the reference returns: one array, a tuple or list of several, or one that is the first argument
+            and something added to it.
         """
         self.name = name
         self.reference = reference
         self.triton = triton
         self._platforms = dict(platforms or {})
         self._derivative = derivative
-        self._several = several
+        self._several = result == "several"
         self._dimensions = dimensions
         self._primitive = self._declare(Primitive(name), self._form)
         self._tangent = self._declare(Primitive(f"{name}_tangent"), lambda platform, params: self._tangent_of)
@@ -119,7 +121,7 @@ class Operation:
         ad.primitive_jvps[self._primitive] = self._jvp
         ad.primitive_jvps[self._tangent] = self._tangent_jvp
         ad.primitive_transposes[self._tangent] = self._transpose
-        register(self._primitive, OperationRule(dimensions, self._plain, self._fused))
+        register(self._primitive, OperationRule(dimensions, self._plain, self._fused, result == "residual"))
 
     def __call__(self, *arrays: Any, implementation: str = "auto", **static: Any) -> Any:
         """Runs the operation.
@@ -323,7 +325,7 @@ def _recomputing(operation: Operation, form: Callable | None) -> Operation:
         _, pullback = jax.vjp(_of(plain, leaves, wanted), *(leaves[index] for index in wanted))
         return pullback(jax.tree.leaves(cotangents))
 
-    return Operation(f"{operation.name}_backward", backward, several=True)
+    return Operation(f"{operation.name}_backward", backward, result="several")
 
 
 def _flat(function: Callable) -> Callable:

@@ -23,11 +23,13 @@ class OperationRule:
       reference: The operation in plain JAX, called like the primitive: `reference(*leaves, treedef=..., static=...)`.
       fused: Whether it runs as one kernel for a given platform, parameters and result. Where it does not, `reference`
         takes its place, so that cuts can be finer than the operation.
+      residual: Whether the result is the first argument and something added to it, so that it may take its memory.
     """
 
     dimensions: Dimensions | None
     reference: Callable[..., Any]
     fused: Callable[..., bool] = lambda platform, **params: False
+    residual: bool = False
 
 
 OPERATIONS: dict[Primitive, OperationRule] = {}

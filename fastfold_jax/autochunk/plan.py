@@ -277,7 +277,9 @@ def residual_streams(level: Level, small: int) -> list[Value]:
             known.update(equation.outputs)
             continue
         like = [v for v in equation.inputs if v.shape == out.shape and v.aval.dtype == out.aval.dtype]
-        if equation.name in ("add", "add_any") and out.bytes > small and known.intersection(like):
+        rule = OPERATIONS.get(equation.primitive)
+        adds = equation.name in ("add", "add_any") or (rule is not None and rule.residual)
+        if adds and out.bytes > small and known.intersection(like):
             known.add(out)
             found.append(out)
     return found

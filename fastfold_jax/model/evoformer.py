@@ -135,7 +135,7 @@ class PairTrack(nnx.Module):
         rows = self.multiply(begun, seq_mask, keys[:2])
         z, bias = self.attend_starting(rows, seq_mask, keys[2])
         z = self.attend_ending(z, bias, seq_mask, keys[3])
-        return z + self.pair_transition(z)
+        return self.pair_transition(z)
 
 
 class EvoformerBlock(PairTrack):
@@ -187,7 +187,7 @@ class EvoformerBlock(PairTrack):
     def update_columns(self, m: MSA, mask: Float[Array, "s i"]) -> MSA:
         """Column attention and transition, on some residues."""
         m = m + getattr(self, self.column_scope)(m, mask)
-        return m + self.msa_transition(m)
+        return self.msa_transition(m)
 
     def residues_to_rows(self, m: MSA) -> MovedMSA:
         """From m split over residues to m split over rows."""

@@ -40,7 +40,7 @@ class MonomerTemplateBlock(TemplateBlock):
         columns, bias = self.attend_starting(self.slabs(pair), seq_mask, keys[0])
         columns = self.attend_ending(columns, bias, seq_mask, keys[1])
         rows = self.multiply(self.begin(self.columns_to_rows(columns), seq_mask), seq_mask, keys[2:])
-        return join_local([pair + self.pair_transition(pair) for pair in rows], 0)
+        return join_local([self.pair_transition(pair) for pair in rows], 0)
 
 
 class MonomerSingleTemplate(nnx.Module):

@@ -1,4 +1,4 @@
-"""The transition layer."""
+"""The transition layer, a block of residual updates by itself."""
 
 import jax
 from flax import nnx
@@ -23,7 +23,7 @@ class Transition(nnx.Module):
         self.kernels = execution.kernels
 
     def __call__(self, x: Float[Array, "*batch c"]) -> Float[Array, "*batch c"]:
-        """The update of `x`."""
+        """`x` with its update added."""
         with jax.named_scope("op.transition"):
             return pallas_kernels.transition(
                 x,

@@ -11,13 +11,13 @@ _BACKWARD = Operation(
     triton=Kernel(
         function=triton.attention_backward, unfit=triton.unfit_backward, atomic=triton.attention_backward_atomic
     ),
-    several=True,
+    result="several",
 )
 _SAVING = Operation(
     "attention_saving",
     reference.attention_saving,
     triton=Kernel(function=triton.attention_saving, unfit=triton.unfit),
-    several=True,
+    result="several",
 )
 
 

@@ -9,7 +9,7 @@ _BACKWARD = Operation(
     "layer_norm_backward",
     reference.layer_norm_backward,
     triton=Kernel(function=triton.layer_norm_backward, unfit=triton.unfit_backward),
-    several=True,
+    result="several",
 )
 LAYER_NORM = Operation(
     "layer_norm",

@@ -5,7 +5,7 @@ from jaxtyping import Array, Float
 from pallas_kernels.dispatch import Derivative, Kernel, Operation
 from pallas_kernels.softmax import reference, triton
 
-_BACKWARD = Operation("softmax_backward", reference.softmax_backward, several=True)
+_BACKWARD = Operation("softmax_backward", reference.softmax_backward, result="several")
 
 
 def _save(*arrays, implementation):

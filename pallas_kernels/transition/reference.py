@@ -13,7 +13,7 @@ def transition(x, norm, first, second):
     hidden = matmul(hidden, first[0]) + first[1]
     hidden = jax.nn.relu(hidden).astype(x.dtype)
     out = matmul(hidden, second[0]) + second[1]
-    return out.astype(x.dtype)
+    return x + out.astype(x.dtype)
 
 
 def transition_in_blocks(x, norm, first, second):

@@ -20,7 +20,7 @@ PRODUCER = Operation(
     platforms={"cpu": reference.producer_on_cpu},
     dimensions=(("i k .", "i k", (".", "."), (". .", "."), (". .", ".")), ". i k"),
     triton=Kernel(function=triton.producer, unfit=triton.unfit_producer),
-    several=True,
+    result="several",
 )
 CONTRACTION = Operation(
     "triangle_contraction",

@@ -37,7 +37,7 @@ def layer_norm(x, scale, offset, *, epsilon):
 
 
 def transition(x, norm, first, second):
-    return jax.nn.relu(_norm(x, *norm) @ first[0] + first[1]) @ second[0] + second[1]
+    return x + jax.nn.relu(_norm(x, *norm) @ first[0] + first[1]) @ second[0] + second[1]
 
 
 def outer_product_mean(left, right, weights, bias, norm):

@@ -87,6 +87,15 @@ def _on_pair(kind):
     return call
 
 
+def _added(update, field: str):
+    """The peer adds a transition where it calls it, ours in it."""
+
+    def call(model_config, name, x: Inputs, training):
+        return getattr(x, field) + update(model_config, name, x, training)
+
+    return call
+
+
 def _on_msa(kind, config_name: str | None = None):
     def call(model_config, name, x: Inputs, training):
         block = model_config.embeddings_and_evoformer.evoformer
@@ -146,9 +155,9 @@ def _extra(name: str, call, **options) -> Module:
 MODULES: dict[str, Module] = {
     "msa_row_attention_with_pair_bias": _evoformer("msa_row_attention_with_pair_bias", _row_attention),
     "msa_column_attention": _evoformer("msa_column_attention", _on_msa(modules.MSAColumnAttention)),
-    "msa_transition": _evoformer("msa_transition", _on_msa(modules.Transition)),
+    "msa_transition": _evoformer("msa_transition", _added(_on_msa(modules.Transition), "msa")),
     "outer_product_mean": _evoformer("outer_product_mean", _outer_product_mean),
-    "pair_transition": _evoformer("pair_transition", _on_pair(modules.Transition)),
+    "pair_transition": _evoformer("pair_transition", _added(_on_pair(modules.Transition), "pair")),
     **{
         f"triangle_multiplication_{way}": _evoformer(
             f"triangle_multiplication_{way}", _on_pair(modules.TriangleMultiplication)
