@@ -1,7 +1,6 @@
 """The device axis that activations are split along; a null object where there is one device."""
 
 import dataclasses
-from collections.abc import Sequence
 
 import jax.numpy as jnp
 from jax import lax
@@ -47,12 +46,6 @@ class Axis:
         if self.name is None:
             return x
         return self._named(lax.all_to_all(x, self.name, split_axis=split, concat_axis=concat, tiled=True))
-
-    def all_to_all_together(self, arrays: Sequence[Array], *, split: int, concat: int) -> tuple[Array, ...]:
-        """`all_to_all` of several arrays of one shape, in one exchange."""
-        if self.name is None:
-            return tuple(arrays)
-        return tuple(self.all_to_all(jnp.stack(arrays), split=split + 1, concat=concat + 1))
 
     def gather(self, x: Array, dim: int) -> Array:
         """Makes the sharded dimension `dim` whole on every device."""

@@ -65,7 +65,8 @@ class TriangleMultiplication(nnx.Module):
     def exchange_rows(self, slab: int, value: Any) -> Any:
         """A slab's operands for all channels become those of as many rows of every device for this one's channels."""
         z, operands = value
-        return z, self.axis.all_to_all_together(operands, split=0, concat=1)
+        left, right = (self.axis.all_to_all(x, split=0, concat=1) for x in operands)
+        return z, (left, right)
 
     def contraction(self, operands: Sequence[Operands]) -> Step:
         """The step that makes a slab of the product's rows, from all exchanged operands."""
