@@ -10,6 +10,7 @@ import pallas_kernels
 from fastfold_jax.autochunk import rules
 from fastfold_jax.autochunk.emit import evaluate
 from fastfold_jax.autochunk.operations import OPERATIONS
+from fastfold_jax.autochunk.plan import residual_streams
 from fastfold_jax.autochunk.program import Level, Value, read
 from fastfold_jax.autochunk.region import options, walk
 from fastfold_jax.autochunk.rules import RULES, Rule
@@ -163,6 +164,21 @@ def test_operations_are_cut_as_they_declare(name, monkeypatch):
         np.testing.assert_allclose(run(*arguments, value), want, 1e-5, 1e-5, err_msg=str(root))
         cuts += 1
     assert cuts > 0
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_what_a_transition_adds_to_is_a_residual_stream(platform):
+    """As a kernel, and as the sum that it is elsewhere."""
+
+    def twice(x):
+        for _ in range(2):
+            x = pallas_kernels.transition(x, (draw(32), draw(32)), affine(32, 128), affine(128, 32))
+        return x
+
+    level = read(jax.make_jaxpr(twice)(draw(6, 5, 32)), platform)
+    assert ("transition" in {equation.name for equation in level.equations}) == (platform == "cuda")
+    found = residual_streams(level, 1)
+    assert len(found) == 2 and found[1] is level.outputs[0]
 
 
 def test_what_has_no_rule_is_a_barrier(monkeypatch):
