@@ -104,7 +104,6 @@ def _interpreted(kernel: JITFunction) -> Iterator[None]:
 
 
 def _execute(request: launch.Launch, *arrays: np.ndarray) -> list[np.ndarray]:
-    kernel = _COMPILED.get(request.kernel, request.kernel)
     inputs = [np.array(x, order="C") for x in arrays]  # its own copy: a kernel must not write to what it reads
     before = [x.copy() for x in inputs]
     outputs = []
@@ -113,10 +112,13 @@ def _execute(request: launch.Launch, *arrays: np.ndarray) -> list[np.ndarray]:
         fill = 0 if index in request.zeroed else np.nan
         outputs.append(np.full(spec.shape, fill, spec.dtype))
     values = [*map(_Pointer, inputs), *request.sizes, *map(_Pointer, outputs)]
-    function = InterpretedFunction(kernel.fn)
-    with _LOCK, _interpreted(kernel), np.errstate(all="ignore"):
-        executor = _Executor(function.rewrite(), function.arg_names, request.grid)
-        executor(*values, **request.constants, **request.config.blocks)
+    with _LOCK:
+        # To look a kernel up is to hash it with all that it calls, which no other device may have replaced meanwhile.
+        kernel = _COMPILED.get(request.kernel, request.kernel)
+        function = InterpretedFunction(kernel.fn)
+        with _interpreted(kernel), np.errstate(all="ignore"):
+            executor = _Executor(function.rewrite(), function.arg_names, request.grid)
+            executor(*values, **request.constants, **request.config.blocks)
     for x, same in zip(inputs, before, strict=True):
         np.testing.assert_array_equal(x, same, err_msg="a kernel wrote to an input")
     return outputs
