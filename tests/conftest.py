@@ -1,6 +1,7 @@
 """What many tests share: where test data lie, several host devices for tests of parallelism, checks of shapes."""
 
 import logging
+import os
 from pathlib import Path
 
 import jax
@@ -8,8 +9,11 @@ import pytest
 import shape_checks
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
-# Must come before any backend starts.
+# Must come before any backend starts. The devices share a pool of threads, in which a collective keeps one while it
+# waits for the other devices: with as many threads as devices, XLA's own number on few cores, programs that are queued
+# behind each other can wait for ever, and XLA then ends the process.
 jax.config.update("jax_num_cpu_devices", 8)
+os.environ.setdefault("NPROC", "16")
 # AutoChunk's signatures have no shapes, and it is imported first because checks would slow its planning by much.
 import fastfold_jax.autochunk.api  # noqa: E402, F401
 
