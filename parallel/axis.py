@@ -47,6 +47,15 @@ class Axis:
             return x
         return self._named(lax.all_to_all(x, self.name, split_axis=split, concat_axis=concat, tiled=True))
 
+    def exchange(self, parts: Array) -> Array:
+        """`parts[d]` goes to device d, and device d's for this one comes in its place.
+
+        What `all_to_all` exchanges, without the transpositions around it: they are `layout.parts`' and `join_parts`'.
+        """
+        if self.name is None:
+            return parts
+        return self._named(lax.all_to_all(parts, self.name, split_axis=0, concat_axis=0, tiled=True))
+
     def gather(self, x: Array, dim: int) -> Array:
         """Makes the sharded dimension `dim` whole on every device."""
         if self.name is None:

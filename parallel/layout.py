@@ -3,6 +3,10 @@
 A slab is a part of a dimension that devices hold locally. Once exchanged, that dimension is whole, and a slab holds of
 it the same part of every device's share: `join` puts slabs in order, `cut` is its inverse. On a null axis there is one
 slab, which is the array itself.
+
+Where compute and exchange are separated by barriers (`pipeline.py`), what is sent is laid out by the compute before,
+with `parts`, and what arrives is put in order by the compute after, with `join_parts`: inside `all_to_all` both would be
+copies of their own.
 """
 
 from collections.abc import Sequence
@@ -45,6 +49,24 @@ def join(slabs: Sequence[Array], dim: int, axis: Axis) -> Array:
     shape = slabs[0].shape
     by_device = [slab.reshape(*shape[:dim], axis.size, -1, *shape[dim + 1 :]) for slab in slabs]
     return jnp.concatenate(by_device, axis=dim + 1).reshape(*shape[:dim], -1, *shape[dim + 1 :])
+
+
+def parts(x: Array, dim: int, axis: Axis) -> Array:
+    """Each device's part of a dimension that is whole here, stacked along a new first dimension for `Axis.exchange`."""
+    if axis.name is None:
+        return x
+    return jnp.moveaxis(x.reshape(*x.shape[:dim], axis.size, -1, *x.shape[dim + 1 :]), dim, 0)
+
+
+def join_parts(slabs: Sequence[Array], dim: int, axis: Axis) -> Array:
+    """The whole dimension, in order, from slabs of it that `Axis.exchange` brought.
+
+    One pass over memory puts in order both slabs and devices; `Axis.all_to_all` and `join` take two.
+    """
+    if axis.name is None:
+        return join_local(slabs, dim)
+    stacked = jnp.moveaxis(join_local(slabs, dim + 1), 0, dim)
+    return stacked.reshape(*stacked.shape[:dim], -1, *stacked.shape[dim + 2 :])
 
 
 def join_local(slabs: Sequence[Array], dim: int) -> Array:

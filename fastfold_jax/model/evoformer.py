@@ -19,7 +19,7 @@ from fastfold_jax.model.msa import MSAColumnAttention, MSAColumnGlobalAttention,
 from fastfold_jax.model.outer_product_mean import OuterProductMean
 from fastfold_jax.model.transition import Transition
 from fastfold_jax.model.triangle import TriangleAttention, TriangleMultiplication
-from parallel.layout import cut_local, join, join_local, num_slabs
+from parallel.layout import cut_local, join, join_local, join_parts, num_slabs, parts
 from parallel.pipeline import Step, pipeline
 
 MSA_DROPOUT = 0.15
@@ -113,14 +113,14 @@ class PairTrack(nnx.Module):
 
         def attend(slab: int, z: Any) -> Any:
             z = z + shared_dropout(starting(z, bias, seq_mask), key, PAIR_DROPOUT, shared=0)
-            return z, ending.bias_of_rows(z)
+            return parts(z, 1, self.axis), ending.bias_of_rows(z)
 
         def exchange(slab: int, value: Any) -> Any:
             z, ending_bias = value
-            return self.axis.all_to_all(z, split=1, concat=0), self.axis.gather(ending_bias, 1)
+            return self.axis.exchange(z), self.axis.gather(ending_bias, 1)
 
         values = pipeline(rows, [attend, exchange])
-        columns = join([z for z, _ in values], 0, self.axis)
+        columns = join_parts([z for z, _ in values], 0, self.axis)
         return columns, ending.join_bias([part for _, part in values])
 
     def attend_ending(
@@ -177,12 +177,12 @@ class EvoformerBlock(PairTrack):
 
         def attend(slab: int, rows: Any) -> Any:
             update = self.msa_row_attention_with_pair_bias(rows, bias, masks[slab])
-            return rows + shared_dropout(update, key, MSA_DROPOUT, shared=0)
+            return parts(rows + shared_dropout(update, key, MSA_DROPOUT, shared=0), 1, self.axis)
 
         def exchange(slab: int, rows: Any) -> Any:
-            return self.axis.all_to_all(rows, split=1, concat=0)
+            return self.axis.exchange(rows)
 
-        return join(pipeline(cut_local(m, 0, count), [attend, exchange]), 0, self.axis)
+        return join_parts(pipeline(cut_local(m, 0, count), [attend, exchange]), 0, self.axis)
 
     def update_columns(self, m: MSA, mask: Float[Array, "s i"]) -> MSA:
         """Column attention and transition, on some residues."""

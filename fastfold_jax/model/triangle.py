@@ -13,11 +13,13 @@ from fastfold_jax.config.execution import Execution
 from fastfold_jax.model.attention import Attention, pair_bias
 from fastfold_jax.model.layers import LayerNorm, Linear, parameter
 from pallas_kernels.triangle_multiplication.api import Direction
-from parallel.layout import cut, join
+from parallel.layout import cut, join, join_parts, parts
 from parallel.pipeline import Step
 
 Slabs = Sequence[Float[Array, "_ n c"]]
 Operands = tuple[Float[Array, "c i n"], Float[Array, "c i n"]]
+# What `Axis.exchange` brought: by device where there are several.
+Exchanged = tuple[Float[Array, "*devices c i n"], Float[Array, "*devices c i n"]]
 
 
 class TriangleMultiplication(nnx.Module):
@@ -65,28 +67,29 @@ class TriangleMultiplication(nnx.Module):
     def exchange_rows(self, slab: int, value: Any) -> Any:
         """A slab's operands for all channels become those of as many rows of every device for this one's channels."""
         z, operands = value
-        left, right = (self.axis.all_to_all(x, split=0, concat=1) for x in operands)
+        left, right = (self.axis.exchange(parts(x, 0, self.axis)) for x in operands)
         return z, (left, right)
 
-    def contraction(self, operands: Sequence[Operands]) -> Step:
+    def contraction(self, operands: Sequence[Exchanged]) -> Step:
         """The step that makes a slab of the product's rows, from all exchanged operands."""
         left, right = ([slab[side] for slab in operands] for side in range(2))
         if self.direction == "outgoing":
-            whole = join(right, 1, self.axis)
-            pairs = [(slab, whole) for slab in left]
+            whole = join_parts(right, 1, self.axis)
+            pairs = [(join_parts([slab], 1, self.axis), whole) for slab in left]
         else:
-            whole = join(left, 1, self.axis)
-            pairs = [(whole, slab) for slab in cut(join(right, 1, self.axis), 2, len(operands), self.axis)]
+            whole = join_parts(left, 1, self.axis)
+            pairs = [(whole, slab) for slab in cut(join_parts(right, 1, self.axis), 2, len(operands), self.axis)]
 
         def contract(slab: int, z: Any) -> Any:
-            return z, pallas_kernels.triangle_contraction(pairs[slab], self.direction, implementation=self.kernels)
+            product = pallas_kernels.triangle_contraction(pairs[slab], self.direction, implementation=self.kernels)
+            return z, parts(product, 1, self.axis)
 
         return contract
 
     def exchange_channels(self, slab: int, value: Any) -> Any:
         """A slab of the product goes back to the devices whose rows it is for, with all channels."""
         z, product = value
-        return z, self.axis.all_to_all(product, split=1, concat=0)
+        return z, join_parts([self.axis.exchange(product)], 0, self.axis)
 
     def update(self, product: Float[Array, "c i n"], z: Float[Array, "i n c"]) -> Float[Array, "i n c"]:
         """What is added to some rows."""

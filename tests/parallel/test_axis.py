@@ -30,6 +30,7 @@ def test_a_null_axis_changes_nothing(x):
     assert axis.index() == 0
     for result in (
         axis.all_to_all(x, split=0, concat=1),
+        axis.exchange(x),
         axis.gather(x, 0),
         axis.psum(x),
         axis.shard(x, 0),
@@ -43,6 +44,15 @@ def test_all_to_all_changes_which_dimension_is_split(x, size):
     axis = Axis("dap", size)
     out = _run(lambda local: axis.all_to_all(local, split=1, concat=0), x, size, in_dim=0, out_dim=1)
     np.testing.assert_array_equal(out, x)
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_parts_go_to_their_devices(x, size):
+    """Row i of column j's device becomes row j of row i's; a second exchange brings everything back."""
+    axis = Axis("dap", size)
+    grid = x[:size, :size]
+    sent = _run(lambda local: jnp.swapaxes(axis.exchange(jnp.swapaxes(local, 0, 1)), 0, 1), grid, size, 0, 0)
+    np.testing.assert_array_equal(sent, jnp.swapaxes(grid, 0, 1))
 
 
 @pytest.mark.parametrize("size", [2, 4])

@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from parallel import DAP, Axis, make_mesh
-from parallel.layout import cut, cut_local, join, join_local, num_slabs
+from parallel.layout import cut, cut_local, join, join_local, join_parts, num_slabs, parts
 
 SIZES = pytest.mark.parametrize("size", [2, 4])
 ROWS, COLUMNS = PartitionSpec(DAP), PartitionSpec(None, DAP)
@@ -37,6 +37,26 @@ def test_rows_to_columns_in_slabs(x, size):
     np.testing.assert_array_equal(exchange(x), x)
     weights = jnp.sin(x)
     np.testing.assert_allclose(jax.grad(lambda v: jnp.sum(exchange(v) * weights))(x), weights)
+
+
+@SIZES
+@pytest.mark.parametrize("count", [1, 4])
+def test_rows_to_columns_in_parts(x, size, count):
+    """Parts that are exchanged and then put in order are what `all_to_all` brings, whichever dimensions they are of."""
+    axis = Axis(DAP, size)
+
+    def rows_to_columns(local):
+        return join_parts([axis.exchange(parts(s, 1, axis)) for s in cut_local(local, 0, count)], 0, axis)
+
+    def columns_to_rows(local):
+        return join_parts([axis.exchange(parts(s, 0, axis)) for s in cut_local(local, 1, count)], 1, axis)
+
+    y = jnp.concatenate([x, x + 1000], axis=1)
+    for function, there, back in ((rows_to_columns, ROWS, COLUMNS), (columns_to_rows, COLUMNS, ROWS)):
+        exchange = _on_devices(function, size, there, back)
+        np.testing.assert_array_equal(exchange(y), y)
+        weights = jnp.sin(y)
+        np.testing.assert_allclose(jax.grad(lambda v, f=exchange, w=weights: jnp.sum(f(v) * w))(y), weights)
 
 
 @SIZES
@@ -73,6 +93,7 @@ def test_one_device_has_one_slab(x):
     assert num_slabs(x, 0, axis) == 1
     assert cut_local(x, 0, 1)[0] is x and cut(x, 0, 1, axis)[0] is x
     assert join([x], 0, axis) is x and join_local([x], 0) is x
+    assert parts(x, 0, axis) is x and join_parts([x], 0, axis) is x
 
 
 def test_slabs_divide_and_are_not_tiny(x):
