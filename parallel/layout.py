@@ -5,8 +5,8 @@ it the same part of every device's share: `join` puts slabs in order, `cut` is i
 slab, which is the array itself.
 
 Where compute and exchange are separated by barriers (`pipeline.py`), what is sent is laid out by the compute before,
-with `parts`, and what arrives is put in order by the compute after, with `join_parts`: inside `all_to_all` both would be
-copies of their own.
+with `parts`, and what arrives is put in order by the compute after, with `join_parts`: inside `all_to_all` both would
+be copies of their own.
 """
 
 from collections.abc import Sequence
