@@ -38,24 +38,21 @@ def cut(x: Array, dim: int, count: int, axis: Axis) -> list[Array]:
     """Slabs of a dimension that is whole on every device: of each, the same part of every device's share."""
     if count == 1:
         return [x]
-    by_device = x.reshape(*x.shape[:dim], axis.size, -1, *x.shape[dim + 1 :])
-    return [slab.reshape(*x.shape[:dim], -1, *x.shape[dim + 1 :]) for slab in cut_local(by_device, dim + 1, count)]
+    return [_whole(slab, dim) for slab in cut_local(_by_device(x, dim, axis), dim + 1, count)]
 
 
 def join(slabs: Sequence[Array], dim: int, axis: Axis) -> Array:
-    """The whole dimension, in order, from slabs of it as they arrive from an exchange."""
+    """The whole dimension, in order, from slabs of it as they arrive from a gather or `Axis.all_to_all`."""
     if len(slabs) == 1:
         return slabs[0]
-    shape = slabs[0].shape
-    by_device = [slab.reshape(*shape[:dim], axis.size, -1, *shape[dim + 1 :]) for slab in slabs]
-    return jnp.concatenate(by_device, axis=dim + 1).reshape(*shape[:dim], -1, *shape[dim + 1 :])
+    return _whole(join_local([_by_device(slab, dim, axis) for slab in slabs], dim + 1), dim)
 
 
 def parts(x: Array, dim: int, axis: Axis) -> Array:
     """Each device's part of a dimension that is whole here, stacked along a new first dimension for `Axis.exchange`."""
     if axis.name is None:
         return x
-    return jnp.moveaxis(x.reshape(*x.shape[:dim], axis.size, -1, *x.shape[dim + 1 :]), dim, 0)
+    return jnp.moveaxis(_by_device(x, dim, axis), dim, 0)
 
 
 def join_parts(slabs: Sequence[Array], dim: int, axis: Axis) -> Array:
@@ -65,10 +62,19 @@ def join_parts(slabs: Sequence[Array], dim: int, axis: Axis) -> Array:
     """
     if axis.name is None:
         return join_local(slabs, dim)
-    stacked = jnp.moveaxis(join_local(slabs, dim + 1), 0, dim)
-    return stacked.reshape(*stacked.shape[:dim], -1, *stacked.shape[dim + 2 :])
+    return _whole(jnp.moveaxis(join_local(slabs, dim + 1), 0, dim), dim)
 
 
 def join_local(slabs: Sequence[Array], dim: int) -> Array:
     """The local dimension from slabs of it."""
     return jnp.concatenate(slabs, axis=dim) if len(slabs) > 1 else slabs[0]
+
+
+def _by_device(x: Array, dim: int, axis: Axis) -> Array:
+    """A dimension that is whole as two: the devices, and each one's share."""
+    return x.reshape(*x.shape[:dim], axis.size, -1, *x.shape[dim + 1 :])
+
+
+def _whole(x: Array, dim: int) -> Array:
+    """Undoes `_by_device`."""
+    return x.reshape(*x.shape[:dim], -1, *x.shape[dim + 2 :])

@@ -29,4 +29,4 @@ def test_on_ray():
 def test_without_ray(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"pip install 'fastfold-jax\[ray\]'"):
-        list(spread(len, [1], Share(cpus=0)))
+        list(spread(len, [1], Share()))
