@@ -17,9 +17,9 @@ __all__ = ["Chain", "Job", "read_job"]
 def read_job(path: str | Path) -> Job:
     """The job in a file or a directory. docs/inputs.md says the same at more length.
 
-    A file is told by its suffix (``.gz`` or ``.xz`` behind it is fine): ``.fasta`` (each record a chain of one
-    complex), ``.a3m`` (a chain; with the header ``#len1,len2<TAB>card1,card2`` a complex), ``.sto``, or AlphaFold's
-    features, ``.npz``, ``.pkl``.
+    A file is told by its suffix (``.gz``, ``.xz`` or ``.zst`` behind it is fine): ``.fasta`` (each record a chain of
+    one complex), ``.a3m`` (a chain; with the header ``#len1,len2<TAB>card1,card2`` a complex), ``.sto``, or
+    AlphaFold's features, ``.npz``, ``.pkl``.
 
     A directory holds one job. What is used, the first that applies deciding:
 

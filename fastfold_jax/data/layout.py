@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from fastfold_jax.data.alignment import Source
+from fastfold_jax.data.textfile import PACKED
 
 Format = Literal["fasta", "a3m", "stockholm", "npz", "pickle", "table", "json"]
 
@@ -27,7 +28,7 @@ _SUFFIXES: dict[str, Format] = {
 }
 ACCEPTED = (
     "FASTA (.fasta, .fa), A3M (.a3m), Stockholm (.sto), tables of jobs (.csv, .tsv), AlphaFold 3's .json, each also "
-    "with .gz or .xz, or AlphaFold's features (.npz, .pkl)"
+    f"with {', '.join(PACKED[:-1])} or {PACKED[-1]}, or AlphaFold's features (.npz, .pkl)"
 )
 
 _CHAIN = re.compile(r"(chain[_-]?(?:[0-9]{1,4}|[A-Za-z]))(?=[_.-])", re.IGNORECASE)
@@ -48,7 +49,7 @@ _MERGE_ORDER: tuple[Source, ...] = ("uniref90", "bfd", "mgnify", "other")
 
 
 def format_of(path: Path) -> Format | None:
-    """The format that a file's suffix names, a ``.gz`` or ``.xz`` behind it aside; None if it is none of ours."""
+    """The format that a file's suffix names, one of `PACKED` behind it aside; None if it is none of ours."""
     return _SUFFIXES.get(Path(_unpacked(path.name).lower()).suffix)
 
 
@@ -102,4 +103,4 @@ def stem(path: Path) -> str:
 
 def _unpacked(name: str) -> str:
     """A file's name without what says how it is packed."""
-    return name[:-3] if name.lower().endswith((".gz", ".xz")) else name
+    return Path(name).stem if name.lower().endswith(PACKED) else name

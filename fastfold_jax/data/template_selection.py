@@ -11,14 +11,13 @@ from pathlib import Path
 from fastfold_jax.data.template_features import Rejected, Template, template_of_hit
 from fastfold_jax.data.template_hits import TemplateHit
 from fastfold_jax.data.textfile import InputError, normalise, read_bytes
-from fastfold_jax.data.training.structure import Structure, read_structure
+from fastfold_jax.data.training.structure import MMCIF, Structure, read_structure
 
 logger = logging.getLogger(__name__)
 
 _LEAST_COVERAGE = 0.1  # of the query
 _MOST_OF_THE_QUERY = 0.95  # that an exact copy of a part of it may be
 _SHORTEST = 10  # residues
-_SUFFIXES = (".cif", ".cif.gz", ".mmcif", ".mmcif.gz")
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -59,7 +58,7 @@ class Library:
         if not _FILE_NAME.fullmatch(entry):  # names come from files of hits, and lead nowhere else
             return None
         folders = (self.directory, self.directory / entry[1:3])
-        names = (f"{entry}{suffix}" for suffix in _SUFFIXES)
+        names = (f"{entry}{suffix}" for suffix in MMCIF)
         return next((path for name in names for folder in folders if (path := folder / name).is_file()), None)
 
 

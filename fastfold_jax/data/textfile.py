@@ -2,25 +2,36 @@
 
 import gzip
 import lzma
+import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from types import ModuleType
+from typing import Any, BinaryIO, cast
 
 from fastfold_jax.errors import UserError
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 END = b"\0"
 """The public MMseqs2 server ends each alignment with a NUL, its database's record separator."""
+PACKED = (".gz", ".xz", ".zst")
+"""Suffixes behind the name of a packed file."""
 
 _LINE = b"\n"
+# What packed files begin with.
 _GZIP = b"\x1f\x8b"
 _XZ = b"\xfd7zXZ\0"
+_ZSTD = b"\x28\xb5\x2f\xfd"
 
 
 class InputError(UserError):
     """A sequence, alignment or feature file, or a directory of them, that cannot be used."""
+
+
+def also_packed(*suffixes: str) -> tuple[str, ...]:
+    """Each suffix by itself and with each of `PACKED` behind it."""
+    return tuple(suffix + packed for suffix in suffixes for packed in ("", *PACKED))
 
 
 def at(file: str, line: int | None = None, column: int | None = None) -> str:
@@ -34,10 +45,10 @@ def at(file: str, line: int | None = None, column: int | None = None) -> str:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a file, unpacked if gzip or xz packed it (told by its first bytes, not by its name).
+    """The content of a file, unpacked if need be (see `unpacked`).
 
     Raises:
-        InputError: the file is missing, unreadable, or a damaged gzip or xz file.
+        InputError: the file is missing or unreadable, or packed and damaged.
     """
     with opened(path) as file:
         return file.read()
@@ -55,27 +66,63 @@ def read_head(path: Path, size: int) -> bytes:
 
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
-    """A file to read from, unpacked if gzip or xz packed it; errors of reading it inside are `InputError`s.
+    """A file to read from, unpacked if need be (see `unpacked`); errors of reading it inside are `InputError`s.
 
     Raises:
-        InputError: the file is missing, unreadable, or a damaged gzip or xz file.
+        InputError: the file is missing or unreadable, or packed and damaged.
     """
     try:
-        with path.open("rb") as file:
-            head = file.read(len(_XZ))
-            file.seek(0)
-            unpack = gzip.open if head.startswith(_GZIP) else lzma.open if head == _XZ else None
-            if unpack is None:
-                yield file
-            else:
-                with unpack(file) as text:
-                    yield cast(BinaryIO, text)
+        with path.open("rb") as file, unpacked(file, path) as text:
+            yield text
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError) as error:
-        raise InputError(f"{path}: a damaged or truncated gzip or xz file ({error})") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+@contextmanager
+def unpacked(file: BinaryIO, path: Path) -> Iterator[BinaryIO]:
+    """The text of a file that gzip, xz or zstd packed, which its first bytes tell, not its name; else the file itself.
+
+    It is unpacked as it is read. Errors of unpacking it inside are `InputError`s.
+
+    Raises:
+        InputError: the file is damaged or truncated, or packed by zstd, and there is no package that unpacks that.
+    """
+    head = file.read(len(_XZ))
+    file.seek(0)
+    unpack: Callable[[BinaryIO], Any]
+    damage: tuple[type[Exception], ...]
+    if head.startswith(_GZIP):
+        packer, unpack, damage = "gzip", gzip.open, (EOFError, zlib.error, gzip.BadGzipFile)
+    elif head == _XZ:
+        packer, unpack, damage = "xz", lzma.open, (EOFError, lzma.LZMAError)
+    elif head.startswith(_ZSTD):
+        zstd = _zstd(path)
+        packer, unpack, damage = "zstd", zstd.open, (EOFError, zstd.ZstdError)
+    else:
+        yield file
+        return
+    try:
+        with unpack(file) as text:
+            yield cast(BinaryIO, text)
+    except damage as error:
+        raise InputError(f"{path}: a damaged or truncated {packer} file ({error})") from None
+
+
+def _zstd(path: Path) -> ModuleType:
+    """What unpacks zstd: a part of Python from 3.14 on, before that a package with the same functions."""
+    try:
+        if sys.version_info >= (3, 14):
+            from compression import zstd
+        else:
+            from backports import zstd
+    except ImportError:
+        raise InputError(
+            f"{path}: packed by zstd, which needs backports.zstd: pip install 'fastfold-jax[zstd]'; or pack it by gzip "
+            "or xz"
+        ) from None
+    return zstd
 
 
 def normalise(data: bytes, *, file: str) -> bytes:

@@ -22,7 +22,7 @@ from fastfold_jax.inference.engine import Engine, Parameters, default_execution
 from fastfold_jax.inference.estimate import device_rate, estimate
 from fastfold_jax.inference.job_run import Context, Survey, survey
 from fastfold_jax.inference.models import NetworkTable
-from fastfold_jax.inference.outcome import SUMMARY_FILE
+from fastfold_jax.inference.outcome import SUMMARY_FILE, by_error
 from fastfold_jax.inference.recycle import Recycling
 
 _GIB = 2**30
@@ -164,9 +164,8 @@ def show(planned: Sequence[Planned], out: Path, console: Console) -> None:
         f"pass, on each device, as it would run{'; whole: if nothing of it ran piece by piece' if chunked else ''}.",
         markup=False,
     )
-    for item in planned:
-        if item.error is not None:
-            console.print(f"{item.name} would fail: {item.error}", markup=False)
+    for jobs, error in by_error((item.name, item.error) for item in planned if item.error is not None):
+        console.print(f"{jobs} would fail: {error}", markup=False)
 
 
 def _time(seconds: float) -> str:

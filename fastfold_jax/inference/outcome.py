@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from fastfold_jax.inference.files import write_atomically
@@ -14,6 +14,7 @@ from fastfold_jax.inference.result import scores_text
 logger = logging.getLogger(__name__)
 
 SUMMARY_FILE = "summary.csv"
+_MOST_NAMES = 5  # of jobs that failed alike
 _COLUMNS = (
     "job",
     "status",
@@ -55,14 +56,25 @@ class JobOutcome:
         return "failed" if self.error is not None else "done" if self.made else "kept"
 
     def log(self) -> None:
-        """Its predictions, a line each, or the error."""
+        """Its predictions, a line each."""
         for place, item in enumerate(self.ranked):
             path = self.directory / f"ranked_{place}{Path(item.files[0]).suffix}"
             logger.info("%s  %s  %s", path, scores_text(item.mean_plddt, item.ptm, item.iptm), item.name)
-        if self.error is not None:
-            logger.error("%s: %s", self.name, self.error)
-        elif not self.made:
+        if self.error is None and not self.made:
             logger.info("%s: finished by an earlier run, and still whole", self.name)
+
+
+def by_error(failed: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Names of jobs and why each failed, those that failed alike together: what ails many is told once."""
+    alike: dict[str, list[str]] = {}
+    for name, error in failed:
+        alike.setdefault(error, []).append(name)
+    return [(_listed(names), error) for error, names in alike.items()]
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _MOST_NAMES
+    return ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def write_summary(outcomes: Sequence[JobOutcome], directory: Path) -> None:

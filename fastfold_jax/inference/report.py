@@ -97,7 +97,7 @@ def _data(page: Page) -> dict[str, Any]:
         "command": command_line(page.config),
         "citations": [] if warning else [str(paper) for paper in cited],
         "bibtex": "" if warning else bibtex(cited),
-        "licence": warning or LICENCE,
+        "licence": "" if warning else LICENCE,
     }
 
 

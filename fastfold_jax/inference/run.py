@@ -19,7 +19,7 @@ from fastfold_jax.inference.engine import Engine, Parameters
 from fastfold_jax.inference.files import prepare_directory
 from fastfold_jax.inference.job_run import Context, JobRun, Prepared, Threads, prepare
 from fastfold_jax.inference.models import WARNINGS, NetworkTable
-from fastfold_jax.inference.outcome import SUMMARY_FILE, JobOutcome, write_summary
+from fastfold_jax.inference.outcome import SUMMARY_FILE, JobOutcome, by_error, write_summary
 from fastfold_jax.search.report import Report, silent
 
 logger = logging.getLogger(__name__)
@@ -61,6 +61,8 @@ def run(
         outcome.log()
     if len(sources) == 1 and outcomes[0].error is not None:
         raise outcomes[0].error
+    for names, error in by_error((each.name, str(each.error)) for each in outcomes if each.error is not None):
+        logger.error("%s: %s", names, error)
     return outcomes
 
 

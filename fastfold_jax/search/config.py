@@ -39,10 +39,10 @@ class SearchOptions:
     databases: Annotated[
         tuple[Path, ...],
         option(
-            "Databases, or directories of them: FASTA files (plain or .gz; searched by jackhmmer, built in), MMseqs2 "
-            "and HH-suite databases (their prefixes; searched with those programs). What each is for is told from its "
-            "name: uniref90, mgnify (mgy_clusters), bfd, uniclust30, uniref30, uniprot (for pairing), pdb_seqres (for "
-            "templates); others are merged last.",
+            "Databases, or directories of them: FASTA files (plain or packed; searched by jackhmmer, built in), "
+            "MMseqs2 and HH-suite databases (their prefixes; searched with those programs). What each is for is told "
+            "from its name: uniref90, mgnify (mgy_clusters), bfd, uniclust30, uniref30, uniprot (for pairing), "
+            "pdb_seqres (for templates); others are merged last.",
             metavar="PATH [PATH ...]",
         ),
     ] = ()
@@ -137,8 +137,8 @@ class TemplateOptions:
     template_mmcif: Annotated[
         Path | None,
         option(
-            "Directory of mmCIF files (1abc.cif or .cif.gz, also in sub-directories by the middle letters, as the PDB "
-            "divides them).",
+            "Directory of mmCIF files (1abc.cif, packed or not, also in sub-directories by the middle letters, as the "
+            "PDB divides them).",
             metavar="DIR",
         ),
     ] = None

@@ -17,7 +17,7 @@ _HHSUITE = "_a3m.ffdata"
 _MMSEQS = ".dbtype"
 _MMSEQS_PARTS = (".idx", "_h", "_aln", "_seq", "_seq_h", "_mapping", "_taxonomy")
 _ACCEPTED = (
-    "accepted are FASTA files (.fasta, .fa, .faa, .fas, also with .gz), prefixes of MMseqs2 databases (PREFIX.dbtype "
+    "accepted are FASTA files (.fasta, .fa, .faa, .fas, also packed), prefixes of MMseqs2 databases (PREFIX.dbtype "
     "exists) and of HH-suite databases (PREFIX_a3m.ffdata exists), and directories of them"
 )
 

@@ -1,21 +1,20 @@
 """jackhmmer over FASTA files of any size, through pyhmmer: no external program, bounded memory, many threads."""
 
 import dataclasses
-import gzip
 import io
 import itertools
 import threading
-import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
+from fastfold_jax.data.textfile import unpacked
 from fastfold_jax.errors import UserError
 from fastfold_jax.search.report import Report
 
@@ -92,7 +91,7 @@ def search_alignments(
 
     Args:
       sequences: What to search for.
-      database: A FASTA file, plain or packed by gzip.
+      database: A FASTA file, plain or packed.
       options: HMMER's.
       workers: They search blocks of the database.
       report: Told how many bytes of the file have been searched.
@@ -176,28 +175,31 @@ def read_blocks(database: Path) -> Iterator[tuple[Any, int, int]]:
     """
     from pyhmmer import easel
 
+    how: dict[str, Any] = {"format": "fasta", "digital": True, "alphabet": easel.Alphabet.amino()}
     try:
         total = database.stat().st_size
-        with open(database, "rb") as file:
-            stream: Any = _Stream(file)
-            how: dict[str, Any] = {"format": "fasta", "digital": True, "alphabet": easel.Alphabet.amino()}
-            with easel.SequenceFile(stream, **how) as sequences:
-                while block := sequences.read_block(residues=BLOCK_RESIDUES):
-                    yield block, file.tell(), total
-            stream.check()
-    except (ValueError, OSError, EOFError, zlib.error) as error:  # EOFError: an empty file, or a gzip file cut short
+        with open(database, "rb") as file, unpacked(file, database) as text:
+            stream: Any = _Stream(text)
+            try:
+                with easel.SequenceFile(stream, **how) as sequences:
+                    while block := sequences.read_block(residues=BLOCK_RESIDUES):
+                        yield block, file.tell(), total
+            except EOFError as error:  # no sequence at all, not a packed file that ends early
+                raise ValueError(error) from None
+            finally:
+                stream.check()
+    except UserError:  # says already how the packed file is damaged
+        raise
+    except (ValueError, OSError) as error:
         what = getattr(error, "strerror", None) or error
         raise UserError(f"{database}: cannot be searched as a FASTA file of proteins ({what})") from None
 
 
 class _Stream(io.RawIOBase):
-    """A file's text, unpacked if gzip packed it.
+    """A file's text. An error in reading ends it, and is kept: C code that reads here can't be passed an exception."""
 
-    An error in reading ends the text, and is kept: C code that reads here can't be passed an exception.
-    """
-
-    def __init__(self, file: io.BufferedReader):
-        self._file = gzip.GzipFile(fileobj=file) if file.peek(2)[:2] == b"\x1f\x8b" else file
+    def __init__(self, file: BinaryIO):
+        self._file: Any = file
         self._error: Exception | None = None
 
     def readable(self) -> bool:

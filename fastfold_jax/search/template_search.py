@@ -16,7 +16,7 @@ from fastfold_jax.data.job import Chain
 from fastfold_jax.data.msa import first_occurrences
 from fastfold_jax.data.template_hits import TemplateHit, parse_a3m_hits
 from fastfold_jax.data.textfile import InputError
-from fastfold_jax.data.training.structure import read_structure, structure_name
+from fastfold_jax.data.training.structure import MMCIF, read_structure, structure_name
 from fastfold_jax.errors import UserError
 from fastfold_jax.search.cache import Cache
 from fastfold_jax.search.databases import Database
@@ -26,7 +26,6 @@ from fastfold_jax.search.report import Report
 logger = logging.getLogger(__name__)
 
 _MOST_ROWS = 10_000  # of an alignment, as AlphaFold caps that of UniRef90
-_MMCIF = (".cif", ".cif.gz", ".mmcif", ".mmcif.gz")
 _WRITTEN = 80  # letters a line
 
 
@@ -146,9 +145,9 @@ def write_sequences(directory: Path, target: Path, *, cache: Cache, report: Repo
     Raises:
       InputError: if there is no mmCIF file, or no readable one.
     """
-    paths = sorted(path for suffix in _MMCIF for pattern in ("*", "*/*") for path in directory.glob(pattern + suffix))
+    paths = sorted(path for pattern in ("*", "*/*") for path in directory.glob(pattern) if path.name.endswith(MMCIF))
     if not paths:
-        raise InputError(f"{directory}: holds no mmCIF file; accepted are {', '.join(_MMCIF)}")
+        raise InputError(f"{directory}: holds no mmCIF file; accepted are {', '.join(MMCIF)}")
     stats = [f"{path.relative_to(directory)} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in paths]
     key = Cache.key(form=1, files=stats)
     text = cache.get(key)

@@ -135,7 +135,7 @@ class TemplateOptions:
     template_mmcif: Annotated[
         Path | None,
         option(
-            "Directory of mmCIF files (1abc.cif or .cif.gz, also in sub-directories by the middle letters) that "
+            "Directory of mmCIF files (1abc.cif, packed or not, also in sub-directories by the middle letters) that "
             "templates are made from.",
             metavar="DIR",
             default="no templates",

@@ -53,7 +53,7 @@ class IndexConfig:
 
     structures: Annotated[
         tyro.conf.Positional[Path],
-        tyro.conf.arg(metavar="DIR", help="Structures: .cif or .pdb, each also with .gz, in sub-directories or not."),
+        tyro.conf.arg(metavar="DIR", help="Structures: .cif or .pdb, packed or not, in sub-directories or not."),
     ]
     out: Annotated[Path, tyro.conf.arg(metavar="FILE", help="The index to write, such as index.jsonl.")]
     alignments: Annotated[
@@ -101,9 +101,7 @@ def build_index(config: IndexConfig, *, progress: Callable[[int, int], None] | N
     duplicates = read_groups(config.duplicates) if config.duplicates else ()
     found = list(_stamps(config.structures))
     if not found:
-        raise UserError(
-            f"{config.structures}: holds no structure; accepted are .cif and .pdb files, each also with .gz"
-        )
+        raise UserError(f"{config.structures}: holds no structure; accepted are .cif and .pdb files, packed or not")
     entries = _read_all(config, found, progress)
     names = (item.name for item in os.scandir(config.alignments) if item.is_dir()) if config.alignments else ()
     entries = list(assign(locate_alignments(entries, names, duplicates), clusters))

@@ -1,8 +1,5 @@
 """FASTA: records as written, and an exact place for whatever is wrong."""
 
-import gzip
-import lzma
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -85,16 +82,6 @@ def test_what_is_wrong_is_named(data, expected):
         parse_fasta(data, file="in.fasta")
     assert expected in str(error.value)
     assert str(error.value).startswith("in.fasta")
-
-
-@pytest.mark.parametrize("pack", [gzip.compress, lzma.compress])
-def test_files_may_be_packed(tmp_path, pack):
-    path = tmp_path / "a.fasta.packed"
-    path.write_bytes(pack(b">a\nMKV\n"))
-    assert sequences(read_bytes(path)) == ["MKV"]
-    path.write_bytes(pack(b">a\nMKV\n" * 50)[:30])
-    with pytest.raises(InputError, match="a damaged or truncated gzip or xz file"):
-        read_bytes(path)
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):

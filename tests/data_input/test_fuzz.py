@@ -2,9 +2,11 @@
 
 import gzip
 import json
+import lzma
 import random
 
 import pytest
+from backports import zstd
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -28,6 +30,7 @@ VALID = {
         }
     ),
 }
+PACKERS = [("", bytes), (".gz", gzip.compress), (".xz", lzma.compress), (".zst", zstd.compress)]
 PIECES = [
     b">",
     b":",
@@ -83,13 +86,12 @@ def test_the_seeds_are_valid(tmp_path, name):
 
 
 @settings(max_examples=250, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(name=st.sampled_from(sorted(VALID)), seed=st.integers(0, 2**32), packed=st.booleans())
-def test_damaged_files(tmp_path, name, seed, packed):
-    data = mutated(VALID[name].encode(), seed)
-    path = tmp_path / (name + (".gz" if packed else ""))
-    path.write_bytes(
-        mutated(gzip.compress(data), seed) if packed and seed % 2 else gzip.compress(data) if packed else data
-    )
+@given(name=st.sampled_from(sorted(VALID)), seed=st.integers(0, 2**32), packer=st.sampled_from(PACKERS))
+def test_damaged_files(tmp_path, name, seed, packer):
+    suffix, pack = packer
+    data = pack(mutated(VALID[name].encode(), seed))
+    path = tmp_path / (name + suffix)
+    path.write_bytes(mutated(data, seed) if seed % 2 else data)
     read_all(path)
 
 

@@ -1,5 +1,6 @@
 """The command as a user meets it: bad input of every kind, exit codes, and the compile cache of a second process."""
 
+import io
 import json
 import os
 import pickle
@@ -10,12 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from fastfold_jax.config.presets import preset
-from fastfold_jax.inference import cli
+from fastfold_jax.data.job import Chain, Job
+from fastfold_jax.data.raw import Templates
+from fastfold_jax.inference import cli, dry_run, job_run
+from fastfold_jax.inference.config import InferenceConfig
 from fastfold_jax.inference.models import locate
 from fastfold_jax.params.fit import storage
 from fastfold_jax.params.store import save
+from fastfold_jax.search.report import silent
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -101,6 +107,30 @@ def test_what_no_model_may_find_is_told_once(command, tmp_path):
     assert code == 2 and text.count("nowhere does not exist") == 1
 
 
+def errors(caplog) -> list[str]:
+    return [record.message for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_what_several_jobs_lack_is_told_once(command, tmp_path, caplog):
+    (tmp_path / "params").mkdir()
+    empty_parameters(tmp_path / "params" / "params_model_1_ptm.npz", "model_1_ptm")
+    (tmp_path / "complexes.fasta").write_text("".join(f">{name}\nGAMKW:GAMKW\n" for name in "abcdefg"))
+    options = ("--params", str(tmp_path / "params"))
+    code, text = command(str(tmp_path / "complexes.fasta"), *options)
+    assert code == 3 and "7 of 7 jobs failed" in text
+    (error,) = errors(caplog)
+    assert error.startswith("a, b, c, d, e and 2 more: ") and "holds no params_model_1_multimer_v3.npz" in error
+    config = InferenceConfig(input=(tmp_path / "complexes.fasta",), out=tmp_path, params=str(tmp_path / "params"))
+    console = Console(file=io.StringIO(), width=1000)
+    dry_run.show(dry_run.plan(config), tmp_path, console)
+    assert console.file.getvalue().count("a, b, c, d, e and 2 more would fail: ") == 1
+    assert console.file.getvalue().count("holds no params_model_1_multimer_v3.npz") == 1
+    caplog.clear()
+    (tmp_path / "one.fasta").write_text(">a\nGAMKW:GAMKW\n")
+    code, text = command(str(tmp_path / "one.fasta"), *options)  # a job by itself: the command's last line says it
+    assert code == 2 and text.count("holds no params_model_1_multimer_v3.npz") == 1 and errors(caplog) == []
+
+
 def test_a_dry_run_ends_with_the_code_of_the_run(command, tmp_path):
     (tmp_path / "bad.a3m").write_text("nonsense")
     (tmp_path / "good.fasta").write_text(">good\nGAMKW\n")
@@ -109,6 +139,17 @@ def test_a_dry_run_ends_with_the_code_of_the_run(command, tmp_path):
     assert code == 2 and "not an A3M file" in text
     assert command(str(tmp_path / "bad.a3m"), str(tmp_path / "good.fasta"), *options)[0] == 3
     assert command(str(tmp_path / "good.fasta"), *options)[0] == 0
+
+
+def test_templates_that_no_network_reads_are_told_of_once(caplog):
+    job_run._warn_of_templates.cache_clear()
+    config = InferenceConfig(input=(Path("x"),), out=Path("out"), params="demo")
+    networks = locate([preset("demo")], "demo", seed=0)
+    templates = Templates.none(5)
+    for given, told in ((None, 0), (templates, 0), (templates.resize(1), 1), (templates.resize(2), 1)):
+        chain = Chain(id="A", description="", sequence="GAMKW", templates=given)
+        job_run.complete(Job(name="x", chains=(chain,)), networks, config, silent)
+        assert caplog.text.count("templates are left out, since demo uses none") == told
 
 
 def test_missing_input(command, tmp_path):

@@ -137,29 +137,43 @@ def test_citations_are_those_of_what_served():
     assert text.count("@article{") == 2 and text.count("{") == text.count("}") and "and others" in text
 
 
-SCRIPT = """
-<script>
-  const matrix = document.getElementById("matrix"), box = matrix.getBoundingClientRect();
-  const cell = {clientX: box.left + box.width * 0.9, clientY: box.top + box.height * 0.2};
-  matrix.dispatchEvent(new MouseEvent("click", cell));
-  document.getElementById("ranking").querySelectorAll("tr")[2].click();
-</script></body>
-"""
-
-
-def test_in_a_browser(make_prediction, tmp_path):
-    """Headless Chromium: the page fills, a click on a cell names its residues, one on a row shows that prediction."""
+def in_chromium(text: str, script: str, tmp_path: Path) -> str:
+    """What headless Chromium makes of a page once the script has run in it."""
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("needs Chromium")
-    text = page(make_prediction("GAMKWDEGAMKWDE", "GAMKWDE"), make_prediction("GAMKWDEGAMKWDE", "GAMKWDE", seed=1))
-    (tmp_path / "report.html").write_text(text.replace("</body>", SCRIPT))
+    (tmp_path / "report.html").write_text(text.replace("</body>", f"<script>{script}</script></body>"))
     flags = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
         --disable-component-update --disable-sync --use-angle=swiftshader --enable-unsafe-swiftshader
         --virtual-time-budget=3000 --dump-dom"""
     command = [browser, *flags.split(), f"--user-data-dir={tmp_path / 'profile'}", f"file://{tmp_path}/report.html"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=90)
-    dom = done.stdout
-    assert re.search(r'data-ready="(yes|no-webgl)"', dom), done.stderr[-2000:]
+    assert re.search(r'data-ready="(yes|no-webgl)"', done.stdout), done.stderr[-2000:]
+    return done.stdout
+
+
+CLICK = """
+  const matrix = document.getElementById("matrix"), box = matrix.getBoundingClientRect();
+  const cell = {clientX: box.left + box.width * 0.9, clientY: box.top + box.height * 0.2};
+  matrix.dispatchEvent(new MouseEvent("click", cell));
+"""
+
+
+def test_in_a_browser(make_prediction, tmp_path):
+    """The page fills, a click on a cell names its residues, one on a row shows that prediction."""
+    text = page(make_prediction("GAMKWDEGAMKWDE", "GAMKWDE"), make_prediction("GAMKWDEGAMKWDE", "GAMKWDE", seed=1))
+    click = CLICK + 'document.getElementById("ranking").querySelectorAll("tr")[2].click();'
+    dom = in_chromium(text, click, tmp_path)
     assert re.search(r"aligned on A [A-Z]\d+, error of B [A-Z]\d+: \d+\.\d Å", dom)
     assert re.search(r'<tr class="pick shown"><td>1</td>', dom) and "Alignment: 12 sequences" in dom
+    assert '<section id="cite"><h2>Cite</h2><div id="citations"><p>' in dom
+
+
+def test_in_a_browser_with_nothing_to_cite(make_prediction, tmp_path):
+    """No empty section of citations; once nothing is chosen, the hints stand again instead of the last choice."""
+    prediction = make_prediction("GAMKWDE")
+    source = dataclasses.replace(prediction.provenance, parameters="random", warning=RANDOM_WARNING)
+    text = page(dataclasses.replace(prediction, provenance=source))
+    dom = in_chromium(text, CLICK + 'document.getElementById("reset").click();', tmp_path)
+    assert '<section id="cite" hidden="">' in dom
+    assert 'id="residue">Drag to turn' in dom and 'id="cell">Aligned on the row' in dom

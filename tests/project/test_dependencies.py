@@ -15,6 +15,7 @@ PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-
 IMPORT_NAMES = {
     "absl_py": {"absl"},
     "alphafold_colabfold": {"alphafold"},
+    "backports": {"backports", "compression"},  # the same module, as Python 3.14 has it
     "dm_haiku": {"haiku"},
     "google_crc32c": {"google_crc32c"},
     "jax": {"jax", "jaxlib", "ml_dtypes"},

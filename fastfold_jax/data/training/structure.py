@@ -15,9 +15,10 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from fastfold_jax.constants import ATOM37_INDEX, ATOM37_MASK, RESTYPES, SEQUENCE_LETTER_TO_INDEX, UNKNOWN
-from fastfold_jax.data.textfile import InputError, normalise, read_bytes
+from fastfold_jax.data.textfile import InputError, also_packed, normalise, read_bytes
 
-SUFFIXES = (".cif", ".mmcif", ".cif.gz", ".mmcif.gz", ".pdb", ".ent", ".pdb.gz", ".ent.gz")
+MMCIF = also_packed(".cif", ".mmcif")
+SUFFIXES = (*MMCIF, *also_packed(".pdb", ".ent"))
 """Names of structure files end so."""
 
 _PEPTIDES = (gemmi.PolymerType.PeptideL, gemmi.PolymerType.PeptideD)
@@ -144,7 +145,7 @@ def structure_name(path: Path) -> str:
 
 
 def read_structure(path: Path) -> Structure:
-    """The structure in an mmCIF or PDB file, gzipped or not.
+    """The structure in an mmCIF or PDB file, packed or not.
 
     Raises:
         StructureError: the file cannot be parsed, is truncated, or has no polypeptide.

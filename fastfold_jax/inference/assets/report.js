@@ -44,6 +44,7 @@
   if (data.warning) { $("warning").hidden = false; $("warning").textContent = data.warning; }
   for (const [term, value] of data.settings) $("settings").append(element("dt", term), element("dd", value));
   $("command").textContent = data.command;
+  $("cite").hidden = !data.citations.length;
   for (const text of data.citations) $("citations").append(element("p", text));
   $("bibtex").textContent = data.bibtex;
   $("licence").textContent = data.licence;
@@ -169,6 +170,15 @@
     return Array.from({ length: Math.floor(most / step) }, (_, i) => (i + 1) * step);
   }
 
+  /* Over a picture of a complex; long names are squeezed into their chain's width. */
+  function nameChains(context, x, y) {
+    if (data.chains.length < 2) return;
+    context.fillStyle = "#5a6675";
+    context.textAlign = "center";
+    for (const { id, start, length } of data.chains)
+      context.fillText(id, x(start + length / 2), y, x(start + length) - x(start) - 4);
+  }
+
   function drawMatrix() {
     const [context, width] = prepare(matrix), size = width - MARGIN - 4;
     context.imageSmoothingEnabled = false;
@@ -192,11 +202,8 @@
         context.moveTo(MARGIN, top + at); context.lineTo(MARGIN + size, top + at);
         context.stroke();
       }
-      if (data.chains.length > 1) {
-        context.textAlign = "center";
-        context.fillText(chain.id, MARGIN + at + (chain.length / total) * size / 2, top - 5);
-      }
     }
+    nameChains(context, (residue) => toScreen(residue, size), top - 5);
     for (const [pair, tone] of [[pinned, "#d9268c"], [hovered, "#3a3a3a"]]) {
       if (!pair) continue;
       context.strokeStyle = tone;
@@ -226,6 +233,12 @@
     return a && b ? `, Cα ${Math.hypot(a[0] - b[0], a[1] - b[1], a[2] - b[2]).toFixed(1)} Å apart` : "";
   }
 
+  const HINTS = {
+    residue: $("residue").textContent,
+    cell: (data.matrixKind === "pae" ? "Aligned on the row, error of the column. " : "")
+      + "Point at a cell to see its residues in the structure; click to keep them.",
+  };
+
   /* What is under the pointer, or else what was clicked, in both pictures. */
   function refresh() {
     const pair = hovered || pinned;
@@ -235,7 +248,7 @@
       $("cell").textContent = data.matrixKind === "pae"
         ? `aligned on ${named(i)}, error of ${named(j)}: ${valueAt(pair).toFixed(1)} Å`
         : `contact of ${named(i)} and ${named(j)}: ${valueAt(pair).toFixed(2)}`;
-    } else $("cell").textContent = "Point at a cell to see its two residues in the structure; click to keep them.";
+    } else for (const [id, text] of Object.entries(HINTS)) $(id).textContent = text;
     const marks = pair ? [...new Set(pair)].map((index, k) => ({ index, tone: MARKS[k] })) : [];
     viewer?.mark(marks, pinned ? [...new Set(pinned)] : []);
     drawMatrix();
@@ -243,7 +256,8 @@
 
   /* Lines and areas along the sequence */
   function axes(canvas, most, unit) {
-    const [context, width, height] = prepare(canvas), box = { left: 44, top: 8, width: width - 54, height: height - 40 };
+    const [context, width, height] = prepare(canvas), top = data.chains.length > 1 ? 18 : 8;
+    const box = { left: 44, top, width: width - 54, height: height - top - 32 };
     context.fillStyle = "#5a6675";
     const x = (r) => box.left + (r / total) * box.width, y = (v) => box.top + box.height * (1 - v / most);
     for (const tick of ticks(total)) { context.textAlign = "center"; context.fillText(tick, x(tick - 0.5), box.top + box.height + 14); }
@@ -261,6 +275,7 @@
       context.moveTo(x(chain.start), box.top); context.lineTo(x(chain.start), box.top + box.height);
       context.stroke();
     }
+    nameChains(context, x, box.top - 5);
   }
   function drawPlddt() {
     const [context, box, x, y] = axes($("plddt"), 100, "residue");
