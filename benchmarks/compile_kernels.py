@@ -1,9 +1,10 @@
-"""Compiles every Triton kernel for GPUs that need not be here: registers, shared memory and spills of each.
+"""Compiles every kernel for GPUs that need not be here: registers, shared memory and spills of each.
 
     python benchmarks/compile_kernels.py --capabilities 80 90 100 --json report.json
 
-What is compiled is what would be launched: the operations run on abstract arrays, and their launches are collected.
-Exits with 1 if a kernel spills registers or does not fit.
+What is compiled is what would be launched. Of Triton: the operations run on abstract arrays, and their launches are
+collected. Of Mosaic GPU, whose kernels are for 9.0 alone: programs of one operation, by XLA, which writes down what
+ptxas says. Exits with 1 if a kernel spills registers or does not fit.
 """
 
 import contextlib
@@ -14,7 +15,8 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ import jax.numpy as jnp  # noqa: E402
 import measure  # noqa: E402
 import specimens  # noqa: E402
 
-from pallas_kernels import launch  # noqa: E402
+from pallas_kernels import launch, tuning  # noqa: E402
 
 # Bytes of shared memory a program may have.
 SHARED_LIMIT = {80: 163 * 1024, 86: 99 * 1024, 89: 99 * 1024, 90: 227 * 1024, 100: 227 * 1024, 120: 99 * 1024}
@@ -106,6 +108,31 @@ def compile_launch(request: launch.Launch, capability: int) -> Usage:
     return Usage(registers=registers, spill_bytes=spills, shared_bytes=compiled.metadata.shared)
 
 
+def compile_mosaic(specimen: specimens.Specimen) -> Usage:
+    """Compiles the program of a Mosaic GPU kernel for this GPU, or else an H200.
+
+    One that takes too much shared memory is an error.
+    """
+    place = None
+    if jax.default_backend() == "cpu":
+        from parallel.audit import target
+
+        place = jax.sharding.SingleDeviceSharding(*target.devices("h200", 1))
+    arrays = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), specimen.arrays)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ |= {"MOSAIC_GPU_DUMP_PTXAS": "1", "MOSAIC_GPU_DUMP_TO": folder}
+        try:
+            # A function of its own: what was traced is not traced again for other block sizes.
+            jax.jit(lambda *arrays: specimen.function(*arrays, **specimen.static)).lower(*arrays).compile()
+        finally:
+            del os.environ["MOSAIC_GPU_DUMP_PTXAS"], os.environ["MOSAIC_GPU_DUMP_TO"]
+        said = "".join(path.read_text() for path in Path(folder).glob("*.ptxas"))
+        passes = "".join(path.read_text() for path in Path(folder).glob("*passes.log"))
+    registers, spills = _counted(said)
+    shared = max(int(number) for number in re.findall(r"dynamic_shared_memory_size %c(\d+)", passes))
+    return Usage(registers=registers, spill_bytes=spills, shared_bytes=shared)
+
+
 def _assemble(ptx: str, capability: int) -> tuple[int, int]:
     """Registers of a thread and bytes spilled, from ptxas."""
     from triton.backends.nvidia.compiler import get_ptxas
@@ -117,6 +144,11 @@ def _assemble(ptx: str, capability: int) -> tuple[int, int]:
         path.write_text(ptx)
         command = [get_ptxas(capability).path, "-v", "--gpu-name", architecture[1], str(path), "-o", str(path) + ".o"]
         said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    return _counted(said)
+
+
+def _counted(said: str) -> tuple[int, int]:
+    """Registers of a thread and bytes spilled, as ptxas says."""
     numbers = {
         what: [int(number) for number in re.findall(rf"(\d+) {what}", said)]
         for what in ("registers", "bytes spill stores", "bytes spill loads")
@@ -128,34 +160,46 @@ def _line(row: dict[str, Any]) -> str:
     return "  ".join(str(row[column]).ljust(_WIDTHS.get(column, 0)) for column in _COLUMNS)
 
 
+def _kernels(capability: int) -> Iterator[tuple[str, specimens.Specimen, int, Callable[[], Usage]]]:
+    """Name, specimen, warps of a program, and what compiles it, of each kernel for a capability."""
+    for specimen in specimens.all_of():
+        with launch.compiling_for(capability):
+            requests = launches(specimen.function, *specimen.arrays, **specimen.static)
+        for kernel, request in zip(specimen.kernels, requests, strict=True):
+            yield kernel, specimen, request.config.num_warps, partial(compile_launch, request, capability)
+    if capability == launch.HOPPER:
+        for specimen in specimens.of_mosaic():
+            (kernel,) = specimen.kernels
+            warps = tuning.config(kernel, **specimen.when).num_warps
+            yield kernel, specimen, warps, partial(compile_mosaic, specimen)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parses flags, compiles, prints a line a kernel."""
     parser = measure.arguments(__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--capabilities", nargs="+", type=int, default=[80, 90, 100])
     parser.add_argument("--only", nargs="+", default=[""], help="parts of the names of the kernels to compile")
     flags = parser.parse_args(arguments)
+    jax.config.update("jax_platforms", "cpu")  # the plug-in compiles for CUDA without being a backend here
     rows, seen, failed = [], set(), False
     print(_line(dict(zip(_COLUMNS, _COLUMNS, strict=True))))
     for capability in flags.capabilities:
-        for specimen in specimens.all_of():
-            with launch.compiling_for(capability):
-                requests = launches(specimen.function, *specimen.arrays, **specimen.static)
-            for kernel, request in zip(specimen.kernels, requests, strict=True):
-                if not any(part in kernel for part in flags.only) or (flags.quick and (capability, kernel) in seen):
-                    continue
-                seen.add((capability, kernel))
-                usage = compile_launch(request, capability)
-                fits = usage.shared_bytes <= SHARED_LIMIT[capability]
-                failed |= usage.spill_bytes > 0 or not fits
-                row = {
-                    "capability": capability,
-                    "kernel": kernel,
-                    "case": " ".join(map(str, (*specimen.when.values(), specimen.note))).strip(),
-                    "warps": request.config.num_warps,
-                    **dataclasses.asdict(usage),
-                }
-                rows.append(row)
-                print(_line(row), flush=True)
+        for kernel, specimen, warps, compiled in _kernels(capability):
+            if not any(part in kernel for part in flags.only) or (flags.quick and (capability, kernel) in seen):
+                continue
+            seen.add((capability, kernel))
+            usage = compiled()
+            fits = usage.shared_bytes <= SHARED_LIMIT[capability]
+            failed |= usage.spill_bytes > 0 or not fits
+            row = {
+                "capability": capability,
+                "kernel": kernel,
+                "case": " ".join(map(str, (*specimen.when.values(), specimen.note))).strip(),
+                "warps": warps,
+                **dataclasses.asdict(usage),
+            }
+            rows.append(row)
+            print(_line(row), flush=True)
     if flags.json is not None:
         flags.json.write_text(json.dumps(rows, indent=1) + "\n")
     return int(failed)

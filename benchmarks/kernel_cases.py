@@ -1,7 +1,8 @@
 """Operations at the sizes of the network, their arithmetic, and who else can do each: what `kernels.py` times.
 
-A side is a function of the arrays alone, in one implementation: ours in Triton, ours in XLA, cuDNN through JAX, and
-the packages tokamax, cuequivariance_jax and colabfold-kernels where they are installed.
+A side is a function of the arrays alone, in one implementation: ours in Triton, in Mosaic GPU (for Hopper; what has no
+kernel there, in Triton) and in XLA, cuDNN through JAX, and the packages tokamax, cuequivariance_jax and
+colabfold-kernels where they are installed.
 """
 
 import dataclasses
@@ -17,6 +18,7 @@ import pallas_kernels
 
 Array = jax.ShapeDtypeStruct
 HEADS, DIM, CHANNELS = 4, 32, 128
+OURS = ("triton", "triton_atomic", "mosaic")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,7 +103,7 @@ def attention(batch: int, n: int, dtype: str) -> Case:
         ones=(4,),
         work=Work(flops=4 * pairs * DIM, exponentials=pairs, bytes=_bytes(x, x, x, x, bias, mask)),
         sides={
-            **_ours(ours, "triton", "triton_atomic", "xla"),
+            **_ours(ours, "triton", "triton_atomic", "mosaic", "xla"),
             "cudnn": _cudnn_attention,
             "tokamax": _tokamax_attention,
             "cuequivariance": _cuequivariance_attention,
@@ -159,7 +161,7 @@ def triangle_multiplication(n: int, dtype: str) -> Case:
         ones=(1,),
         work=Work(flops=2.0 * c * n**3 + 12.0 * c * c * n**2, exponentials=3.0 * c * n**2, bytes=_bytes(z, z, mask)),
         sides={
-            **_ours(ours, "triton", "xla"),
+            **_ours(ours, "triton", "mosaic", "xla"),
             "cuequivariance": _cuequivariance_triangle,
             "colabfold-kernels": _colabfold_triangle,
         },

@@ -120,7 +120,7 @@ def rows_of(case: kernel_cases.Case, name: str, programs: dict, times: dict, pea
     """A line of the table for each side."""
     work = case.work if name == "forward" else _sum(case.work, case.work.backward())
     # The best of the others: what ours is to be compared with.
-    others = [t for side, t in times.items() if isinstance(t, float) and not side.startswith("triton")]
+    others = [t for side, t in times.items() if isinstance(t, float) and side not in kernel_cases.OURS]
     rows = []
     for side, program in programs.items():
         row: dict[str, Any] = {"operation": case.operation, "size": case.size, "pass": name, "side": side}
@@ -132,7 +132,7 @@ def rows_of(case: kernel_cases.Case, name: str, programs: dict, times: dict, pea
             if peaks is not None:
                 floor = max(work.flops / peaks[0], work.bytes / peaks[1], work.exponentials / peaks[2]) / 1e12
                 row["floor"] = floor / seconds
-            if side.startswith("triton") and others:
+            if side in kernel_cases.OURS and others:
                 row["speedup"] = min(others) / seconds
         else:
             row["note"] = seconds if isinstance(seconds, str) else program if isinstance(program, str) else ""

@@ -63,7 +63,8 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=512, help="MSA rows")
     parser.add_argument("--extra-rows", type=int, default=1024)
     parser.add_argument("--precision", choices=("bf16", "float32"), default="bf16")
-    parser.add_argument("--kernels", choices=("xla", "auto", "triton"), default="xla", help="auto: where they can run")
+    kernels = ("xla", "auto", "triton", "mosaic")
+    parser.add_argument("--kernels", choices=kernels, default="xla", help="auto: where they can run")
     flags = parser.parse_args()
     presets, lengths = flags.presets, flags.residues
     if flags.quick:

@@ -1,4 +1,4 @@
-"""Every Triton kernel on abstract arrays such as the network has: what is compiled and tuned without a network."""
+"""Every kernel on abstract arrays such as the network has: what is compiled and tuned without a network."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -7,11 +7,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from pallas_kernels.attention import mosaic as attention_mosaic
 from pallas_kernels.attention import triton as attention
 from pallas_kernels.layer_norm import triton as layer_norm
 from pallas_kernels.outer_product_mean import triton as outer
 from pallas_kernels.softmax import triton as softmax
 from pallas_kernels.transition import triton as transition
+from pallas_kernels.triangle_multiplication import mosaic as triangle_mosaic
 from pallas_kernels.triangle_multiplication import triton as triangle
 
 _ROWS = 128
@@ -26,7 +28,7 @@ class Specimen:
       kernels: Names that it asks `pallas_kernels.tuning` about.
       when: What their block sizes depend on, as in the tables.
       note: What else is particular.
-      function: In Triton: `(*arrays, **static) -> outputs`.
+      function: `(*arrays, **static) -> outputs`, in Triton unless it comes from `of_mosaic`.
     """
 
     kernels: tuple[str, ...]
@@ -64,6 +66,32 @@ def all_of(n: int = 256) -> Iterator[Specimen]:
             when={"dtype": kind},
             function=outer.outer_product_mean,
             arrays=arrays,
+        )
+
+
+def of_mosaic(n: int = 256) -> Iterator[Specimen]:
+    """Every kernel in Pallas Mosaic GPU, at `n` residues; also where they are no multiple of a block."""
+    bf16 = jnp.bfloat16
+    for dim in attention_mosaic.HEAD_DIMS:
+        for length, plain in ((n, False), (n, True), (n - 8, False)):
+            x, heads = _array(_ROWS, length, 4, dim, dtype=bf16), 4
+            extras = (
+                (None, None, None) if plain else (_array(heads, length, length, dtype=bf16), _array(_ROWS, length), x)
+            )
+            yield Specimen(
+                kernels=("attention_mosaic",),
+                when={"dim": dim},
+                note="q, k, v alone" if plain else "" if length == n else "uneven",
+                function=attention_mosaic.attention_saving,
+                arrays=(x, x, x, *extras),
+            )
+    for channels in triangle_mosaic.CHANNELS:
+        wide, norm = _affine(channels, 2 * channels), (_array(channels), _array(channels))
+        yield Specimen(
+            kernels=("triangle_producer_mosaic",),
+            when={"channels": channels},
+            function=triangle_mosaic.producer,
+            arrays=(_array(n, n, channels, dtype=bf16), _array(n, n), norm, wide, wide),
         )
 
 

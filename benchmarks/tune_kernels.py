@@ -1,4 +1,4 @@
-"""Finds the fastest block sizes of every Triton kernel on this machine's GPU and writes them to the table of that GPU.
+"""Finds the fastest block sizes of every kernel on this machine's GPU and writes them to the table of that GPU.
 
     python benchmarks/tune_kernels.py                        # writes pallas_kernels/tuned/nvidia_h200.json, say
     python benchmarks/tune_kernels.py --only attention --length 2048
@@ -44,10 +44,14 @@ SPACE = {
     "outer_product_mean_forward": {
         "GROUP_C": (4, 8), "BLOCK_I": (8, 16, 32), "BLOCK_J": (2, 4, 8), "BLOCK_S": (32, 64),
     },
+    "attention_mosaic": {"BLOCK_Q": (64, 128), "BLOCK_K": (64, 128)},
+    "triangle_producer_mosaic": {"TILES": (4, 8, 16, 32)},
 }  # fmt: skip
 SMALL = {"BLOCK_Q": (16, 32, 64), "BLOCK_K": (16, 32, 64), "BLOCK_I": (4, 8), "BLOCK_J": (2, 4), "BLOCK_S": (16,)}
 SMALL |= {"BLOCK_R": (16, 32), "BLOCK_F": (16, 32, 64), "BLOCK_O": (16, 32)}
 WARPS, STAGES = (4, 8), (2, 3, 4)
+# Of kernels whose warpgroups have parts of their own.
+SHAPES = {"attention_mosaic": ((12, 16), STAGES), "triangle_producer_mosaic": ((12,), (1,))}
 
 
 def candidates(kernel: str, when: dict[str, Any]) -> Iterator[launch.Config]:
@@ -56,7 +60,7 @@ def candidates(kernel: str, when: dict[str, Any]) -> Iterator[launch.Config]:
     if when.get("dtype") == "float32":
         space = {name: SMALL.get(name, sizes) for name, sizes in space.items()}
     for sizes in itertools.product(*space.values()):
-        for num_warps, num_stages in itertools.product(WARPS, STAGES):
+        for num_warps, num_stages in itertools.product(*SHAPES.get(kernel, (WARPS, STAGES))):
             blocks = dict(zip(space, sizes, strict=True))
             yield launch.Config(blocks=blocks, num_warps=num_warps, num_stages=num_stages)
 
@@ -64,12 +68,14 @@ def candidates(kernel: str, when: dict[str, Any]) -> Iterator[launch.Config]:
 def fits(specimen: specimens.Specimen, kernel: str, config: launch.Config, capability: int) -> bool:
     """Whether the kernel compiles, without spills, into the shared memory there is."""
     with launch.compiling_for(capability), tuning.trying({kernel: config}):
-        requests = compile_kernels.launches(specimen.function, *specimen.arrays, **specimen.static)
-    request = requests[specimen.kernels.index(kernel)]
-    try:
-        usage = compile_kernels.compile_launch(request, capability)
-    except Exception:  # a size that the compiler refuses, in one of its many ways, is no candidate
-        return False
+        try:
+            if kernel in SHAPES:
+                usage = compile_kernels.compile_mosaic(specimen)
+            else:
+                requests = compile_kernels.launches(specimen.function, *specimen.arrays, **specimen.static)
+                usage = compile_kernels.compile_launch(requests[specimen.kernels.index(kernel)], capability)
+        except Exception:  # a size that the compiler refuses, in one of its many ways, is no candidate
+            return False
     return usage.spill_bytes == 0 and usage.shared_bytes <= compile_kernels.SHARED_LIMIT[capability]
 
 
@@ -123,11 +129,14 @@ def flags() -> argparse.Namespace:
 def main() -> None:
     """Parses flags, tunes, writes the table after every kernel."""
     asked = flags()
+    if asked.compile_only is not None:
+        jax.config.update("jax_platforms", "cpu")
     capability = asked.compile_only or launch.target().capability
+    hopper = capability == launch.HOPPER
     name = f"sm{capability}" if asked.compile_only else tuning.slug(launch.target().name)
     path = TABLES / f"{name}.json"
     table = json.loads(path.read_text()) if path.is_file() else {}
-    for specimen in specimens.all_of(asked.length):
+    for specimen in (*specimens.all_of(asked.length), *(specimens.of_mosaic(asked.length) if hopper else ())):
         for kernel in specimen.kernels:
             if asked.only not in kernel or specimen.note in ("uneven", "atomic", "q, k, v alone"):
                 continue

@@ -31,14 +31,16 @@ class Kernel:
       function: `(*arrays, **static) -> outputs`, as the reference.
       unfit: `(*arrays, **static) -> reason`: why it cannot take arrays of these shapes and types, or None.
       atomic: The form for `triton_atomic`, whose sums may depend on the order in which programs end.
+      mosaic: The form for `mosaic`, in Pallas Mosaic GPU, for Hopper.
     """
 
     function: Callable
     unfit: Callable[..., str | None]
     atomic: Callable | None = None
+    mosaic: "Kernel | None" = None
 
     def form(self, implementation: str) -> Callable:
-        """The function that an implementation stands for."""
+        """The function in Triton that an implementation stands for."""
         return self.atomic if implementation == "triton_atomic" and self.atomic else self.function
 
 
@@ -127,7 +129,8 @@ class Operation:
         """Runs the operation.
 
         Args:
-          implementation: One by name, or `auto` for the best there is; never an error.
+          implementation: One by name, or `auto` for the best there is; never an error. Under `mosaic`, what Mosaic
+            GPU kernels cannot do is left to Triton's.
 
         Raises:
           ImplementationUnavailable: if one is asked for by name that cannot run; when the program is lowered, if that
@@ -136,7 +139,8 @@ class Operation:
         if implementation not in get_args(Implementation):
             accepted = ", ".join(get_args(Implementation))
             raise ImplementationUnavailable(f"{self.name}: implementation={implementation!r}; accepted are {accepted}")
-        self._require(implementation, arrays, static)
+        if implementation not in ("auto", "xla"):
+            self._kernel(implementation, arrays, static)
         leaves, treedef = jax.tree.flatten(arrays)
         return self._primitive.bind(
             *leaves,
@@ -156,18 +160,37 @@ class Operation:
         """
         if implementation in ("auto", "xla"):
             return None
-        if implementation == "mosaic":
-            return "it has no Mosaic GPU kernel (its Triton kernel runs on Hopper and newer too)"
         if isinstance(self.triton, str):
             return self.triton
-        if platform not in (None, launch.platform()):
-            return f"Triton kernels run on {launch.platform()} and the program is for {platform}"
-        return launch.missing_packages() or self.triton.unfit(*arrays, **static)
+        kernel = self.triton.mosaic if implementation == "mosaic" else self.triton
+        if kernel is None:
+            return "it has no Mosaic GPU kernel"
+        return launch.why_not(implementation, platform) or kernel.unfit(*arrays, **static)
 
-    def _require(self, implementation, arrays, static, platform=None):
-        reason = self.why_not(implementation, *arrays, platform=platform, **static)
-        if reason is not None:
+    def _kernel(self, implementation, arrays, static, platform=None):
+        """The function that an implementation stands for, or None for plain JAX.
+
+        Raises:
+          ImplementationUnavailable: if one is asked for by name that cannot run.
+        """
+
+        def why_not(kind):
+            return self.why_not(kind, *arrays, platform=platform, **static)
+
+        kernel, reason = self.triton, why_not("triton")
+        if implementation == "mosaic":
+            # What the GPU cannot run is refused; what the operation's own kernel cannot, is left to Triton.
+            refused = launch.why_not(implementation, platform)
+            if refused is None and isinstance(kernel, Kernel) and kernel.mosaic and why_not(implementation) is None:
+                return kernel.mosaic.function
+            reason = refused or reason
+        if isinstance(kernel, Kernel) and reason is None:
+            return kernel.form(implementation)
+        if implementation != "auto":
             raise ImplementationUnavailable(f"{self.name} cannot run as {implementation!r}: {reason}")
+        if isinstance(kernel, Kernel) and platform == launch.platform():
+            _LOGGER.info("%s runs in XLA: %s", self.name, reason)
+        return None
 
     # Rules of the two equations, the function and its tangent. Inside, outputs are always lists.
 
@@ -234,13 +257,8 @@ class Operation:
 
         def chosen(*leaves, **params):
             arrays = jax.tree.unflatten(params["treedef"], leaves)
-            self._require(implementation, arrays, static, platform)
-            reason = self.why_not("triton", *arrays, platform=platform, **static)
-            if isinstance(self.triton, Kernel) and reason is None:
-                return _flat(self.triton.form(implementation))(*leaves, **params)
-            if isinstance(self.triton, Kernel) and platform == launch.platform():
-                _LOGGER.info("%s runs in XLA: %s", self.name, reason)
-            return _flat(plain)(*leaves, **params)
+            kernel = self._kernel(implementation, arrays, static, platform)
+            return _flat(kernel or plain)(*leaves, **params)
 
         return chosen
 

@@ -83,6 +83,7 @@ class Launcher:
     platform: str = "cuda"
 
 
+HOPPER = 90
 # Of CUDA 12.8. Triton by itself writes for the newest CUDA, but what assembles it is the CUDA that JAX runs on.
 _PTX_VERSION = 87
 # Compute capabilities, ten times, that this PTX does not know yet.
@@ -167,6 +168,22 @@ def launching_with(launcher: Launcher) -> Iterator[None]:
         yield
     finally:
         _LAUNCHER.reset(token)
+
+
+def why_not(implementation: str, platform: str | None) -> str | None:
+    """Why no kernel of this kind can run on a platform, or be compiled on this machine; None if some can.
+
+    Args:
+      implementation: `mosaic` or one of Triton's.
+      platform: What is lowered for, if that is known.
+    """
+    mosaic = implementation == "mosaic"
+    if platform not in (None, _LAUNCHER.get().platform):
+        kind = "Mosaic GPU" if mosaic else "Triton"
+        return f"{kind} kernels run on {_LAUNCHER.get().platform} and the program is for {platform}"
+    if mosaic and platform is not None and target().capability != HOPPER:
+        return f"Mosaic GPU kernels are for compute capability 9.0 (Hopper), the program for {target().capability / 10}"
+    return missing_packages()
 
 
 def missing_packages() -> str | None:

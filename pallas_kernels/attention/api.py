@@ -2,7 +2,7 @@
 
 from jaxtyping import Array, Float
 
-from pallas_kernels.attention import reference, triton
+from pallas_kernels.attention import mosaic, reference, triton
 from pallas_kernels.dispatch import Derivative, Kernel, Operation
 
 _BACKWARD = Operation(
@@ -16,7 +16,11 @@ _BACKWARD = Operation(
 _SAVING = Operation(
     "attention_saving",
     reference.attention_saving,
-    triton=Kernel(function=triton.attention_saving, unfit=triton.unfit),
+    triton=Kernel(
+        function=triton.attention_saving,
+        unfit=triton.unfit,
+        mosaic=Kernel(function=mosaic.attention_saving, unfit=mosaic.unfit),
+    ),
     result="several",
 )
 
@@ -30,7 +34,11 @@ ATTENTION = Operation(
     "attention",
     reference.attention,
     dimensions=(("*b q h .", "*b . h .", "*b . h .", "h q .", "*#b .", "*b q h ."), "*b q h ."),
-    triton=Kernel(function=triton.attention, unfit=triton.unfit),
+    triton=Kernel(
+        function=triton.attention,
+        unfit=triton.unfit,
+        mosaic=Kernel(function=mosaic.attention, unfit=mosaic.unfit),
+    ),
     derivative=Derivative(save=_save, backward=_BACKWARD),
 )
 

@@ -9,7 +9,7 @@ from typing import Literal
 from jaxtyping import Array, Float
 
 from pallas_kernels.dispatch import Kernel, Operation
-from pallas_kernels.triangle_multiplication import reference, triton
+from pallas_kernels.triangle_multiplication import mosaic, reference, triton
 
 Direction = Literal["outgoing", "incoming"]
 Affine = tuple[Float[Array, "..."], Float[Array, "..."]]
@@ -19,7 +19,11 @@ PRODUCER = Operation(
     reference.producer,
     platforms={"cpu": reference.producer_on_cpu},
     dimensions=(("i k .", "i k", (".", "."), (". .", "."), (". .", ".")), ". i k"),
-    triton=Kernel(function=triton.producer, unfit=triton.unfit_producer),
+    triton=Kernel(
+        function=triton.producer,
+        unfit=triton.unfit_producer,
+        mosaic=Kernel(function=mosaic.producer, unfit=mosaic.unfit_producer),
+    ),
     result="several",
 )
 CONTRACTION = Operation(

@@ -43,7 +43,10 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--blocks", type=int, help="Evoformer blocks (default: the model's)")
     parser.add_argument("--precision", choices=("bf16", "float32"), default="bf16")
     parser.add_argument(
-        "--kernels", choices=("xla", "auto", "triton"), default="xla", help="kernels' own arithmetic is not counted"
+        "--kernels",
+        choices=("xla", "auto", "triton", "mosaic"),
+        default="xla",
+        help="kernels' own arithmetic is not counted",
     )
     parser.add_argument(
         "--fused",

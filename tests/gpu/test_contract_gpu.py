@@ -7,11 +7,19 @@ import numpy as np
 import pytest
 
 import pallas_kernels
+from pallas_kernels import launch
+from pallas_kernels.triangle_multiplication.api import PRODUCER
 
 pytestmark = pytest.mark.gpu
 
 DTYPES = pytest.mark.parametrize("dtype", contract.TOLERANCES)
 IMPLEMENTATIONS = pytest.mark.parametrize("implementation", ["triton", "triton_atomic"])
+
+
+@pytest.fixture
+def hopper():
+    if launch.target().capability != launch.HOPPER:
+        pytest.skip("Mosaic GPU kernels are for Hopper")
 
 
 @DTYPES
@@ -38,6 +46,27 @@ def test_others(name, dtype):
 @DTYPES
 def test_self_attention(dtype):
     contract.check(contract.self_attention(), dtype, "triton")
+
+
+@pytest.mark.parametrize("mask", contract.masks(1, 8))
+@pytest.mark.parametrize("dim", [16, 32, 64])
+def test_attention_in_mosaic(hopper, mask, dim):
+    contract.check(contract.attention(mask, dim, (136, 200), heads=4), "bfloat16", "mosaic")
+
+
+@pytest.mark.parametrize("lengths", [(128, 128), (256, 136), (264, 520)])
+@pytest.mark.parametrize("extras", [True, False])
+def test_attention_in_mosaic_at_other_lengths(hopper, lengths, extras):
+    contract.check(contract.attention("mixed", 32, lengths, extras=extras), "bfloat16", "mosaic")
+
+
+def test_triangle_producer_in_mosaic(hopper):
+    draw = np.random.default_rng(0)
+    normal = lambda *shape: draw.standard_normal(shape).astype(np.float32)  # noqa: E731
+    affine = lambda: (normal(128, 256) * 128**-0.5, normal(256))  # noqa: E731
+    arrays = (normal(40, 72, 128), np.ones((40, 72), np.float32), (normal(128), normal(128)), affine(), affine())
+    case = contract.Case(name="producer", operation=PRODUCER, arrays=arrays, narrow=(0,), constant=(1,))
+    contract.check(case, "bfloat16", "mosaic")
 
 
 def _gradients(implementation, arrays, mask):

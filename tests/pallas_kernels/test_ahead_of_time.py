@@ -70,6 +70,22 @@ def test_the_hidden_layer_of_a_transition_stays_on_the_chip(gpu):
     assert program.memory_analysis().temp_size_in_bytes < 2**20
 
 
+def test_attention_in_mosaic_differentiated_by_triton(gpu):
+    """At 2,048 residues: no more memory than all of it in Triton takes."""
+    n, heads, dim = 2048, 4, 32
+    q, bias = _array(n, n, heads, dim), _array(heads, n, n)
+
+    def both(q, k, v, bias, cotangent):
+        attend = lambda *x: pallas_kernels.attention(*x[:3], bias=x[3], implementation="mosaic")  # noqa: E731
+        out, pullback = jax.vjp(attend, q, k, v, bias)
+        return out, pullback(cotangent)
+
+    program = _compile(both, gpu, q, q, q, bias, q)
+    assert program.memory_analysis().temp_size_in_bytes < 1.3 * n * n * heads * dim * 2
+    text = program.as_text()
+    assert "mosaic_gpu" in text and text.count("triton_kernel_call") >= 3
+
+
 def test_on_a_gpu_that_is_not_named_kernels_are_for_the_oldest(gpu):
     assert launch.target() == launch.Target(capability=80)
     with launch.compiling_for(100, "NVIDIA B200"):

@@ -17,7 +17,7 @@ def test_every_specimen_has_block_sizes():
     import specimens
 
     names = set()
-    for specimen in specimens.all_of():
+    for specimen in (*specimens.all_of(), *specimens.of_mosaic()):
         for kernel in specimen.kernels:
             assert tuning.config(kernel, **specimen.when).blocks
             names.add(kernel)
@@ -91,6 +91,18 @@ def test_kernels_compile_where_sizes_are_one():
     assert len(requests) == 11 and all(1 in request.sizes for request in requests)
     for request in requests:
         assert compile_kernels.compile_launch(request, 90).spill_bytes == 0, request.kernel.__name__
+
+
+def test_mosaic_kernels_compile_and_spill_nothing():
+    import compile_kernels
+    import specimens
+
+    pytest.importorskip("jax_cuda12_plugin", reason="needs the extra `aot`")
+    for specimen in specimens.of_mosaic():
+        if specimen.note != "q, k, v alone":
+            usage = compile_kernels.compile_mosaic(specimen)
+            assert usage.spill_bytes == 0 and 128 <= usage.registers <= 168, specimen.kernels
+            assert usage.shared_bytes <= compile_kernels.SHARED_LIMIT[90], specimen.kernels
 
 
 def test_tuning_drops_what_does_not_fit():

@@ -1,0 +1,154 @@
+"""What kernels in Pallas Mosaic GPU share: products on Hopper's tensor cores, shared memory as they read it, launching.
+
+A program has some warpgroups (128 threads each) that compute and one that loads. Tiles come and go by TMA, which reads
+zeros where an array has ended and does not write there. Importing this imports Mosaic GPU.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import jax
+import jax.experimental.pallas as pl
+import jax.experimental.pallas.mosaic_gpu as plgpu
+import jax.numpy as jnp
+
+LOG2_E = math.log2(math.e)
+# How a warpgroup holds the result of a product in registers, and so a vector of its rows, or of its columns.
+TILE = plgpu.Layout.WGMMA
+ROWS = plgpu.Layout.WGMMA.reduce(1)
+COLUMNS = plgpu.Layout.WGMMA.reduce(0)
+# Registers of one thread of each warpgroup: all that a program has, what loading takes, and the most that one can have.
+_REGISTERS, _LOADING, _MOST = 504, 40, 240
+_LINE = 128  # bytes of shared memory that hold every bank once
+
+
+def _on_tensor_cores(a, b, *, a_transposed: bool, b_transposed: bool):
+    a = a.transpose((1, 0)) if a_transposed else a
+    b = b.transpose((1, 0)) if b_transposed else b
+
+    def multiply(accumulator):
+        plgpu.wgmma(accumulator, a, b)
+        return accumulator[...]
+
+    return pl.run_scoped(multiply, plgpu.WGMMAAccumulatorRef((a.shape[0], b.shape[1]), jnp.float32))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Runner:
+    """What runs kernels.
+
+    Attributes:
+      kernel: As `plgpu.kernel`.
+      product: `(a, b, a_transposed=..., b_transposed=...) -> float32 tile`.
+    """
+
+    kernel: Callable = plgpu.kernel
+    product: Callable = _on_tensor_cores
+
+
+_GPU = Runner()
+_RUNNER: ContextVar[Runner] = ContextVar("runner", default=_GPU)
+
+
+@contextmanager
+def running_with(runner: Runner) -> Iterator[None]:
+    """Kernels traced inside are run by `runner`: by an interpreter in tests."""
+    token = _RUNNER.set(runner)
+    try:
+        yield
+    finally:
+        _RUNNER.reset(token)
+
+
+def share_registers(computing: int, *, loads: bool) -> None:
+    """Gives a warpgroup its part of the SM's registers; each of a program has to call this.
+
+    Args:
+      computing: How many of the program compute; one loads, and needs next to nothing.
+      loads: Whether this is the one that does.
+    """
+    if loads:
+        plgpu.set_max_registers(_LOADING, action="decrease")
+    else:
+        plgpu.set_max_registers(min((_REGISTERS - _LOADING) // computing // 8 * 8, _MOST), action="increase")
+
+
+def product(a: Any, b: Any, *, a_transposed: bool = False, b_transposed: bool = False) -> jax.Array:
+    """a b in float32, held as a `TILE`.
+
+    Args:
+      a: In shared memory, or a tile in registers if it is not transposed; its rows are a multiple of 64.
+      b: In shared memory.
+    """
+    return _RUNNER.get().product(a, b, a_transposed=a_transposed, b_transposed=b_transposed)
+
+
+def vector(ref: Any, layout: Any) -> jax.Array:
+    """A vector from shared memory as `ROWS` or `COLUMNS` of a tile.
+
+    Straight from there: loaded in any other way first, it would have to be a multiple of 128.
+    """
+    return plgpu.layout_cast(ref[...], layout)
+
+
+def rows(vector: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """A vector of the rows of a tile, repeated along each."""
+    return jax.lax.broadcast_in_dim(vector, shape, [0])
+
+
+def columns(vector: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """A vector of the columns of a tile, repeated along each."""
+    return jax.lax.broadcast_in_dim(vector, shape, [1])
+
+
+def filled(value: float, *shape: int) -> jax.Array:
+    """A tile, or a vector of the rows of one, of one number in float32."""
+    return plgpu.layout_cast(jnp.full(shape, value, jnp.float32), TILE if len(shape) == 2 else ROWS)
+
+
+def tiles(*shape: int) -> Any:
+    """Shared memory for bf16 matrices, laid out so that tensor cores and TMA meet no bank twice."""
+    lanes = min(shape[-1], _LINE // 2)
+    return plgpu.SMEM(
+        shape, jnp.bfloat16, transforms=(plgpu.TilingTransform((8, lanes)), plgpu.SwizzleTransform(2 * lanes))
+    )
+
+
+def run(
+    kernel: Callable,
+    arrays: Any,
+    outputs: Sequence[jax.ShapeDtypeStruct],
+    *,
+    grid: dict[str, int],
+    scratch: Any,
+    warpgroups: int,
+) -> Sequence[jax.Array]:
+    """The outputs of a kernel.
+
+    Args:
+      kernel: `(arrays, outputs, scratch)`, all references, in the structures given here.
+      arrays: Inputs, a tree.
+      grid: Programs along each named axis; those of the last run side by side.
+      scratch: Shared memory and barriers, a tree.
+      warpgroups: Of a program; which of them one is, is its index along the axis `warpgroup`.
+    """
+    leaves, treedef = jax.tree.flatten(arrays)
+
+    def body(*refs):
+        inputs, outs, memory = refs[: len(leaves)], refs[len(leaves) : -1], refs[-1]
+        kernel(jax.tree.unflatten(treedef, inputs), outs, memory)
+
+    return _RUNNER.get().kernel(
+        body,
+        out_type=list(outputs),
+        grid=tuple(grid.values()),
+        grid_names=tuple(grid),
+        num_threads=warpgroups,
+        thread_name="warpgroup",
+        scratch_types=[scratch],
+        compiler_params=plgpu.CompilerParams(approx_math=True),
+    )(*leaves)

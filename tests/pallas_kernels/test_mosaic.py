@@ -1,0 +1,178 @@
+"""The contract for Pallas Mosaic GPU kernels, in JAX's interpreter, and who runs instead of them."""
+
+import contract
+import jax
+import jax.numpy as jnp
+import mosaic_interpreter
+import numpy as np
+import pytest
+from interpreter import INTERPRETER
+
+import pallas_kernels
+from pallas_kernels import launch, tuning, warpgroup
+from pallas_kernels.attention import mosaic, reference
+from pallas_kernels.attention.api import ATTENTION
+from pallas_kernels.dispatch import ImplementationUnavailable
+from pallas_kernels.layer_norm.api import LAYER_NORM
+from pallas_kernels.triangle_multiplication import mosaic as triangle_mosaic
+from pallas_kernels.triangle_multiplication import reference as triangle_reference
+from pallas_kernels.triangle_multiplication.api import PRODUCER
+
+COMPLETE = pytest.mark.skipif(
+    not mosaic_interpreter.COMPLETE, reason="this JAX's interpreter is slow, and does not write tiles that stick out"
+)
+# Two batch elements to a program, two blocks of keys in shared memory.
+BLOCKS = {
+    "triangle_producer_mosaic": launch.Config(blocks={"TILES": 2}, num_warps=12, num_stages=1),
+    "attention_mosaic": launch.Config(blocks={"BLOCK_Q": 64, "BLOCK_K": 64}, num_warps=12, num_stages=2),
+    **{
+        f"attention_backward_{name}": launch.Config(
+            blocks={"BLOCK_Q": 64, "BLOCK_K": 64, **group}, num_warps=4, num_stages=2
+        )
+        for name, group in (("queries", {"GROUP": 1}), ("keys", {"GROUP": 1}), ("bias", {}))
+    },
+}
+
+
+@pytest.fixture
+def interpreted():
+    """Programs lowered meanwhile are for Hopper, and run in interpreters."""
+    with (
+        launch.launching_with(INTERPRETER),
+        launch.compiling_for(90),
+        warpgroup.running_with(mosaic_interpreter.INTERPRETER),
+        tuning.trying(BLOCKS),
+    ):
+        yield
+
+
+def test_attention(interpreted):
+    """Values and, by Triton's backward kernels from what this one saves, gradients."""
+    contract.check(contract.attention("mixed", 32, (64, 128), heads=1), "bfloat16", "mosaic")
+
+
+def _attention(q_len, k_len, dim, *, batch=3, heads=2):
+    draw = np.random.default_rng(5)
+    normal = lambda *shape: jnp.asarray(draw.standard_normal(shape), jnp.bfloat16)  # noqa: E731
+    q, gate = normal(batch, q_len, heads, dim), normal(batch, q_len, heads, dim)
+    k, v, bias = normal(batch, k_len, heads, dim), normal(batch, k_len, heads, dim), normal(heads, q_len, k_len)
+    return q, k, v, bias, gate
+
+
+def _check(q, k, v, bias, mask, gate):
+    got = jax.jit(mosaic.attention_saving)(q, k, v, bias, mask, gate)
+    want = reference.attention_saving(q, k, v, bias, mask, gate)
+    for ours, theirs, tolerance in zip(got, want, (4e-3, 1e-6, 1e-5), strict=True):
+        ours, theirs = np.float64(ours), np.float64(theirs)
+        assert ours.shape == theirs.shape
+        assert np.linalg.norm(ours - theirs) <= tolerance * np.linalg.norm(theirs)
+
+
+@COMPLETE
+@pytest.mark.parametrize("mask", list(contract.masks(1, 8)))
+def test_every_mask_on_uneven_lengths(interpreted, mask):
+    q, k, v, bias, gate = _attention(72, 136, 32)
+    _check(q, k, v, bias, contract.masks(3, 136)[mask], gate)
+
+
+@COMPLETE
+@pytest.mark.parametrize(
+    ("dim", "q_len", "k_len", "batch"), [(16, 80, 64, 1), (64, 200, 64, 2), (32, 64, 328, 4), (32, 72, 72, 1)]
+)
+@pytest.mark.parametrize("extras", [True, False])
+def test_other_sizes(interpreted, dim, q_len, k_len, batch, extras):
+    q, k, v, bias, gate = _attention(q_len, k_len, dim, batch=batch, heads=1)
+    mask = contract.masks(batch, k_len)["mixed"]
+    _check(q, k, v, *((bias, mask, gate) if extras else (None, None, None)))
+
+
+def _producer(n, m, channels, out):
+    draw = np.random.default_rng(6)
+    normal = lambda *shape: draw.standard_normal(shape).astype(np.float32)  # noqa: E731
+    affine = lambda: (normal(channels, 2 * out) * channels**-0.5, normal(2 * out))  # noqa: E731
+    mask = (draw.random((n, m)) > 0.3).astype(np.float32)
+    return normal(n, m, channels), mask, (normal(channels), normal(channels)), affine(), affine()
+
+
+def test_triangle_producer(interpreted):
+    case = contract.Case(
+        name="triangle_producer", operation=PRODUCER, arrays=_producer(8, 8, 64, 64), narrow=(0,), constant=(1,)
+    )
+    contract.check(case, "bfloat16", "mosaic")
+
+
+@COMPLETE
+@pytest.mark.parametrize(("n", "m", "channels", "out"), [(16, 20, 128, 128), (8, 8, 64, 128), (24, 8, 128, 64)])
+def test_triangle_producer_of_few_tiles_and_many(interpreted, n, m, channels, out):
+    z, *others = _producer(n, m, channels, out)
+    arrays = (jnp.asarray(z, jnp.bfloat16), *others)
+    got, want = jax.jit(triangle_mosaic.producer)(*arrays), triangle_reference.producer(*arrays)
+    for ours, theirs in zip(got, want, strict=True):
+        ours, theirs = np.float64(ours), np.float64(theirs)
+        assert ours.shape == theirs.shape
+        assert np.linalg.norm(ours - theirs) <= 4e-3 * np.linalg.norm(theirs)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "dtype", "reason"),
+    [
+        ((16, 16, 128, 128), "float32", "pairs are float32; the tensor cores' products it is made of are bfloat16"),
+        ((16, 16, 32, 64), "bfloat16", "there are 32 channels; accepted are 64, 128"),
+        ((16, 16, 64, 32), "bfloat16", "operands have 32 channels; accepted are multiples of 64 up to 128"),
+        ((9, 9, 64, 64), "bfloat16", "there are 81 pairs; accepted are multiples of 64 below 2^31"),
+        ((16, 16, 64, 64), "bfloat16", None),
+    ],
+)
+def test_what_the_producer_cannot_take(sizes, dtype, reason):
+    z, *others = _producer(*sizes)
+    assert PRODUCER.why_not("mosaic", jnp.asarray(z, dtype), *others) == reason
+
+
+def _shapes(length=128, dim=32, dtype=jnp.bfloat16):
+    return (jax.ShapeDtypeStruct((2, length, 4, dim), dtype),) * 3
+
+
+@pytest.mark.parametrize(
+    ("arrays", "reason"),
+    [
+        (_shapes(dtype=jnp.float32), "arrays are float32; the tensor cores' products it is made of are bfloat16"),
+        (_shapes(dim=8), "the head dimension is 8; accepted are 16, 32, 64"),
+        (_shapes(length=132), "there are 132 queries; accepted are multiples of 8 from 128"),
+        (_shapes(length=64), "there are 64 queries; accepted are multiples of 8 from 128"),
+        (_shapes(length=0), "there is nothing to attend to"),
+        (_shapes(), None),
+    ],
+)
+def test_what_the_kernel_cannot_take(arrays, reason):
+    assert ATTENTION.why_not("mosaic", *arrays) == reason
+
+
+def _lowered_for(capability, function, *shapes):
+    """Counts of kernels of both kinds in a program for a GPU."""
+    with launch.compiling_for(capability):
+        text = jax.jit(function).trace(*shapes).lower(lowering_platforms=("cuda",)).as_text()
+    return text.count("mosaic_gpu") > 0, text.count("triton_kernel_call") > 0
+
+
+def test_what_mosaic_cannot_do_is_left_to_triton():
+    attend = lambda q, k, v: pallas_kernels.attention(q, k, v, implementation="mosaic")  # noqa: E731
+    assert _lowered_for(90, attend, *_shapes()) == (True, False)
+    assert _lowered_for(90, attend, *_shapes(dim=8)) == (False, True)
+    norm = lambda x, scale: pallas_kernels.layer_norm(x, scale, scale, implementation="mosaic")  # noqa: E731
+    vector = jax.ShapeDtypeStruct((64,), jnp.float32)
+    assert _lowered_for(90, norm, jax.ShapeDtypeStruct((4, 64), jnp.bfloat16), vector) == (False, True)
+    assert LAYER_NORM.why_not("mosaic", vector, vector, vector) == "it has no Mosaic GPU kernel"
+
+
+def test_other_gpus_refuse():
+    attend = lambda q, k, v: pallas_kernels.attention(q, k, v, implementation="mosaic")  # noqa: E731
+    with pytest.raises(ImplementationUnavailable, match=r"for compute capability 9.0 \(Hopper\), the program for 8.0"):
+        _lowered_for(80, attend, *_shapes())
+    with pytest.raises(ImplementationUnavailable, match="Mosaic GPU kernels run on cuda and the program is for cpu"):
+        jax.jit(attend).lower(*_shapes())
+
+
+def test_sizes_that_neither_kind_takes_are_refused():
+    shapes = _shapes(dim=12)
+    with pytest.raises(ImplementationUnavailable, match="attention cannot run as 'mosaic': the head dimension is 12"):
+        jax.eval_shape(lambda q, k, v: pallas_kernels.attention(q, k, v, implementation="mosaic"), *shapes)
