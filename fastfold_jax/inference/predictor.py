@@ -148,7 +148,8 @@ class Compiler:
             "%s for %d residues in %.1f s", "program taken from the cache" if hits else "compiled", num_res, seconds
         )
         peak = fit.peak_bytes(compiled)
-        logger.info("memory of a pass: %s; without chunks it would be about %s", gib(peak), gib(plan.before))
+        whole = f"in chunks; whole it would be about {gib(plan.before)}" if plan.regions else "whole"
+        logger.info("memory of a pass: %s, %s", gib(peak), whole)
         return Program(
             run=compiled,
             start=start_recycling,
