@@ -86,12 +86,19 @@ def of_mosaic(n: int = 256) -> Iterator[Specimen]:
                 arrays=(x, x, x, *extras),
             )
     for channels in triangle_mosaic.CHANNELS:
-        wide, norm = _affine(channels, 2 * channels), (_array(channels), _array(channels))
+        z, norm = _array(n, n, channels, dtype=bf16), (_array(channels), _array(channels))
+        wide, affine = _affine(channels, 2 * channels), _affine(channels, channels)
         yield Specimen(
             kernels=("triangle_producer_mosaic",),
             when={"channels": channels},
             function=triangle_mosaic.producer,
-            arrays=(_array(n, n, channels, dtype=bf16), _array(n, n), norm, wide, wide),
+            arrays=(z, _array(n, n), norm, wide, wide),
+        )
+        yield Specimen(
+            kernels=("triangle_consumer_mosaic",),
+            when={"channels": channels},
+            function=triangle_mosaic.consumer,
+            arrays=(_array(channels, n, n, dtype=bf16), z, (norm, norm), affine, affine),
         )
 
 

@@ -46,12 +46,14 @@ SPACE = {
     },
     "attention_mosaic": {"BLOCK_Q": (64, 128), "BLOCK_K": (64, 128)},
     "triangle_producer_mosaic": {"TILES": (4, 8, 16, 32)},
+    "triangle_consumer_mosaic": {"TILES": (4, 8, 16, 32)},
 }  # fmt: skip
 SMALL = {"BLOCK_Q": (16, 32, 64), "BLOCK_K": (16, 32, 64), "BLOCK_I": (4, 8), "BLOCK_J": (2, 4), "BLOCK_S": (16,)}
 SMALL |= {"BLOCK_R": (16, 32), "BLOCK_F": (16, 32, 64), "BLOCK_O": (16, 32)}
 WARPS, STAGES = (4, 8), (2, 3, 4)
 # Of kernels whose warpgroups have parts of their own.
-SHAPES = {"attention_mosaic": ((12, 16), STAGES), "triangle_producer_mosaic": ((12,), (1,))}
+SHAPES = {"attention_mosaic": ((12, 16), STAGES)}
+SHAPES |= dict.fromkeys(("triangle_producer_mosaic", "triangle_consumer_mosaic"), ((12,), (1,)))
 
 
 def candidates(kernel: str, when: dict[str, Any]) -> Iterator[launch.Config]:

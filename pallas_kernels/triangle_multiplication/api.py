@@ -36,7 +36,11 @@ CONSUMER = Operation(
     "triangle_consumer",
     reference.consumer,
     dimensions=((". i j", "i j .", ((".", "."), (".", ".")), (". .", "."), (". .", ".")), "i j ."),
-    triton=Kernel(function=triton.consumer, unfit=triton.unfit_consumer),
+    triton=Kernel(
+        function=triton.consumer,
+        unfit=triton.unfit_consumer,
+        mosaic=Kernel(function=mosaic.consumer, unfit=mosaic.unfit_consumer),
+    ),
 )
 
 

@@ -1,13 +1,15 @@
-"""Triangle multiplication's Mosaic GPU kernel: what comes before the contraction, with the weights kept on the chip.
+"""Triangle multiplication's Mosaic GPU kernels: what comes before the contraction, and what comes after it.
 
-A program goes through some tiles of pairs, each of its two computing warpgroups through its own, so that one multiplies
-while the other norms or gates. Products are of transposed matrices, channels by pairs: results leave channels first.
+A program keeps the weights in shared memory and goes through some tiles of pairs, each of its two computing warpgroups
+through its own, so that one multiplies while the other norms or gates.
 """
 
 import dataclasses
 import functools
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import jax
 import jax.experimental.pallas as pl
 import jax.experimental.pallas.mosaic_gpu as plgpu
 import jax.numpy as jnp
@@ -21,23 +23,14 @@ COMPUTING = 2  # warpgroups
 
 
 class Arrays(NamedTuple):
-    """References: z [pairs, c]; mask [pairs]; scale, offset [c]; projection and gate.
+    """Inputs: what there is for each pair, and parameters; in shared memory, a tile of the first for each warpgroup."""
 
-    Weights are [operand, chunk, CHUNK, c] and biases [operand, chunk, CHUNK].
-    """
-
-    z: Any
-    mask: Any
-    scale: Any
-    offset: Any
-    weights: Any
-    bias: Any
-    gate: Any
-    gate_bias: Any
+    pairs: Any
+    parameters: Any
 
 
 class Scratch(NamedTuple):
-    """The same in shared memory, z and mask for each warpgroup; its normed tile, and a chunk of results; barriers."""
+    """Inputs in shared memory, a normed tile and a tile of results for each warpgroup, and barriers."""
 
     arrays: Arrays
     normed: Any
@@ -48,34 +41,28 @@ class Scratch(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Producer:
-    """The kernel. Grid: (program).
+class _Stage:
+    """A kernel of one of the two stages. Grid: (program).
 
     Attributes:
       tiles: Of pairs, in all.
       share: Of them, to a warpgroup.
       channels: Of z.
-      chunks: Of an operand.
-      epsilon: Of the layer norm.
+      epsilon: Of layer norms.
     """
 
     tiles: int
     share: int
     channels: int
-    chunks: int
     epsilon: float
 
-    def scratch(self) -> Scratch:
-        """What a program has of shared memory."""
-        weights, z = tiles(2, self.chunks, CHUNK, self.channels), tiles(COMPUTING, PAIRS, self.channels)
-        bias, norm = plgpu.SMEM((2, self.chunks, CHUNK), jnp.float32), plgpu.SMEM((self.channels,), jnp.float32)
-        # Of two tiles: one is needed until the end, and z is not.
-        mask = plgpu.SMEM((COMPUTING, 2, PAIRS), jnp.float32)
+    def _scratch(self, arrays: Arrays, normed: Any, result: Any) -> Scratch:
+        """What a program has of shared memory, its inputs given."""
         return Scratch(
-            arrays=Arrays(z, mask, norm, norm, weights, bias, weights, bias),
-            normed=z,
-            result=tiles(COMPUTING, CHUNK, PAIRS),
-            ready=plgpu.Barrier(num_arrivals=4 + 4 * self.chunks),
+            arrays=arrays,
+            normed=normed,
+            result=result,
+            ready=plgpu.Barrier(num_arrivals=sum(1 for _ in self._parts(arrays.parameters))),
             loaded=plgpu.Barrier(num_arrivals=2, num_barriers=COMPUTING),
             used=plgpu.Barrier(num_arrivals=1, num_barriers=COMPUTING),
         )
@@ -89,12 +76,9 @@ class Producer:
     def _load(self, arrays, scratch):
         """The parameters, and tiles as their places get free."""
         share_registers(COMPUTING, loads=True)
-        for name in ("scale", "offset", "bias", "gate_bias"):
-            plgpu.copy_gmem_to_smem(getattr(arrays, name), getattr(scratch.arrays, name), scratch.ready)
-        for name in ("weights", "gate"):
-            source, target = getattr(arrays, name), getattr(scratch.arrays, name)
-            for part in ((operand, chunk) for operand in range(2) for chunk in range(self.chunks)):
-                plgpu.copy_gmem_to_smem(source.at[part], target.at[part], scratch.ready)
+        for name, part in self._parts(arrays.parameters):
+            source, target = (getattr(side, name) for side in (arrays.parameters, scratch.arrays.parameters))
+            plgpu.copy_gmem_to_smem(source.at[part], target.at[part], scratch.ready)
 
         def step(index, _):
             for warpgroup in range(COMPUTING):
@@ -102,10 +86,8 @@ class Producer:
                 @pl.when(index < self._count(warpgroup))
                 def _fetch(warpgroup=warpgroup):
                     pl.when(index > 0)(lambda: plgpu.barrier_wait(scratch.used.at[warpgroup]))
-                    pairs, loaded = self._pairs(warpgroup, index), scratch.loaded.at[warpgroup]
-                    plgpu.copy_gmem_to_smem(arrays.z.at[pairs], scratch.arrays.z.at[warpgroup], loaded)
-                    mask = scratch.arrays.mask.at[warpgroup, lax.rem(index, 2)]
-                    plgpu.copy_gmem_to_smem(arrays.mask.at[pairs], mask, loaded)
+                    for source, target in self._tiles_of(arrays.pairs, scratch.arrays.pairs, warpgroup, index):
+                        plgpu.copy_gmem_to_smem(source, target, scratch.loaded.at[warpgroup])
 
         lax.fori_loop(0, self.share, step, None)
         for warpgroup in range(COMPUTING):
@@ -113,45 +95,56 @@ class Producer:
             pl.when(self._count(warpgroup) > 0)(functools.partial(plgpu.barrier_wait, last))
 
     def _compute(self, outputs, scratch, warpgroup):
-        """Both operands of all tiles of a warpgroup."""
+        """All tiles of a warpgroup."""
         share_registers(COMPUTING, loads=False)
         plgpu.barrier_wait(scratch.ready)
-        step = lambda index, _: self._step(index, outputs, scratch, warpgroup)  # noqa: E731
+
+        def step(index, _):
+            plgpu.barrier_wait(scratch.loaded.at[warpgroup])
+            self._step(index, outputs, scratch, warpgroup)
+
         lax.fori_loop(0, self._count(warpgroup), step, None)
         plgpu.wait_smem_to_gmem(0)
 
+    def _parts(self, parameters: Any) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Names of parameters and what is loaded of each at a time: matrices and vectors."""
+        for name, parameter in parameters._asdict().items():
+            leading = parameter.shape[:-2] if name in ("weights", "gate") else ()
+            yield from ((name, part) for part in _indices(leading))
+
+    def _tiles_of(self, pairs, places, warpgroup, index):
+        """References to a tile of each input, and to its place in shared memory."""
+        raise NotImplementedError
+
     def _step(self, index, outputs, scratch, warpgroup):
-        """Both operands of a tile."""
-        plgpu.barrier_wait(scratch.loaded.at[warpgroup])
-        z = scratch.arrays.z[warpgroup].astype(jnp.float32)
+        """A tile, which has been loaded."""
+        raise NotImplementedError
+
+    def _read(self, scratch, warpgroup, name):
+        """A tile of an input in registers, in float32."""
+        return getattr(scratch.arrays.pairs, name)[warpgroup].astype(jnp.float32)
+
+    def _release(self, scratch, warpgroup):
+        """Says that what was read is not needed in shared memory any more."""
         plgpu.commit_smem()  # what threads have read is read before TMA writes there again
         plgpu.barrier_arrive(scratch.used.at[warpgroup])
-        scratch.normed[warpgroup] = self._norm(z, scratch).astype(jnp.bfloat16)
+
+    def _norm(self, x: jax.Array, scale: Any, offset: Any, axis: int = 1) -> jax.Array:
+        """Layer norm of a tile over its columns (axis 1) or its rows, in bf16."""
+        across, along, layout = (rows, columns, COLUMNS) if axis == 1 else (columns, rows, ROWS)
+        count = x.shape[axis]
+        centred = x - across(x.sum(axis=axis) / count, x.shape)
+        variance = (centred * centred).sum(axis=axis) / count
+        normed = centred * across(lax.rsqrt(variance + self.epsilon), x.shape)
+        normed *= along(vector(scale, layout), x.shape)
+        return (normed + along(vector(offset, layout), x.shape)).astype(jnp.bfloat16)
+
+    def _store(self, value, scratch, warpgroup, target):
+        """Starts to write a tile of results, as soon as the one before has left."""
+        plgpu.wait_smem_to_gmem(0)
+        scratch.result[warpgroup] = value.astype(jnp.bfloat16)
         plgpu.commit_smem()
-        for operand, out in enumerate(outputs):
-            for chunk in range(self.chunks):
-                values = self._affine(scratch, "weights", "bias", (operand, chunk), warpgroup)
-                gates = self._affine(scratch, "gate", "gate_bias", (operand, chunk), warpgroup)
-                values /= 1.0 + jnp.exp2(gates * -LOG2_E)
-                values *= columns(vector(scratch.arrays.mask.at[warpgroup, lax.rem(index, 2)], COLUMNS), values.shape)
-                plgpu.wait_smem_to_gmem(0)  # the chunk before has left
-                scratch.result[warpgroup] = values.astype(jnp.bfloat16)
-                plgpu.commit_smem()
-                place = pl.ds(chunk * CHUNK, CHUNK), self._pairs(warpgroup, index)
-                plgpu.copy_smem_to_gmem(scratch.result.at[warpgroup], out.at[place])
-
-    def _norm(self, z, scratch):
-        centred = z - rows(z.sum(axis=1) / self.channels, z.shape)
-        variance = (centred * centred).sum(axis=1) / self.channels
-        normed = centred * rows(lax.rsqrt(variance + self.epsilon), z.shape)
-        normed *= columns(vector(scratch.arrays.scale, COLUMNS), z.shape)
-        return normed + columns(vector(scratch.arrays.offset, COLUMNS), z.shape)
-
-    def _affine(self, scratch, weights, bias, part, warpgroup):
-        """A chunk of a projection of the normed tile, channels first."""
-        weights, bias = (getattr(scratch.arrays, name).at[part] for name in (weights, bias))
-        values = product(weights, scratch.normed.at[warpgroup], b_transposed=True)
-        return values + rows(vector(bias, ROWS), values.shape)
+        plgpu.copy_smem_to_gmem(scratch.result.at[warpgroup], target)
 
     def _tile(self, warpgroup, index):
         return (lax.axis_index("program") * self.share + index) * COMPUTING + warpgroup
@@ -163,3 +156,127 @@ class Producer:
         """Tiles that there are of a warpgroup's share."""
         left = self.tiles - self._tile(warpgroup, 0)
         return jnp.clip(lax.div(left + COMPUTING - 1, COMPUTING), 0, self.share)
+
+
+def _indices(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    return [()] if not shape else [(i, *rest) for i in range(shape[0]) for rest in _indices(shape[1:])]
+
+
+class Pairs(NamedTuple):
+    """z [pairs, c]; the mask [pairs] of the producer or the product [channels, pairs] of the consumer."""
+
+    z: Any
+    other: Any
+
+
+class ProducerParameters(NamedTuple):
+    """Layer norm [c]; projection and gate: weights [operand, chunk, CHUNK, c], biases [operand, chunk, CHUNK]."""
+
+    scale: Any
+    offset: Any
+    weights: Any
+    bias: Any
+    gate: Any
+    gate_bias: Any
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Producer(_Stage):
+    """Layer norm, gated projections, mask. Products are channels by pairs, so that results leave channels first.
+
+    Attributes:
+      chunks: Of an operand.
+    """
+
+    chunks: int
+
+    def scratch(self) -> Scratch:
+        """What a program has of shared memory."""
+        weights, z = tiles(2, self.chunks, CHUNK, self.channels), tiles(COMPUTING, PAIRS, self.channels)
+        bias, norm = plgpu.SMEM((2, self.chunks, CHUNK), jnp.float32), plgpu.SMEM((self.channels,), jnp.float32)
+        # Of two tiles: one is needed until the end, and z is not.
+        mask = plgpu.SMEM((COMPUTING, 2, PAIRS), jnp.float32)
+        arrays = Arrays(Pairs(z, mask), ProducerParameters(norm, norm, weights, bias, weights, bias))
+        return self._scratch(arrays, z, tiles(COMPUTING, CHUNK, PAIRS))
+
+    def _tiles_of(self, pairs, places, warpgroup, index):
+        here = self._pairs(warpgroup, index)
+        yield pairs.z.at[here], places.z.at[warpgroup]
+        yield pairs.other.at[here], places.other.at[warpgroup, lax.rem(index, 2)]
+
+    def _step(self, index, outputs, scratch, warpgroup):
+        """Both operands of a tile."""
+        z, parameters = self._read(scratch, warpgroup, "z"), scratch.arrays.parameters
+        self._release(scratch, warpgroup)
+        scratch.normed[warpgroup] = self._norm(z, parameters.scale, parameters.offset)
+        plgpu.commit_smem()
+        normed, mask = scratch.normed.at[warpgroup], scratch.arrays.pairs.other.at[warpgroup, lax.rem(index, 2)]
+
+        def affine(weights, bias):
+            values = product(weights, normed, b_transposed=True)
+            return values + rows(vector(bias, ROWS), values.shape)
+
+        for part in _indices((2, self.chunks)):
+            values = affine(parameters.weights.at[part], parameters.bias.at[part])
+            values /= 1.0 + jnp.exp2(affine(parameters.gate.at[part], parameters.gate_bias.at[part]) * -LOG2_E)
+            values *= columns(vector(mask, COLUMNS), values.shape)
+            operand, chunk = part
+            place = pl.ds(chunk * CHUNK, CHUNK), self._pairs(warpgroup, index)
+            self._store(values, scratch, warpgroup, outputs[operand].at[place])
+
+
+class ConsumerParameters(NamedTuple):
+    """Layer norms of z and of the product; output and gate: weights [inputs, outputs], biases [outputs]."""
+
+    scale: Any
+    offset: Any
+    product_scale: Any
+    product_offset: Any
+    weights: Any
+    bias: Any
+    gate: Any
+    gate_bias: Any
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Consumer(_Stage):
+    """Layer norm of the product over its channels, projection, gate from the layer-normed z.
+
+    Attributes:
+      product_channels: Of the product.
+      out: Channels of the result.
+    """
+
+    product_channels: int
+    out: int
+
+    def scratch(self) -> Scratch:
+        """What a program has of shared memory."""
+        norm, product_norm, bias = (
+            plgpu.SMEM((size,), jnp.float32) for size in (self.channels, self.product_channels, self.out)
+        )
+        weights, gate = tiles(self.product_channels, self.out), tiles(self.channels, self.out)
+        parameters = ConsumerParameters(norm, norm, product_norm, product_norm, weights, bias, gate, bias)
+        channels_first = tiles(COMPUTING, self.product_channels, PAIRS)
+        arrays = Arrays(Pairs(tiles(COMPUTING, PAIRS, self.channels), channels_first), parameters)
+        return self._scratch(arrays, channels_first, tiles(COMPUTING, PAIRS, self.out))
+
+    def _tiles_of(self, pairs, places, warpgroup, index):
+        here = self._pairs(warpgroup, index)
+        yield pairs.z.at[here], places.z.at[warpgroup]
+        yield pairs.other.at[pl.ds(0, self.product_channels), here], places.other.at[warpgroup]
+
+    def _step(self, index, outputs, scratch, warpgroup):
+        """The update of a tile."""
+        parameters = scratch.arrays.parameters
+        contracted = self._read(scratch, warpgroup, "other")
+        scratch.normed[warpgroup] = self._norm(contracted, parameters.product_scale, parameters.product_offset, axis=0)
+        plgpu.commit_smem()
+        normed = self._norm(self._read(scratch, warpgroup, "z"), parameters.scale, parameters.offset)
+        self._release(scratch, warpgroup)
+        gates = product(normed, parameters.gate)
+        gates += columns(vector(parameters.gate_bias, COLUMNS), gates.shape)
+        values = product(scratch.normed.at[warpgroup], parameters.weights, a_transposed=True)
+        values += columns(vector(parameters.bias, COLUMNS), values.shape)
+        values /= 1.0 + jnp.exp2(gates * -LOG2_E)
+        self._store(values, scratch, warpgroup, outputs[0].at[self._pairs(warpgroup, index)])

@@ -8,7 +8,7 @@ import pytest
 
 import pallas_kernels
 from pallas_kernels import launch
-from pallas_kernels.triangle_multiplication.api import PRODUCER
+from pallas_kernels.triangle_multiplication.api import CONSUMER, PRODUCER
 
 pytestmark = pytest.mark.gpu
 
@@ -60,12 +60,16 @@ def test_attention_in_mosaic_at_other_lengths(hopper, lengths, extras):
     contract.check(contract.attention("mixed", 32, lengths, extras=extras), "bfloat16", "mosaic")
 
 
-def test_triangle_producer_in_mosaic(hopper):
-    draw = np.random.default_rng(0)
+def test_triangle_multiplication_in_mosaic(hopper):
+    draw, c, n, m = np.random.default_rng(0), 128, 40, 72
     normal = lambda *shape: draw.standard_normal(shape).astype(np.float32)  # noqa: E731
-    affine = lambda: (normal(128, 256) * 128**-0.5, normal(256))  # noqa: E731
-    arrays = (normal(40, 72, 128), np.ones((40, 72), np.float32), (normal(128), normal(128)), affine(), affine())
+    affine = lambda outputs: (normal(c, outputs) * c**-0.5, normal(outputs))  # noqa: E731
+    z, norm = normal(n, m, c), (normal(c), normal(c))
+    arrays = z, np.ones((n, m), np.float32), norm, affine(2 * c), affine(2 * c)
     case = contract.Case(name="producer", operation=PRODUCER, arrays=arrays, narrow=(0,), constant=(1,))
+    contract.check(case, "bfloat16", "mosaic")
+    arrays = normal(c, n, m), z, (norm, norm), affine(c), affine(c)
+    case = contract.Case(name="consumer", operation=CONSUMER, arrays=arrays, narrow=(0, 1))
     contract.check(case, "bfloat16", "mosaic")
 
 
