@@ -249,7 +249,9 @@ class Program:
         points = [(whole, self.scheduler.whole(self.level).seconds)]
         budget = whole
         while True:
-            budget = budgets.rounded_down(budget * 2 ** (-1 / budgets.CLASSES_AN_OCTAVE) * 1.0001)
+            # The next smaller class that is not met already.
+            next_class = budget * 2 ** (-1 / budgets.CLASSES_AN_OCTAVE) * 1.0001
+            budget = budgets.rounded_down(min(next_class, points[-1][0] - 1))
             plan = self.plan(budget)
             if budget <= self.arguments or self.arguments + plan.peak > budget:
                 return points
@@ -262,9 +264,9 @@ class Program:
         best = points[0]
         for point in points[1:]:
             saved = (best[0] - point[0]) / unit
-            if saved > 0 and (point[1] / best[1]) ** (1 / saved) > 2:
-                break
-            best = min(best, point, key=lambda p: p[0])
+            # A step that saves little may be dear by itself and yet be on the way to more that is cheap.
+            if saved > 0 and (point[1] / best[1]) ** (1 / saved) <= 2:
+                best = point
         return best[0]
 
 

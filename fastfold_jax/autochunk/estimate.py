@@ -6,13 +6,14 @@ import math
 from collections.abc import Sequence
 
 from fastfold_jax.autochunk.operations import OPERATIONS
+from fastfold_jax.autochunk.primitives.collectives import COLLECTIVES
 from fastfold_jax.autochunk.primitives.elementwise import ELEMENTWISE
 from fastfold_jax.autochunk.program import Equation, Value, num_bytes
 from fastfold_jax.autochunk.region import Region, Step
 from fastfold_jax.autochunk.target import Target
 from fastfold_jax.autochunk.windows import Window, chunk_part, extent, moving
 
-_VIEWS = frozenset(("reshape", "squeeze", "stop_gradient", "copy", "optimization_barrier"))
+_VIEWS = frozenset(("reshape", "squeeze", "stop_gradient", "copy", "optimization_barrier", "name", "pvary"))
 # XLA computes these inside of whatever reads them.
 _FUSED = _VIEWS | frozenset(ELEMENTWISE) | {
     "broadcast_in_dim", "transpose", "slice", "dynamic_slice", "iota", "gather", "concatenate", "stack", "pad", "rev"
@@ -156,6 +157,8 @@ def _seconds(node: _Node, reads: set[_Node], target: Target, size: int) -> float
     if not node.stored:
         return exponentials
     moved = node.traffic + sum(source.traffic for source in reads)
+    if name in COLLECTIVES:
+        return moved / 2 / target.link + target.latency
     work = _matmul_seconds(node.step, target, size) if name == "dot_general" else 0.0
     if node.step.equation.primitive in OPERATIONS:
         work = (

@@ -4,15 +4,24 @@ import dataclasses
 import functools
 import heapq
 import operator
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from fastfold_jax.autochunk.operation_rules import rule_of
 from fastfold_jax.autochunk.operations import OPERATIONS
+from fastfold_jax.autochunk.primitives.collectives import COLLECTIVES
 from fastfold_jax.autochunk.program import Level, Value
 from fastfold_jax.autochunk.region import Region, Root, Step, options, overlap, walk
 
+# Of a region's time, what it must save to run in one loop with another. Else what both need is kept whole instead: what
+# only one of them needs would be in the other's way, and the steps of both in memory at once.
+_WORTH_JOINING = 0.1
+# What is a stream's part, or the same in another order or on another device.
+_MOVED = frozenset(
+    ("all_to_all", "concatenate", "name", "optimization_barrier", "reshape", "slice", "squeeze", "transpose")
+)
+
 # Equations worth more than the memory traffic of reading their inputs again.
-COSTLY = frozenset(("dot_general", "conv_general_dilated", "sort", "top_k", "cumsum", "fft"))
+COSTLY = COLLECTIVES | frozenset(("dot_general", "conv_general_dilated", "sort", "top_k", "cumsum", "fft"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,8 +84,8 @@ class Partition:
       choices: For values made chunk by chunk, the position among their `options` instead of what seems best.
     """
 
-    def __init__(self, level: Level, division: Division, score):
-        self.level, self.small, self.score = level, division.small, score
+    def __init__(self, level: Level, division: Division, score, seconds: Callable[[Region], float]):
+        self.level, self.small, self.score, self.seconds = level, division.small, score, seconds
         self.anchors = set(residual_streams(level, self.small))
         self.anchors |= {decision.value for decision in division.decisions if decision.option is None}
         self.choices = {d.value: d.option for d in division.decisions if d.option is not None}
@@ -196,14 +205,14 @@ class Partition:
         windows: dict[int, list] = {}
         for step in elsewhere.steps:
             windows.setdefault(step.index, []).append(step.window)
+        read_here_alone = {v for step in region.steps if step.index not in windows for v, _ in step.inputs}
         for step in candidates:
             if not any(overlap(step.window, w) for w in windows.get(step.index, ())):
                 continue
             for out in step.equation.outputs:
                 if out in region.sources:  # read already; the step is there for another of its results
                     continue
-                readers = [s for s in region.steps if any(v is out for v, _ in s.inputs)]
-                if any(s.index not in windows for s in readers):
+                if out in read_here_alone:
                     return out
         return None
 
@@ -259,7 +268,10 @@ class Partition:
             if not any(mine.get(step.index) == step.window for step in other.steps):
                 continue
             joint = self._walk([*region.roots, root])
-            if set(joint.sources) <= set(region.sources) | set(other.sources):
+            if not set(joint.sources) <= set(region.sources) | set(other.sources):
+                continue
+            alone = self.seconds(other)
+            if self.seconds(region) + alone - self.seconds(joint) >= _WORTH_JOINING * alone:
                 return joint
         return None
 
@@ -267,7 +279,8 @@ class Partition:
 def residual_streams(level: Level, small: int) -> list[Value]:
     """Values that another is added to again and again, as the residual stream of a transformer.
 
-    Each can take the memory of the one before, so making it whole costs nothing.
+    Each can take the memory of the one before, so making it whole costs nothing. A stream goes on in its parts, and
+    where devices exchange it.
     """
     found: list[Value] = []
     known = set(level.inputs)
@@ -275,6 +288,9 @@ def residual_streams(level: Level, small: int) -> list[Value]:
         out = equation.outputs[0]
         if equation.bodies:
             known.update(equation.outputs)
+            continue
+        if equation.name in _MOVED and out.bytes > small and known.intersection(equation.inputs):
+            known.add(out)
             continue
         like = [v for v in equation.inputs if v.shape == out.shape and v.aval.dtype == out.aval.dtype]
         rule = OPERATIONS.get(equation.primitive)

@@ -114,7 +114,8 @@ class Scheduler:
         own = {value for equation in level.equations for value in equation.outputs}
         division = Division(division.small, frozenset(d for d in division.decisions if d.value in own))
         if (id(level), division) not in self._orders:
-            self._orders[id(level), division] = arrange(Partition(level, division, self._score).items())
+            partition = Partition(level, division, self._score, self._whole_seconds)
+            self._orders[id(level), division] = arrange(partition.items())
         return self._orders[id(level), division]
 
     def unchanged(self, level: Level) -> LevelPlan:
@@ -148,6 +149,10 @@ class Scheduler:
         if key not in self._measured:
             self._measured[key] = measure(region, size, self.target)
         return self._measured[key]
+
+    def _whole_seconds(self, region: Region) -> float:
+        """Time of a region that runs without a loop."""
+        return self._chunk(region, region.length).seconds
 
     def _score(self, region: Region, partition: Partition) -> tuple:
         """What a way to cut costs, less is better: the least memory, values it needs whole included, times slowdown."""
@@ -205,7 +210,7 @@ class Scheduler:
         """The largest chunks that fit into `room` bytes, or the plans of what is inside."""
         region = entry.item.region
         if region is not None:
-            entry.size = self._size(region, room)
+            entry.size = self._size(region, room, in_place=bool(entry.in_place))
             estimate = self.measure(region, entry.size)
             entry.bytes, entry.seconds = estimate.bytes, estimate.seconds
             return
@@ -222,16 +227,18 @@ class Scheduler:
             times = equation.params["length"] if equation.name == "scan" else 1
             entry.seconds += times * max(p.seconds for p in plans)
 
-    def _size(self, region: Region, room: int) -> int:
+    def _size(self, region: Region, room: int, *, in_place: bool) -> int:
         """The fastest chunk that fits, or a smaller one that takes hardly longer.
 
-        A remainder is a second body to compile, and pays only where it saves some time. XLA packs the buffers of all
-        steps into one block, where what a step takes without need is in another's way.
+        A remainder is a second body to compile, and pays only where it saves some time. Where it does not read what the
+        loop made, XLA begins it before this loop and others, beside which it then lies in memory. XLA packs the buffers
+        of all steps into one block, where what a step takes without need is in another's way.
         """
         most = largest(region.length, lambda size: self._chunk(region, size).bytes <= room)
         size = suited(region.length, most)
         larger = most - most % 8 if most >= _ALIGNED_FROM else most
-        if self.measure(region, larger).seconds * _WORTH_A_REMAINDER < self.measure(region, size).seconds:
+        faster = self.measure(region, larger).seconds * _WORTH_A_REMAINDER < self.measure(region, size).seconds
+        if faster and (in_place or region.length % size):
             size = larger
         longest = self.measure(region, size).seconds * _HARDLY_LONGER
         while size > 1 and self._chunk(region, size).bytes > room * _SPARING_FROM:

@@ -19,6 +19,8 @@ class Target:
       bandwidth: Bytes a second.
       exponentials: A second.
       launch: Seconds that a kernel takes at least.
+      link: Bytes a second between devices, each way.
+      latency: Seconds that an exchange between devices takes at least.
       units: Parts that work at the same time, each on one tile of a matrix product.
       tile: Rows and columns of such a tile.
     """
@@ -31,6 +33,8 @@ class Target:
     bandwidth: float
     exponentials: float
     launch: float
+    link: float = 3.6e11
+    latency: float = 1e-5
     units: int
     tile: int
 
@@ -60,6 +64,7 @@ CPU = Target(
     bandwidth=2e10,
     exponentials=1e9,
     launch=3e-6,
+    link=2e10,
     units=1,
     tile=16,
 )

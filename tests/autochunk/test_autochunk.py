@@ -11,7 +11,7 @@ from flax import nnx
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
-from fastfold_jax.autochunk import fit
+from fastfold_jax.autochunk import api, fit
 from fastfold_jax.autochunk.api import BudgetError, autochunk
 from fastfold_jax.autochunk.target import CPU, H200
 from fastfold_jax.errors import UserError
@@ -105,6 +105,29 @@ def test_min_stops_where_memory_gets_dear(x):
     assert [p[0] for p in points] == sorted((p[0] for p in points), reverse=True)
     assert points[0] == (plan.before, points[0][1])
     np.testing.assert_allclose(jax.jit(chunked)(x), layers(x), **EQUAL)
+
+
+def test_min_looks_beyond_a_dear_step(x, monkeypatch):
+    gib = 2**30
+    points = [(50 * gib, 1.0), (4.4 * gib, 1.0), (4.3 * gib, 1.2), (2 * gib, 1.3), (1.9 * gib, 1.6)]
+    monkeypatch.setattr(api.Program, "curve", lambda program: points)
+    assert api.Program.smallest_worthwhile(object.__new__(api.Program)) == 2 * gib
+
+
+def test_the_curve_falls_and_no_plan_is_made_for_what_is_met_already(x, monkeypatch):
+    budgets, plan = [], api.Program.plan
+    monkeypatch.setattr(api.Program, "plan", lambda program, budget: budgets.append(budget) or plan(program, budget))
+    peaks = [peak for peak, _ in chunk(layers, "min").curve(x)]
+    assert len(peaks) > 3 and peaks == sorted(set(peaks), reverse=True)
+    assert all(budget < peak for budget, peak in zip(budgets, peaks, strict=True))
+
+
+def test_only_what_is_in_place_has_a_remainder_without_need(x):
+    """The remainder of another loop waits for nothing: XLA runs it before the loop, and both are in memory."""
+    function = lambda x: jax.nn.softmax(x @ x.T, -1) @ x  # noqa: E731
+    for part in np.linspace(0.1, 0.9, 17):
+        for region in chunk(function, share(function, part, x)).explain(x).regions:
+            assert region.in_place or region.length % region.chunk == 0
 
 
 def test_random_numbers_are_the_same(x):
@@ -221,6 +244,28 @@ def test_within_shard_map_the_budget_is_each_devices(x, check_vma):
     around = chunk(shard(local), 2 * x.nbytes + budget)
     assert any(r.inside == ("shard_map",) for r in around.explain(x).regions)
     np.testing.assert_allclose(jax.jit(around)(x), jax.jit(shard(local))(x), **EQUAL)
+
+
+def test_exchanges_run_in_chunks_along_what_they_leave_alone(x):
+    """Between two exchanges lies one large product; no device holds more than a part of what is exchanged."""
+    mesh = Mesh(np.array(jax.devices()[:4]), ("p",))
+
+    def local(x):  # [i, c] of a device's rows
+        rows = jnp.einsum("ic,jd->ijcd", x, lax.all_gather(x, "p", axis=0, tiled=True))
+        columns = jnp.sin(lax.all_to_all(jnp.cos(rows), "p", split_axis=1, concat_axis=0, tiled=True))
+        return jnp.sum(lax.all_to_all(columns, "p", split_axis=0, concat_axis=1, tiled=True) ** 2, (1, 3))
+
+    spec = PartitionSpec("p")
+    shard = functools.partial(jax.shard_map, mesh=mesh, in_specs=spec, out_specs=spec)
+    plans = []
+
+    def chunked(x):
+        size = 48 * 192 * 256 * 4 // 2  # half of what is exchanged
+        plans.append(chunk(local, size).explain(x))
+        return chunk(local, size)(x)
+
+    np.testing.assert_allclose(jax.jit(shard(chunked))(x), jax.jit(shard(local))(x), rtol=1e-4, atol=1e-4)
+    assert plans[0].regions
 
 
 def test_a_flax_transformer_block_takes_a_fifth():

@@ -1,6 +1,7 @@
 """Dimension flow: every way to cut every primitive, and every operation, gives what the whole gives."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +13,11 @@ import pallas_kernels
 from fastfold_jax.autochunk import rules
 from fastfold_jax.autochunk.emit import evaluate
 from fastfold_jax.autochunk.operations import OPERATIONS
-from fastfold_jax.autochunk.plan import residual_streams
+from fastfold_jax.autochunk.plan import Item, residual_streams
 from fastfold_jax.autochunk.program import Level, Value, read
 from fastfold_jax.autochunk.region import options, walk
 from fastfold_jax.autochunk.rules import RULES, Rule
-from fastfold_jax.autochunk.schedule import Scheduler
+from fastfold_jax.autochunk.schedule import LevelPlan, Placed, Scheduler, arrange
 from fastfold_jax.autochunk.target import CPU
 
 X = jax.random.normal(jax.random.key(0), (6, 5, 8))
@@ -87,9 +88,6 @@ def chunked_everywhere(function):
 
 
 def run(scheduler, level: Level, region, size, value: Value):
-    from fastfold_jax.autochunk.plan import Item
-    from fastfold_jax.autochunk.schedule import LevelPlan, Placed, arrange
-
     items = [Item(max(s.index for s in region.steps), list(region.sources), [value], region)]
     known, queue = {value}, list(region.sources)
     while queue:
@@ -181,6 +179,50 @@ def test_what_a_transition_adds_to_is_a_residual_stream(platform):
     assert ("transition" in {equation.name for equation in level.equations}) == (platform == "cuda")
     found = residual_streams(level, 1)
     assert len(found) == 2 and found[1] is level.outputs[0]
+
+
+def test_a_residual_stream_goes_on_in_its_parts_and_on_other_devices():
+    def body(x):
+        x = lax.all_to_all(x, "p", split_axis=0, concat_axis=1, tiled=True)
+        parts = [x + jnp.sin(x) for x in lax.split(x, [2, 2], axis=1)]
+        return jnp.concatenate(parts, 1).T + 1.0
+
+    level = read(jax.make_jaxpr(body, axis_env=[("p", 2)])(draw(8, 2)), "cpu")
+    found = residual_streams(level, 1)
+    assert [value.shape for value in found] == [(4, 2), (4, 2), (4, 4)]
+
+
+EXCHANGES = {
+    "all_to_all": (lambda x: lax.all_to_all(x, "p", split_axis=0, concat_axis=1, tiled=True), [2]),
+    "all_to_all_in_place": (lambda x: lax.all_to_all(x, "p", split_axis=1, concat_axis=1, tiled=True), [0, 2]),
+    "all_gather": (lambda x: lax.all_gather(x, "p", axis=1, tiled=True), [0, 2]),
+    "all_gather_stacked": (lambda x: lax.all_gather(x, "p", axis=1), [0, 2, 3]),
+    "reduce_scatter": (lambda x: lax.psum_scatter(x, "p", scatter_dimension=1, tiled=True), [0, 2]),
+    "reduce_scatter_squeezed": (lambda x: lax.psum_scatter(x[:, :2], "p", scatter_dimension=1), [0, 1]),
+    "psum": (lambda x: lax.psum(x, "p"), [0, 1, 2]),
+    "pmax": (lambda x: lax.pmax(x, "p"), [0, 1, 2]),
+    "ppermute": (lambda x: lax.ppermute(x, "p", [(0, 1), (1, 0)]), [0, 1, 2]),
+}
+
+
+@pytest.mark.parametrize("name", EXCHANGES)
+def test_exchanges_are_cut_along_what_they_leave_alone(name):
+    function, dims = EXCHANGES[name]
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("p",))
+    of_devices = jax.sharding.PartitionSpec("p")
+    shard = functools.partial(jax.shard_map, mesh=mesh, in_specs=of_devices, out_specs=of_devices, check_vma=False)
+    x = draw(8, 4, 6)
+    level = read(jax.make_jaxpr(function, axis_env=[("p", 2)])(x[:4]), "cpu")
+    (output,) = level.outputs
+    roots = list(options(level.equations[output.source], output))
+    assert [root.dim for root in roots] == dims
+    want = shard(function)(x)
+    for root in roots:
+        region = walk(level, [root], lambda value: value.source is None)
+        placed = [Placed(Item(output.source, level.inputs, [output], region), 1)]
+        plan = LevelPlan(level, placed, 0, 0.0, Scheduler(CPU).whole(level))
+        got = jax.jit(shard(lambda x, plan=plan: evaluate(plan, [x])[0]))(x)
+        np.testing.assert_allclose(got, want, 1e-6, 1e-6, err_msg=str(root))
 
 
 def test_what_has_no_rule_is_a_barrier(monkeypatch):

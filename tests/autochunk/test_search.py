@@ -58,6 +58,19 @@ def test_one_loop_makes_all_gradients_of_an_attention(arguments):
     assert max(len(region.makes) for region in found.regions) >= 3
 
 
+def test_little_in_common_is_made_once_and_no_reason_for_one_loop():
+    """Two attentions with the same queries: in one loop, the scores of both would be in memory at once."""
+    draw = np.random.default_rng(0)
+    x, first, second = (jnp.asarray(draw.normal(size=(n, 16)), jnp.float32) for n in (2048, 4096, 4096))
+
+    def two(x, first, second):
+        queries = jnp.sin(x @ x[:16])
+        return [jax.nn.softmax(queries @ keys.T, -1) @ keys for keys in (first, second)]
+
+    found = autochunk(two, budget_of(two, (x, first, second), 0.2), 9, target=H200).explain(x, first, second)
+    assert len(found.regions) >= 2 and all(len(region.makes) == 1 for region in found.regions)
+
+
 def two_results_of_one_equation(x):
     """Rows of both are read chunk by chunk, and what all rows need depends on one of them."""
     keys, values = lax.sort((x, jnp.sin(x)), dimension=1, num_keys=1)

@@ -1,5 +1,5 @@
 """What AutoChunk knows of JAX's own primitives."""
 
-from fastfold_jax.autochunk.primitives import elementwise, parts, shapes, sums
+from fastfold_jax.autochunk.primitives import collectives, elementwise, parts, shapes, sums
 
-__all__ = ["elementwise", "parts", "shapes", "sums"]
+__all__ = ["collectives", "elementwise", "parts", "shapes", "sums"]
