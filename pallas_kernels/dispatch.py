@@ -12,6 +12,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from fastfold_jax.autochunk.operations import Dimensions, OperationRule, register
+from fastfold_jax.errors import UserError
 from pallas_kernels import launch
 
 Implementation = Literal["auto", "triton", "triton_atomic", "mosaic", "xla"]
@@ -19,7 +20,7 @@ Result = Literal["array", "several", "residual"]
 _LOGGER = logging.getLogger(__name__)
 
 
-class ImplementationUnavailable(ValueError):
+class ImplementationUnavailable(UserError):
     """An implementation asked for by name that cannot run, with the reason."""
 
 
