@@ -76,6 +76,8 @@ def fits(specimen: specimens.Specimen, kernel: str, config: launch.Config, capab
             else:
                 requests = compile_kernels.launches(specimen.function, *specimen.arrays, **specimen.static)
                 usage = compile_kernels.compile_launch(requests[specimen.kernels.index(kernel)], capability)
+        except LookupError:  # the compiler does not say: no reason to drop it
+            return True
         except Exception:  # a size that the compiler refuses, in one of its many ways, is no candidate
             return False
     return usage.spill_bytes == 0 and usage.shared_bytes <= compile_kernels.SHARED_LIMIT[capability]

@@ -26,7 +26,7 @@ class ImplementationUnavailable(UserError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Kernel:
-    """A form of an operation in Triton, for NVIDIA GPUs.
+    """A form of an operation as a kernel for NVIDIA GPUs, in Triton if nothing else is said.
 
     Attributes:
       function: `(*arrays, **static) -> outputs`, as the reference.
@@ -182,9 +182,10 @@ class Operation:
         if implementation == "mosaic":
             # What the GPU cannot run is refused; what the operation's own kernel cannot, is left to Triton.
             refused = launch.why_not(implementation, platform)
-            if refused is None and isinstance(kernel, Kernel) and kernel.mosaic and why_not(implementation) is None:
+            own = why_not(implementation)
+            if refused is None and isinstance(kernel, Kernel) and kernel.mosaic and own is None:
                 return kernel.mosaic.function
-            reason = refused or reason
+            reason = refused or (reason and f"{own}; {reason}")
         if isinstance(kernel, Kernel) and reason is None:
             return kernel.form(implementation)
         if implementation != "auto":

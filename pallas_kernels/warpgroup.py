@@ -22,12 +22,11 @@ TILE = plgpu.Layout.WGMMA
 ROWS = plgpu.Layout.WGMMA.reduce(1)
 COLUMNS = plgpu.Layout.WGMMA.reduce(0)
 # Registers of one thread of each warpgroup: all that a program has, what loading takes, and the most that one can have.
-_REGISTERS, _LOADING, _MOST = 504, 40, 240
+_REGISTERS, _LOADING, _MOST = 504, 24, 240
 _LINE = 128  # bytes of shared memory that hold every bank once
 
 
-def _on_tensor_cores(a, b, *, a_transposed: bool, b_transposed: bool):
-    a = a.transpose((1, 0)) if a_transposed else a
+def _on_tensor_cores(a, b, *, b_transposed: bool):
     b = b.transpose((1, 0)) if b_transposed else b
 
     def multiply(accumulator):
@@ -37,17 +36,24 @@ def _on_tensor_cores(a, b, *, a_transposed: bool, b_transposed: bool):
     return pl.run_scoped(multiply, plgpu.WGMMAAccumulatorRef((a.shape[0], b.shape[1]), jnp.float32))
 
 
+def _loaded_transposed(ref):
+    flipped = plgpu.layout_cast(ref.transpose((1, 0))[...], plgpu.Layout.WGMMA_TRANSPOSED)
+    return plgpu.layout_cast(flipped, TILE)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Runner:
     """What runs kernels.
 
     Attributes:
       kernel: As `plgpu.kernel`.
-      product: `(a, b, a_transposed=..., b_transposed=...) -> float32 tile`.
+      product: `(a, b, b_transposed=...) -> float32 tile`.
+      transposed: `matrix in shared memory -> tile`.
     """
 
     kernel: Callable = plgpu.kernel
     product: Callable = _on_tensor_cores
+    transposed: Callable = _loaded_transposed
 
 
 _GPU = Runner()
@@ -77,14 +83,23 @@ def share_registers(computing: int, *, loads: bool) -> None:
         plgpu.set_max_registers(min((_REGISTERS - _LOADING) // computing // 8 * 8, _MOST), action="increase")
 
 
-def product(a: Any, b: Any, *, a_transposed: bool = False, b_transposed: bool = False) -> jax.Array:
+def product(a: Any, b: Any, *, b_transposed: bool = False) -> jax.Array:
     """a b in float32, held as a `TILE`.
 
     Args:
-      a: In shared memory, or a tile in registers if it is not transposed; its rows are a multiple of 64.
+      a: In shared memory, or a tile in registers; its rows are a multiple of 64.
       b: In shared memory.
     """
-    return _RUNNER.get().product(a, b, a_transposed=a_transposed, b_transposed=b_transposed)
+    return _RUNNER.get().product(a, b, b_transposed=b_transposed)
+
+
+def transposed(ref: Any) -> jax.Array:
+    """A matrix in shared memory the other way round, as a `TILE`.
+
+    Sums over the rows of a tile go through shared memory that all warpgroups of a program would have together, so that
+    they would spoil each other's. Sums over its columns stay within a warp.
+    """
+    return _RUNNER.get().transposed(ref)
 
 
 def vector(ref: Any, layout: Any) -> jax.Array:

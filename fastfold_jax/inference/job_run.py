@@ -1,7 +1,6 @@
 """One job of a run: what of it is to be done, its predictions, and what is written of them."""
 
 import dataclasses
-import functools
 import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, Future
@@ -161,13 +160,9 @@ def complete(job: Job, networks: Sequence[Network], config: InferenceConfig, rep
         return search.attach(completed, config.templates, config.search, report)
     own = any(chain.templates is not None and len(chain.templates) for chain in job.chains)
     if own or config.templates.mode != "none" or config.templates.custom_templates:
-        _warn_of_templates(", ".join(network.config.name for network in networks))
+        names = ", ".join(network.config.name for network in networks)
+        logger.warning("%s: templates are left out, since %s uses none", job.name, names)
     return completed
-
-
-@functools.cache  # told once, not for every job
-def _warn_of_templates(networks: str) -> None:
-    logger.warning("templates are left out, since %s uses none", networks)
 
 
 def seeds_of(job: Job, options: SamplingOptions) -> Sequence[int]:

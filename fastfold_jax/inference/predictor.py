@@ -137,12 +137,17 @@ class Compiler:
             chunked, arguments = self._traced(config, features, memory_budget)
             shardings = named_shardings(self.mesh, argument_specs(config))
 
-            def build(budget: Budget) -> Any:
-                apply = distribute(chunked.with_budget(budget), self.mesh, config, self.execution)
-                return jax.jit(apply, in_shardings=shardings, donate_argnums=2).lower(*arguments).compile()
+            plans = {}  # of the programs, of which more than one may have to be tried
 
-            plan = chunked.explanations[-1]
-            compiled = fit.within(plan.budget, build, name=chunked.names[-1])
+            def build(budget: Budget) -> Any:
+                again = chunked.with_budget(budget)
+                apply = distribute(again, self.mesh, config, self.execution)
+                program = jax.jit(apply, in_shardings=shardings, donate_argnums=2).lower(*arguments).compile()
+                plans[id(program)] = again.explanations[-1], program
+                return program
+
+            compiled = fit.within(chunked.explanations[-1].budget, build, name=chunked.names[-1])
+            plan, _ = plans[id(compiled)]
         seconds = time.perf_counter() - start
         logger.info(
             "%s for %d residues in %.1f s", "program taken from the cache" if hits else "compiled", num_res, seconds

@@ -31,14 +31,9 @@ class Arrays(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Tiles in shared memory, as the arrays they are of, and barriers."""
+    """In shared memory tiles of the inputs and of the statistics that are saved, and barriers."""
 
-    q: Any
-    k: Any
-    v: Any
-    bias: Any
-    ceiling: Any
-    gate: Any
+    arrays: Arrays
     statistics: Any
     started: Any
     loaded: Any
@@ -74,13 +69,16 @@ class Forward:
         keys = tiles(stages, elements, self.block_k, self.dim)
         ceilings = self._ceilings(arrays)
         loads = 2 * elements + (arrays.bias is not None) + ceilings
-        return Scratch(
+        tiles_of = Arrays(
             q=queries,
             k=keys,
             v=keys,
             bias=None if arrays.bias is None else tiles(stages, self.block_q, self.block_k),
             ceiling=plgpu.SMEM((stages, ceilings, self.block_k), jnp.float32) if ceilings else None,
             gate=None if arrays.gate is None else queries,
+        )
+        return Scratch(
+            arrays=tiles_of,
             statistics=plgpu.SMEM((2, elements, self.block_q), jnp.float32) if self.save else None,
             started=plgpu.Barrier(num_arrivals=1 + (arrays.gate is not None), num_barriers=elements),
             loaded=plgpu.Barrier(num_arrivals=loads, num_barriers=stages),
@@ -98,17 +96,17 @@ class Forward:
         share_registers(self.elements, loads=False)
         element, head, queries = self._element(warpgroup), lax.axis_index("head"), self._queries()
         started = scratch.started.at[warpgroup]
-        plgpu.copy_gmem_to_smem(arrays.q.at[element, queries, head], scratch.q.at[warpgroup], started)
+        plgpu.copy_gmem_to_smem(arrays.q.at[element, queries, head], scratch.arrays.q.at[warpgroup], started)
         if arrays.gate is not None:
-            plgpu.copy_gmem_to_smem(arrays.gate.at[element, queries, head], scratch.gate.at[warpgroup], started)
+            plgpu.copy_gmem_to_smem(arrays.gate.at[element, queries, head], scratch.arrays.gate.at[warpgroup], started)
         plgpu.barrier_wait(started)
         first = filled(0.0, self.block_q), filled(-jnp.inf, self.block_q), filled(0.0, self.block_q, self.dim)
         step = lambda index, carry: self._step(index, carry, scratch, warpgroup)  # noqa: E731
         total, peak, weighted = lax.fori_loop(0, self.steps, step, first)
         result = weighted / rows(total, weighted.shape)
         if arrays.gate is not None:
-            result /= 1.0 + jnp.exp2(scratch.gate[warpgroup].astype(jnp.float32) * -LOG2_E)
-        scratch.q[warpgroup] = result.astype(jnp.bfloat16)
+            result /= 1.0 + jnp.exp2(scratch.arrays.gate[warpgroup].astype(jnp.float32) * -LOG2_E)
+        scratch.arrays.q[warpgroup] = result.astype(jnp.bfloat16)
         if self.save:
             scratch.statistics[0, warpgroup] = peak
             scratch.statistics[1, warpgroup] = total
@@ -117,7 +115,7 @@ class Forward:
         # Where the batch is no multiple, the last warpgroups repeat its last element.
         @pl.when(lax.axis_index("group") * self.elements + warpgroup < self.batch)
         def _store():
-            plgpu.copy_smem_to_gmem(scratch.q.at[warpgroup], outputs[0].at[element, queries, head])
+            plgpu.copy_smem_to_gmem(scratch.arrays.q.at[warpgroup], outputs[0].at[element, queries, head])
             for index in range(2 if self.save else 0):
                 statistic = scratch.statistics.at[index, warpgroup]
                 plgpu.copy_smem_to_gmem(statistic, outputs[1 + index].at[element, head, queries])
@@ -128,17 +126,17 @@ class Forward:
         total, peak, weighted = carry
         slot = lax.rem(index, self.stages)
         plgpu.barrier_wait(scratch.loaded.at[slot])
-        scores = product(scratch.q.at[warpgroup], scratch.k.at[slot, warpgroup], b_transposed=True)
+        scores = product(scratch.arrays.q.at[warpgroup], scratch.arrays.k.at[slot, warpgroup], b_transposed=True)
         scores *= self.dim**-0.5 * LOG2_E
-        if scratch.bias is not None:
-            scores += scratch.bias[slot].astype(jnp.float32) * LOG2_E
-        if scratch.ceiling is not None:
-            ceiling = vector(scratch.ceiling.at[slot, 0 if self.shared_ceiling else warpgroup], COLUMNS)
+        if scratch.arrays.bias is not None:
+            scores += scratch.arrays.bias[slot].astype(jnp.float32) * LOG2_E
+        if scratch.arrays.ceiling is not None:
+            ceiling = vector(scratch.arrays.ceiling.at[slot, 0 if self.shared_ceiling else warpgroup], COLUMNS)
             scores = jnp.minimum(scores, columns(ceiling, scores.shape))
         new_peak = jnp.maximum(peak, scores.max(axis=1))
         shrink = jnp.exp2(peak - new_peak)
         weights = jnp.exp2(scores - rows(new_peak, scores.shape))
-        update = product(weights.astype(jnp.bfloat16), scratch.v.at[slot, warpgroup])
+        update = product(weights.astype(jnp.bfloat16), scratch.arrays.v.at[slot, warpgroup])
         # What threads have read is read before TMA writes there again.
         plgpu.commit_smem()
         plgpu.barrier_arrive(scratch.used.at[slot])
@@ -162,14 +160,14 @@ class Forward:
         """Starts to load a block of keys."""
         head, keys, loaded = lax.axis_index("head"), pl.ds(index * self.block_k, self.block_k), scratch.loaded.at[slot]
         if arrays.bias is not None:
-            plgpu.copy_gmem_to_smem(arrays.bias.at[head, self._queries(), keys], scratch.bias.at[slot], loaded)
+            plgpu.copy_gmem_to_smem(arrays.bias.at[head, self._queries(), keys], scratch.arrays.bias.at[slot], loaded)
         for member in range(self.elements):
             element = self._element(member)
-            plgpu.copy_gmem_to_smem(arrays.k.at[element, keys, head], scratch.k.at[slot, member], loaded)
-            plgpu.copy_gmem_to_smem(arrays.v.at[element, keys, head], scratch.v.at[slot, member], loaded)
+            plgpu.copy_gmem_to_smem(arrays.k.at[element, keys, head], scratch.arrays.k.at[slot, member], loaded)
+            plgpu.copy_gmem_to_smem(arrays.v.at[element, keys, head], scratch.arrays.v.at[slot, member], loaded)
         for member in range(self._ceilings(arrays)):
             element = 0 if self.shared_ceiling else self._element(member)
-            plgpu.copy_gmem_to_smem(arrays.ceiling.at[element, keys], scratch.ceiling.at[slot, member], loaded)
+            plgpu.copy_gmem_to_smem(arrays.ceiling.at[element, keys], scratch.arrays.ceiling.at[slot, member], loaded)
 
     def _queries(self):
         return pl.ds(lax.axis_index("block") * self.block_q, self.block_q)

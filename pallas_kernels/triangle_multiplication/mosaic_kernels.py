@@ -15,7 +15,18 @@ import jax.experimental.pallas.mosaic_gpu as plgpu
 import jax.numpy as jnp
 from jax import lax
 
-from pallas_kernels.warpgroup import COLUMNS, LOG2_E, ROWS, columns, product, rows, share_registers, tiles, vector
+from pallas_kernels.warpgroup import (
+    COLUMNS,
+    LOG2_E,
+    ROWS,
+    columns,
+    product,
+    rows,
+    share_registers,
+    tiles,
+    transposed,
+    vector,
+)
 
 CHUNK = 64  # channels of an operand made at a time: rows of a product
 PAIRS = 64  # to a tile
@@ -30,7 +41,7 @@ class Arrays(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Inputs in shared memory, a normed tile and a tile of results for each warpgroup, and barriers."""
+    """Inputs in shared memory, a normed tile (of the producer) and one of results for each warpgroup, and barriers."""
 
     arrays: Arrays
     normed: Any
@@ -120,24 +131,20 @@ class _Stage:
         """A tile, which has been loaded."""
         raise NotImplementedError
 
-    def _read(self, scratch, warpgroup, name):
-        """A tile of an input in registers, in float32."""
-        return getattr(scratch.arrays.pairs, name)[warpgroup].astype(jnp.float32)
-
     def _release(self, scratch, warpgroup):
         """Says that what was read is not needed in shared memory any more."""
         plgpu.commit_smem()  # what threads have read is read before TMA writes there again
         plgpu.barrier_arrive(scratch.used.at[warpgroup])
 
-    def _norm(self, x: jax.Array, scale: Any, offset: Any, axis: int = 1) -> jax.Array:
-        """Layer norm of a tile over its columns (axis 1) or its rows, in bf16."""
-        across, along, layout = (rows, columns, COLUMNS) if axis == 1 else (columns, rows, ROWS)
-        count = x.shape[axis]
-        centred = x - across(x.sum(axis=axis) / count, x.shape)
-        variance = (centred * centred).sum(axis=axis) / count
-        normed = centred * across(lax.rsqrt(variance + self.epsilon), x.shape)
-        normed *= along(vector(scale, layout), x.shape)
-        return (normed + along(vector(offset, layout), x.shape)).astype(jnp.bfloat16)
+    def _norm(self, x: jax.Array, scale: Any, offset: Any) -> jax.Array:
+        """Layer norm of each row of a tile, in bf16."""
+        count = x.shape[1]
+        centred = x - rows(x.sum(axis=1) / count, x.shape)
+        variance = (centred * centred).sum(axis=1) / count
+        # The scale first: the other way round some compilers run out of registers.
+        scaled = centred * columns(vector(scale, COLUMNS), x.shape)
+        scaled *= rows(lax.rsqrt(variance + self.epsilon), x.shape)
+        return (scaled + columns(vector(offset, COLUMNS), x.shape)).astype(jnp.bfloat16)
 
     def _store(self, value, scratch, warpgroup, target):
         """Starts to write a tile of results, as soon as the one before has left."""
@@ -206,7 +213,7 @@ class Producer(_Stage):
 
     def _step(self, index, outputs, scratch, warpgroup):
         """Both operands of a tile."""
-        z, parameters = self._read(scratch, warpgroup, "z"), scratch.arrays.parameters
+        z, parameters = scratch.arrays.pairs.z[warpgroup].astype(jnp.float32), scratch.arrays.parameters
         self._release(scratch, warpgroup)
         scratch.normed[warpgroup] = self._norm(z, parameters.scale, parameters.offset)
         plgpu.commit_smem()
@@ -217,8 +224,9 @@ class Producer(_Stage):
             return values + rows(vector(bias, ROWS), values.shape)
 
         for part in _indices((2, self.chunks)):
-            values = affine(parameters.weights.at[part], parameters.bias.at[part])
-            values /= 1.0 + jnp.exp2(affine(parameters.gate.at[part], parameters.gate_bias.at[part]) * -LOG2_E)
+            gates = affine(parameters.gate.at[part], parameters.gate_bias.at[part])
+            shut = 1.0 + jnp.exp2(gates * -LOG2_E)
+            values = affine(parameters.weights.at[part], parameters.bias.at[part]) / shut
             values *= columns(vector(mask, COLUMNS), values.shape)
             operand, chunk = part
             place = pl.ds(chunk * CHUNK, CHUNK), self._pairs(warpgroup, index)
@@ -257,9 +265,8 @@ class Consumer(_Stage):
         )
         weights, gate = tiles(self.product_channels, self.out), tiles(self.channels, self.out)
         parameters = ConsumerParameters(norm, norm, product_norm, product_norm, weights, bias, gate, bias)
-        channels_first = tiles(COMPUTING, self.product_channels, PAIRS)
-        arrays = Arrays(Pairs(tiles(COMPUTING, PAIRS, self.channels), channels_first), parameters)
-        return self._scratch(arrays, channels_first, tiles(COMPUTING, PAIRS, self.out))
+        pairs = Pairs(tiles(COMPUTING, PAIRS, self.channels), tiles(COMPUTING, self.product_channels, PAIRS))
+        return self._scratch(Arrays(pairs, parameters), None, tiles(COMPUTING, PAIRS, self.out))
 
     def _tiles_of(self, pairs, places, warpgroup, index):
         here = self._pairs(warpgroup, index)
@@ -269,14 +276,13 @@ class Consumer(_Stage):
     def _step(self, index, outputs, scratch, warpgroup):
         """The update of a tile."""
         parameters = scratch.arrays.parameters
-        contracted = self._read(scratch, warpgroup, "other")
-        scratch.normed[warpgroup] = self._norm(contracted, parameters.product_scale, parameters.product_offset, axis=0)
-        plgpu.commit_smem()
-        normed = self._norm(self._read(scratch, warpgroup, "z"), parameters.scale, parameters.offset)
+        contracted = transposed(scratch.arrays.pairs.other.at[warpgroup]).astype(jnp.float32)
+        contracted = self._norm(contracted, parameters.product_scale, parameters.product_offset)
+        values = product(contracted, parameters.weights)
+        z = scratch.arrays.pairs.z[warpgroup].astype(jnp.float32)
         self._release(scratch, warpgroup)
-        gates = product(normed, parameters.gate)
+        gates = product(self._norm(z, parameters.scale, parameters.offset), parameters.gate)
         gates += columns(vector(parameters.gate_bias, COLUMNS), gates.shape)
-        values = product(scratch.normed.at[warpgroup], parameters.weights, a_transposed=True)
         values += columns(vector(parameters.bias, COLUMNS), values.shape)
         values /= 1.0 + jnp.exp2(gates * -LOG2_E)
         self._store(values, scratch, warpgroup, outputs[0].at[self._pairs(warpgroup, index)])

@@ -16,10 +16,10 @@ if not COMPLETE:  # a layout is nothing to the interpreter, but older ones do no
     mlir.register_lowering(core.layout_cast_p, lambda ctx, x, **_: [x], platform="cpu")
 
 
-def _product(a, b, *, a_transposed, b_transposed):
+def _product(a, b, *, b_transposed):
     """It has products of matrices in shared memory only, and not of transposed ones."""
     a, b = a if isinstance(a, jax.Array) else a[...], b[...]
-    return jnp.dot(a.T if a_transposed else a, b.T if b_transposed else b, preferred_element_type=jnp.float32)
+    return jnp.dot(a, b.T if b_transposed else b, preferred_element_type=jnp.float32)
 
 
 def _kernel(body, *, out_type, **options):
@@ -29,4 +29,4 @@ def _kernel(body, *, out_type, **options):
     return lambda *arrays: jax.pure_callback(alone, out_type, *arrays)
 
 
-INTERPRETER = warpgroup.Runner(kernel=_kernel, product=_product)
+INTERPRETER = warpgroup.Runner(kernel=_kernel, product=_product, transposed=lambda ref: ref[...].T)

@@ -51,9 +51,15 @@ def interpreted():
         yield
 
 
+def _check_contract(case):
+    """What Mosaic could not do would run in Triton, and keep the contract too."""
+    assert case.operation.why_not("mosaic", *case.cast("bfloat16")) is None
+    contract.check(case, "bfloat16", "mosaic")
+
+
 def test_attention(interpreted):
     """Values and, by Triton's backward kernels from what this one saves, gradients."""
-    contract.check(contract.attention("mixed", 32, (64, 128), heads=1), "bfloat16", "mosaic")
+    _check_contract(contract.attention("mixed", 32, (64, 128), heads=1))
 
 
 def _attention(q_len, k_len, dim, *, batch=3, heads=2):
@@ -108,7 +114,7 @@ def test_triangle_multiplication(interpreted, operation, narrow, constant):
     # The backward pass is XLA's, which in bf16 and over fewer channels is at the edge of the contract.
     arrays = _triangle(8, 8, 128, 64)[operation is CONSUMER]
     case = contract.Case(name=operation.name, operation=operation, arrays=arrays, narrow=narrow, constant=constant)
-    contract.check(case, "bfloat16", "mosaic")
+    _check_contract(case)
 
 
 @COMPLETE
@@ -146,6 +152,30 @@ def test_what_the_consumer_cannot_take():
     reason = "the product is float32 and pairs are bfloat16; they must be the same"
     assert CONSUMER.why_not("mosaic", product, jnp.asarray(z, narrow), *others) == reason
     assert CONSUMER.why_not("mosaic", jnp.asarray(product, narrow), jnp.asarray(z, narrow), *others) is None
+
+
+def _equations(jaxpr):
+    """All of a program, of what is inside equations too."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for value in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from _equations(inner)
+
+
+def test_no_kernel_sums_over_the_rows_of_a_tile():
+    """That goes through shared memory which the warpgroups of a program share; the interpreter cannot see it."""
+    attended = _attention(128, 128, 32)
+    produced, consumed = jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), _triangle(8, 8, 64, 64))
+    for function, arrays in (
+        (mosaic.attention_saving, (*attended[:4], jnp.ones((3, 128)), attended[4])),
+        (triangle_mosaic.producer, produced),
+        (triangle_mosaic.consumer, consumed),
+    ):
+        equations = list(_equations(jax.make_jaxpr(function)(*arrays).jaxpr))
+        reductions = [e for e in equations if e.primitive.name.startswith("reduce_") and e.invars[0].aval.ndim == 2]
+        assert reductions and all(e.params["axes"] == (1,) for e in reductions)
 
 
 def _shapes(length=128, dim=32, dtype=jnp.bfloat16):
