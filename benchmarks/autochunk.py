@@ -19,6 +19,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 os.environ["JAX_PLATFORMS"] = "cpu"  # the plug-in compiles for CUDA without being a backend here
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,7 +31,7 @@ import measure  # noqa: E402
 
 from fastfold_jax.autochunk import BudgetError, Chunked, autochunk, fit  # noqa: E402
 from fastfold_jax.autochunk.target import CPU, H200  # noqa: E402
-from fastfold_jax.config.execution import Execution  # noqa: E402
+from fastfold_jax.config.execution import Execution, Kernels  # noqa: E402
 from fastfold_jax.config.model import ModelConfig  # noqa: E402
 from fastfold_jax.config.presets import preset  # noqa: E402
 from fastfold_jax.model.alphafold import abstract_state, init_state, make_apply  # noqa: E402
@@ -137,8 +138,7 @@ def main() -> None:
     parser.add_argument("--preset", default="model_3_ptm")
     parser.add_argument("--residues", nargs="*", type=int, default=[1024, 2048, 4096])
     parser.add_argument("--gib", nargs="*", type=float, help="budgets, in place of some for each length")
-    kernels = ("xla", "auto", "triton", "mosaic")
-    parser.add_argument("--kernels", choices=kernels, default="xla", help="of what is compiled for an H200")
+    parser.add_argument("--kernels", choices=get_args(Kernels), default="xla", help="of what is compiled for an H200")
     parser.add_argument("--dap", type=int, default=1, help="devices that share a protein")
     parser.add_argument("--curve", nargs="*", type=int, default=[1024, 2048, 4096])
     parser.add_argument("--parts", nargs="*", type=int, default=[])

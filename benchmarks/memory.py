@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 os.environ["JAX_PLATFORMS"] = "cpu"  # the plug-in compiles for CUDA without being a backend here
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,7 +22,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 import jax  # noqa: E402
 import measure  # noqa: E402
 
-from fastfold_jax.config.execution import Execution  # noqa: E402
+from fastfold_jax.config.execution import Execution, Kernels  # noqa: E402
 from fastfold_jax.config.presets import preset  # noqa: E402
 from parallel.audit import programs  # noqa: E402
 
@@ -63,8 +64,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=512, help="MSA rows")
     parser.add_argument("--extra-rows", type=int, default=1024)
     parser.add_argument("--precision", choices=("bf16", "float32"), default="bf16")
-    kernels = ("xla", "auto", "triton", "mosaic")
-    parser.add_argument("--kernels", choices=kernels, default="xla", help="auto: where they can run")
+    parser.add_argument("--kernels", choices=get_args(Kernels), default="xla", help="auto: where they can run")
     flags = parser.parse_args()
     presets, lengths = flags.presets, flags.residues
     if flags.quick:

@@ -71,35 +71,21 @@ def all_of(n: int = 256) -> Iterator[Specimen]:
 
 def of_mosaic(n: int = 256) -> Iterator[Specimen]:
     """Every kernel in Pallas Mosaic GPU, at `n` residues; also where they are no multiple of a block."""
-    bf16 = jnp.bfloat16
     for dim in attention_mosaic.HEAD_DIMS:
-        for length, plain in ((n, False), (n, True), (n - 8, False)):
-            x, heads = _array(_ROWS, length, 4, dim, dtype=bf16), 4
-            extras = (
-                (None, None, None) if plain else (_array(heads, length, length, dtype=bf16), _array(_ROWS, length), x)
-            )
-            yield Specimen(
-                kernels=("attention_mosaic",),
-                when={"dim": dim},
-                note="q, k, v alone" if plain else "" if length == n else "uneven",
-                function=attention_mosaic.attention_saving,
-                arrays=(x, x, x, *extras),
-            )
+        for length, note in ((n, ""), (n - 8, "uneven")):
+            for specimen in _attention(length, jnp.bfloat16, {"dim": dim}, note=note):
+                if specimen.kernels == ("attention_forward",) and specimen.note != "uneven q, k, v alone":
+                    yield _in_mosaic(specimen, "attention_mosaic", attention_mosaic)
     for channels in triangle_mosaic.CHANNELS:
-        z, norm = _array(n, n, channels, dtype=bf16), (_array(channels), _array(channels))
-        wide, affine = _affine(channels, 2 * channels), _affine(channels, channels)
-        yield Specimen(
-            kernels=("triangle_producer_mosaic",),
-            when={"channels": channels},
-            function=triangle_mosaic.producer,
-            arrays=(z, _array(n, n), norm, wide, wide),
-        )
-        yield Specimen(
-            kernels=("triangle_consumer_mosaic",),
-            when={"channels": channels},
-            function=triangle_mosaic.consumer,
-            arrays=(_array(channels, n, n, dtype=bf16), z, (norm, norm), affine, affine),
-        )
+        for specimen in _triangle(n, channels, jnp.bfloat16):
+            yield _in_mosaic(specimen, f"{specimen.kernels[0]}_mosaic", triangle_mosaic)
+
+
+def _in_mosaic(specimen: Specimen, kernel: str, module: Any) -> Specimen:
+    """The same in a module that has the functions of Triton's in Mosaic GPU. Its kernels are for one type alone."""
+    when = {key: value for key, value in specimen.when.items() if key != "dtype"}
+    function = getattr(module, specimen.function.__name__)
+    return dataclasses.replace(specimen, kernels=(kernel,), when=when, function=function)
 
 
 def _array(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:

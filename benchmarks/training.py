@@ -19,6 +19,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
@@ -30,7 +31,7 @@ import jax.numpy as jnp  # noqa: E402
 import measure  # noqa: E402
 from jax.sharding import Mesh, NamedSharding, PartitionSpec  # noqa: E402
 
-from fastfold_jax.config.execution import Execution  # noqa: E402
+from fastfold_jax.config.execution import Execution, Kernels  # noqa: E402
 from fastfold_jax.config.training import Stage, stage  # noqa: E402
 from fastfold_jax.data.labels import Labels, TrainingBatch  # noqa: E402
 from fastfold_jax.model.alphafold import abstract_state  # noqa: E402
@@ -184,7 +185,7 @@ def main() -> None:
     parser.add_argument("--presets", nargs="+", default=["initial", "fine-tuning"])
     parser.add_argument("--dap", nargs="+", type=int, default=[1, 2, 4, 8])
     parser.add_argument("--precision", choices=("bf16", "float32"), default="bf16")
-    parser.add_argument("--kernels", choices=("auto", "triton", "mosaic", "xla"), default="auto")
+    parser.add_argument("--kernels", choices=get_args(Kernels), default="auto")
     parser.add_argument("--data", type=int, default=1, metavar="N", help="rows of devices, one example each")
     parser.add_argument("--of", nargs="+", choices=("memory", "time"), default=["memory", "time"])
     parser.add_argument("--no-remat", action="store_true")

@@ -5,18 +5,16 @@ zeros where an array has ended and does not write there. Importing this imports 
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.experimental.pallas as pl
 import jax.experimental.pallas.mosaic_gpu as plgpu
 import jax.numpy as jnp
 
-LOG2_E = math.log2(math.e)
 # How a warpgroup holds the result of a product in registers, and so a vector of its rows, or of its columns.
 TILE = plgpu.Layout.WGMMA
 ROWS = plgpu.Layout.WGMMA.reduce(1)
@@ -70,19 +68,6 @@ def running_with(runner: Runner) -> Iterator[None]:
         _RUNNER.reset(token)
 
 
-def share_registers(computing: int, *, loads: bool) -> None:
-    """Gives a warpgroup its part of the SM's registers; each of a program has to call this.
-
-    Args:
-      computing: How many of the program compute; one loads, and needs next to nothing.
-      loads: Whether this is the one that does.
-    """
-    if loads:
-        plgpu.set_max_registers(_LOADING, action="decrease")
-    else:
-        plgpu.set_max_registers(min((_REGISTERS - _LOADING) // computing // 8 * 8, _MOST), action="increase")
-
-
 def product(a: Any, b: Any, *, b_transposed: bool = False) -> jax.Array:
     """a b in float32, held as a `TILE`.
 
@@ -133,36 +118,55 @@ def tiles(*shape: int) -> Any:
     )
 
 
+class Kernel(Protocol):
+    """What the warpgroups of a program do, of references in the structures that are given to `run`."""
+
+    def compute(self, arrays: Any, outputs: Any, scratch: Any, warpgroup: jax.Array) -> None:
+        """The work of one of those that compute, which are counted from 0."""
+
+    def load(self, arrays: Any, scratch: Any) -> None:
+        """The work of the one that loads."""
+
+
 def run(
-    kernel: Callable,
+    kernel: Kernel,
     arrays: Any,
     outputs: Sequence[jax.ShapeDtypeStruct],
     *,
     grid: dict[str, int],
     scratch: Any,
-    warpgroups: int,
+    computing: int,
 ) -> Sequence[jax.Array]:
     """The outputs of a kernel.
 
     Args:
-      kernel: `(arrays, outputs, scratch)`, all references, in the structures given here.
       arrays: Inputs, a tree.
       grid: Programs along each named axis; those of the last run side by side.
       scratch: Shared memory and barriers, a tree.
-      warpgroups: Of a program; which of them one is, is its index along the axis `warpgroup`.
+      computing: Warpgroups of a program that compute, beside the one that loads.
     """
     leaves, treedef = jax.tree.flatten(arrays)
 
     def body(*refs):
-        inputs, outs, memory = refs[: len(leaves)], refs[len(leaves) : -1], refs[-1]
-        kernel(jax.tree.unflatten(treedef, inputs), outs, memory)
+        inputs, outs, memory = jax.tree.unflatten(treedef, refs[: len(leaves)]), refs[len(leaves) : -1], refs[-1]
+        warpgroup = jax.lax.axis_index("warpgroup")
+
+        @pl.when(warpgroup < computing)
+        def _compute():
+            plgpu.set_max_registers(min((_REGISTERS - _LOADING) // computing // 8 * 8, _MOST), action="increase")
+            kernel.compute(inputs, outs, memory, warpgroup)
+
+        @pl.when(warpgroup == computing)
+        def _load():
+            plgpu.set_max_registers(_LOADING, action="decrease")
+            kernel.load(inputs, memory)
 
     return _RUNNER.get().kernel(
         body,
         out_type=list(outputs),
         grid=tuple(grid.values()),
         grid_names=tuple(grid),
-        num_threads=warpgroups,
+        num_threads=computing + 1,
         thread_name="warpgroup",
         scratch_types=[scratch],
         compiler_params=plgpu.CompilerParams(approx_math=True),

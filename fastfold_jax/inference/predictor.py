@@ -137,17 +137,17 @@ class Compiler:
             chunked, arguments = self._traced(config, features, memory_budget)
             shardings = named_shardings(self.mesh, argument_specs(config))
 
-            plans = {}  # of the programs, of which more than one may have to be tried
+            tried = []  # programs and their plans: more than one if XLA needs more than the first was to take
 
             def build(budget: Budget) -> Any:
                 again = chunked.with_budget(budget)
                 apply = distribute(again, self.mesh, config, self.execution)
                 program = jax.jit(apply, in_shardings=shardings, donate_argnums=2).lower(*arguments).compile()
-                plans[id(program)] = again.explanations[-1], program
+                tried.append((program, again.explanations[-1]))
                 return program
 
             compiled = fit.within(chunked.explanations[-1].budget, build, name=chunked.names[-1])
-            plan, _ = plans[id(compiled)]
+            plan = next(plan for program, plan in tried if program is compiled)
         seconds = time.perf_counter() - start
         logger.info(
             "%s for %d residues in %.1f s", "program taken from the cache" if hits else "compiled", num_res, seconds

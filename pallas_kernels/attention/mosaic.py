@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from pallas_kernels import tuning
+from pallas_kernels.softmax.reference import MASKED_LOGIT
 
 HEAD_DIMS = (16, 32, 64)
 _UNIT = 8  # TMA counts distances in 16 bytes
-_MASKED = -1e9  # of a masked key, in units of log 2; all keys masked means even weights
 _GROUPS = 65_535  # programs along an axis of the grid
 
 
@@ -80,7 +80,7 @@ def _forward(q, k, v, bias, mask, gate, *, save):
         [jax.ShapeDtypeStruct(q.shape, q.dtype), *(statistic for _ in range(2 if save else 0))],
         grid={"head": heads, "group": -(-batch // elements), "block": -(-q_len // block_q)},
         scratch=kernel.scratch(arrays),
-        warpgroups=elements + 1,
+        computing=elements,
     )
     return out.reshape(whole), *saved
 
@@ -89,7 +89,7 @@ def _ceiling(mask, batch, k_len):
     """[1 or b, k]: what no score may exceed."""
     if mask is None:
         return None
-    ceiling = jnp.where(mask > 0, jnp.inf, jnp.float32(_MASKED))
+    ceiling = jnp.where(mask > 0, jnp.inf, jnp.float32(MASKED_LOGIT))
     if math.prod(mask.shape[:-1]) != 1:
         ceiling = jnp.broadcast_to(ceiling, (*batch, k_len))
     return ceiling.reshape(-1, k_len)

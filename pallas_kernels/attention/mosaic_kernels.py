@@ -8,12 +8,14 @@ read them for one batch element alone.
 import dataclasses
 from typing import Any, NamedTuple
 
+import jax
 import jax.experimental.pallas as pl
 import jax.experimental.pallas.mosaic_gpu as plgpu
 import jax.numpy as jnp
 from jax import lax
 
-from pallas_kernels.warpgroup import COLUMNS, LOG2_E, columns, filled, product, rows, share_registers, tiles, vector
+from pallas_kernels.attention.reference import LOG2_E
+from pallas_kernels.warpgroup import COLUMNS, columns, filled, product, rows, tiles, vector
 
 
 class Arrays(NamedTuple):
@@ -85,15 +87,8 @@ class Forward:
             used=plgpu.Barrier(num_arrivals=elements, num_barriers=stages),
         )
 
-    def __call__(self, arrays: Arrays, outputs: Any, scratch: Scratch) -> None:
-        """The work of a warpgroup: those that compute come first, then the one that loads."""
-        warpgroup = lax.axis_index("warpgroup")
-        pl.when(warpgroup < self.elements)(lambda: self._compute(arrays, outputs, scratch, warpgroup))
-        pl.when(warpgroup == self.elements)(lambda: self._load(arrays, scratch))
-
-    def _compute(self, arrays, outputs, scratch, warpgroup):
+    def compute(self, arrays: Arrays, outputs: Any, scratch: Scratch, warpgroup: jax.Array) -> None:
         """A block of queries of one batch element."""
-        share_registers(self.elements, loads=False)
         element, head, queries = self._element(warpgroup), lax.axis_index("head"), self._queries()
         started = scratch.started.at[warpgroup]
         plgpu.copy_gmem_to_smem(arrays.q.at[element, queries, head], scratch.arrays.q.at[warpgroup], started)
@@ -105,7 +100,7 @@ class Forward:
         total, peak, weighted = lax.fori_loop(0, self.steps, step, first)
         result = weighted / rows(total, weighted.shape)
         if arrays.gate is not None:
-            result /= 1.0 + jnp.exp2(scratch.arrays.gate[warpgroup].astype(jnp.float32) * -LOG2_E)
+            result *= jax.nn.sigmoid(scratch.arrays.gate[warpgroup].astype(jnp.float32))
         scratch.arrays.q[warpgroup] = result.astype(jnp.bfloat16)
         if self.save:
             scratch.statistics[0, warpgroup] = peak
@@ -142,9 +137,8 @@ class Forward:
         plgpu.barrier_arrive(scratch.used.at[slot])
         return total * shrink + weights.sum(axis=1), new_peak, weighted * rows(shrink, weighted.shape) + update
 
-    def _load(self, arrays, scratch):
+    def load(self, arrays: Arrays, scratch: Scratch) -> None:
         """All blocks of keys, as their places get free."""
-        share_registers(self.elements, loads=True)
         lax.fori_loop(0, self.stages, lambda index, _: self._fetch(arrays, scratch, index, index), None)
 
         def again(index, _):

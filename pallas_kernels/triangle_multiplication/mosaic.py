@@ -93,5 +93,5 @@ def _run(name, stage, arrays, outputs):
         outputs,
         grid={"program": -(-kernel.tiles // (COMPUTING * share))},
         scratch=kernel.scratch(),
-        warpgroups=COMPUTING + 1,
+        computing=COMPUTING,
     )

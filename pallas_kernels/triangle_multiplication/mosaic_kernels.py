@@ -17,12 +17,10 @@ from jax import lax
 
 from pallas_kernels.warpgroup import (
     COLUMNS,
-    LOG2_E,
     ROWS,
     columns,
     product,
     rows,
-    share_registers,
     tiles,
     transposed,
     vector,
@@ -78,15 +76,8 @@ class _Stage:
             used=plgpu.Barrier(num_arrivals=1, num_barriers=COMPUTING),
         )
 
-    def __call__(self, arrays: Arrays, outputs: Any, scratch: Scratch) -> None:
-        """The work of a warpgroup: those that compute come first, then the one that loads."""
-        warpgroup = lax.axis_index("warpgroup")
-        pl.when(warpgroup < COMPUTING)(lambda: self._compute(outputs, scratch, warpgroup))
-        pl.when(warpgroup == COMPUTING)(lambda: self._load(arrays, scratch))
-
-    def _load(self, arrays, scratch):
+    def load(self, arrays: Arrays, scratch: Scratch) -> None:
         """The parameters, and tiles as their places get free."""
-        share_registers(COMPUTING, loads=True)
         for name, part in self._parts(arrays.parameters):
             source, target = (getattr(side, name) for side in (arrays.parameters, scratch.arrays.parameters))
             plgpu.copy_gmem_to_smem(source.at[part], target.at[part], scratch.ready)
@@ -105,9 +96,9 @@ class _Stage:
             last = scratch.used.at[warpgroup]
             pl.when(self._count(warpgroup) > 0)(functools.partial(plgpu.barrier_wait, last))
 
-    def _compute(self, outputs, scratch, warpgroup):
+    def compute(self, arrays: Arrays, outputs: Any, scratch: Scratch, warpgroup: jax.Array) -> None:
         """All tiles of a warpgroup."""
-        share_registers(COMPUTING, loads=False)
+        del arrays  # come by way of the shared memory
         plgpu.barrier_wait(scratch.ready)
 
         def step(index, _):
@@ -224,9 +215,8 @@ class Producer(_Stage):
             return values + rows(vector(bias, ROWS), values.shape)
 
         for part in _indices((2, self.chunks)):
-            gates = affine(parameters.gate.at[part], parameters.gate_bias.at[part])
-            shut = 1.0 + jnp.exp2(gates * -LOG2_E)
-            values = affine(parameters.weights.at[part], parameters.bias.at[part]) / shut
+            opened = jax.nn.sigmoid(affine(parameters.gate.at[part], parameters.gate_bias.at[part]))
+            values = affine(parameters.weights.at[part], parameters.bias.at[part]) * opened
             values *= columns(vector(mask, COLUMNS), values.shape)
             operand, chunk = part
             place = pl.ds(chunk * CHUNK, CHUNK), self._pairs(warpgroup, index)
@@ -284,5 +274,5 @@ class Consumer(_Stage):
         gates = product(self._norm(z, parameters.scale, parameters.offset), parameters.gate)
         gates += columns(vector(parameters.gate_bias, COLUMNS), gates.shape)
         values += columns(vector(parameters.bias, COLUMNS), values.shape)
-        values /= 1.0 + jnp.exp2(gates * -LOG2_E)
+        values *= jax.nn.sigmoid(gates)
         self._store(values, scratch, warpgroup, outputs[0].at[self._pairs(warpgroup, index)])

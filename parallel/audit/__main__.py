@@ -18,7 +18,7 @@ from typing import get_args
 
 import jax
 
-from fastfold_jax.config.execution import Execution
+from fastfold_jax.config.execution import Execution, Kernels
 from fastfold_jax.config.presets import preset
 from fastfold_jax.errors import UserError
 from parallel.audit import programs
@@ -44,7 +44,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--precision", choices=("bf16", "float32"), default="bf16")
     parser.add_argument(
         "--kernels",
-        choices=("xla", "auto", "triton", "mosaic"),
+        choices=get_args(Kernels),
         default="xla",
         help="kernels' own arithmetic is not counted",
     )

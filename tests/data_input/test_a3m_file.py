@@ -1,12 +1,11 @@
 """A3M files read in blocks: the same rows as from memory, some of them kept, and bounded memory."""
 
 import gzip
-import lzma
 import tracemalloc
 
 import numpy as np
+import packers
 import pytest
-from backports import zstd
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -93,7 +92,7 @@ def test_a_damaged_gzip_file(tmp_path):
         read_a3m(tmp_path / "x.a3m.gz", source="other", choose=np.arange)
 
 
-@pytest.mark.parametrize("opened", [open, gzip.open, lzma.open, zstd.open])
+@pytest.mark.parametrize("opened", [open, *packers.OPEN.values()])
 def test_memory_does_not_grow_with_the_file(tmp_path, opened):
     row = "ACDEFGHIKLMNPQRSTVWY" * 15
     with opened(tmp_path / "x.a3m", "wt") as file:

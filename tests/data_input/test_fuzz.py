@@ -1,12 +1,10 @@
 """Whatever bytes an input holds: jobs that can be predicted, or an error that says what is wrong; nothing else."""
 
-import gzip
 import json
-import lzma
 import random
 
+import packers
 import pytest
-from backports import zstd
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -30,7 +28,7 @@ VALID = {
         }
     ),
 }
-PACKERS = [("", bytes), (".gz", gzip.compress), (".xz", lzma.compress), (".zst", zstd.compress)]
+PACKERS = [("", bytes), *packers.COMPRESS.items()]
 PIECES = [
     b">",
     b":",

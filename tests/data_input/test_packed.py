@@ -1,16 +1,14 @@
 """Files packed by gzip, xz or zstd are read as the plain ones, wherever they are; damaged ones are told."""
 
-import gzip
 import io
 import json
-import lzma
 import sys
 
 import numpy as np
 import pytest
-from backports import zstd
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from packers import COMPRESS, zstd
 
 from fastfold_jax.data import layout
 from fastfold_jax.data.job_sources import find_jobs
@@ -24,7 +22,8 @@ def pack_zstd(data: bytes) -> bytes:
     return zstd.compress(data, options={zstd.CompressionParameter.checksum_flag: True})
 
 
-PACKERS = {".gz": ("gzip", gzip.compress), ".xz": ("xz", lzma.compress), ".zst": ("zstd", pack_zstd)}
+# The program of each suffix, and what packs as it does.
+PACKERS = {".gz": ("gzip", COMPRESS[".gz"]), ".xz": ("xz", COMPRESS[".xz"]), ".zst": ("zstd", pack_zstd)}
 A, B = "ACDEFG", "KLMNP"
 A3M = f">q\n{A}\n>hit one\nAC-EFwwG\n"
 STO = f"# STOCKHOLM 1.0\nq {A}\nhit/1-5 AC-EFG\n//\n"

@@ -8,7 +8,6 @@ import pytest
 
 import pallas_kernels
 from pallas_kernels import launch
-from pallas_kernels.triangle_multiplication.api import CONSUMER, PRODUCER
 
 pytestmark = pytest.mark.gpu
 
@@ -67,17 +66,9 @@ def test_attention_in_mosaic_at_other_lengths(check_in_mosaic, lengths, extras):
     check_in_mosaic(contract.attention("mixed", 32, lengths, extras=extras))
 
 
-def test_triangle_multiplication_in_mosaic(check_in_mosaic):
-    draw, c, n, m = np.random.default_rng(0), 128, 40, 72
-    normal = lambda *shape: draw.standard_normal(shape).astype(np.float32)  # noqa: E731
-    affine = lambda outputs: (normal(c, outputs) * c**-0.5, normal(outputs))  # noqa: E731
-    z, norm = normal(n, m, c), (normal(c), normal(c))
-    arrays = z, np.ones((n, m), np.float32), norm, affine(2 * c), affine(2 * c)
-    case = contract.Case(name="producer", operation=PRODUCER, arrays=arrays, narrow=(0,), constant=(1,))
-    check_in_mosaic(case)
-    arrays = normal(c, n, m), z, (norm, norm), affine(c), affine(c)
-    case = contract.Case(name="consumer", operation=CONSUMER, arrays=arrays, narrow=(0, 1))
-    check_in_mosaic(case)
+@pytest.mark.parametrize("stage", [0, 1], ids=["producer", "consumer"])
+def test_triangle_multiplication_in_mosaic(check_in_mosaic, stage):
+    check_in_mosaic(contract.triangle_stages(40, 72, 128, 128)[stage])
 
 
 def _gradients(implementation, arrays, mask):

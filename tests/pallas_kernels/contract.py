@@ -151,9 +151,11 @@ def masks(batch: int, keys: int) -> dict[str, np.ndarray | None]:
     }
 
 
-def attention(mask: str, dim: int, lengths: tuple[int, int], *, extras: bool = True, heads: int = 2) -> Case:
+def attention(
+    mask: str, dim: int, lengths: tuple[int, int], *, extras: bool = True, heads: int = 2, batch: int = 3
+) -> Case:
     """Attention on a rectangle."""
-    draw, batch, (q_len, k_len) = _Draw(), 3, lengths
+    draw, (q_len, k_len) = _Draw(), lengths
     q, gate = draw(batch, q_len, heads, dim), draw(batch, q_len, heads, dim)
     k, v = draw(batch, k_len, heads, dim), draw(batch, k_len, heads, dim)
     bias, gate = (draw(heads, q_len, k_len), gate) if extras else (None, None)
@@ -180,6 +182,21 @@ def self_attention() -> Case:
     )
 
 
+def triangle_stages(n: int, m: int, channels: int, out: int) -> tuple[Case, Case]:
+    """Producer of operands of so many channels, and consumer of their product, on a rectangle."""
+    draw = _Draw()
+    norm = lambda size: (draw(size), draw(size))  # noqa: E731
+    z = draw(n, m, channels)
+    wide = [draw.affine(channels, 2 * out) for _ in range(2)]
+    produced = (z, draw.mask(n, m), norm(channels), *wide)
+    consumed = (draw(out, n, m), z, (norm(channels), norm(out)), draw.affine(out, channels))
+    consumed = (*consumed, draw.affine(channels, channels))
+    return (
+        Case(name="triangle_producer", operation=PRODUCER, arrays=produced, narrow=(0,), constant=(1,)),
+        Case(name="triangle_consumer", operation=CONSUMER, arrays=consumed, narrow=(0, 1)),
+    )
+
+
 def others() -> Iterator[Case]:
     """The other operations, on rectangles whose sizes are multiples of nothing."""
     draw = _Draw()
@@ -200,8 +217,7 @@ def others() -> Iterator[Case]:
     first = draw.affine(c, 4 * c)[0], np.repeat(np.float32([-9, 9]), 2 * c)
     arrays = (draw(n, m, c), norm, first, draw.affine(4 * c, c))
     yield Case(name="transition", operation=TRANSITION, arrays=arrays, narrow=(0,))
-    arrays = (draw(n, m, c), draw.mask(n, m), norm, draw.affine(c, 2 * c), draw.affine(c, 2 * c))
-    yield Case(name="triangle_producer", operation=PRODUCER, arrays=arrays, narrow=(0,), constant=(1,))
+    yield from triangle_stages(n, m, c, c)
     for direction in ("outgoing", "incoming"):
         yield Case(
             name=f"triangle_contraction {direction}",
@@ -210,8 +226,6 @@ def others() -> Iterator[Case]:
             narrow=(0,),
             static={"direction": direction},
         )
-    arrays = (draw(c, n, m), draw(n, m, c), (norm, (draw(c), draw(c))), draw.affine(c, c), draw.affine(c, c))
-    yield Case(name="triangle_consumer", operation=CONSUMER, arrays=arrays, narrow=(0, 1))
     arrays = (draw(9, n, 8), draw(9, m, 16), draw(8, 16, 16), draw(16), np.abs(draw(n, m)) + 1)
     yield Case(name="outer_product_mean", operation=OUTER_PRODUCT_MEAN, arrays=arrays, narrow=(0, 1))
 

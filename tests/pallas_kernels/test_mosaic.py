@@ -1,7 +1,5 @@
 """The contract for Pallas Mosaic GPU kernels, in JAX's interpreter, and who runs instead of them."""
 
-import functools
-
 import contract
 import jax
 import jax.numpy as jnp
@@ -62,74 +60,48 @@ def test_attention(interpreted):
     _check_contract(contract.attention("mixed", 32, (64, 128), heads=1))
 
 
-def _attention(q_len, k_len, dim, *, batch=3, heads=2):
-    draw = np.random.default_rng(5)
-    normal = lambda *shape: jnp.asarray(draw.standard_normal(shape), jnp.bfloat16)  # noqa: E731
-    q, gate = normal(batch, q_len, heads, dim), normal(batch, q_len, heads, dim)
-    k, v, bias = normal(batch, k_len, heads, dim), normal(batch, k_len, heads, dim), normal(heads, q_len, k_len)
-    return q, k, v, bias, gate
-
-
-def _check(q, k, v, bias, mask, gate):
-    got = jax.jit(mosaic.attention_saving)(q, k, v, bias, mask, gate)
-    want = reference.attention_saving(q, k, v, bias, mask, gate)
-    for ours, theirs, tolerance in zip(got, want, (4e-3, 1e-6, 1e-5), strict=True):
+def _close(got, want, tolerances):
+    for ours, theirs, tolerance in zip(jax.tree.leaves(got), jax.tree.leaves(want), tolerances, strict=True):
         ours, theirs = np.float64(ours), np.float64(theirs)
         assert ours.shape == theirs.shape
         assert np.linalg.norm(ours - theirs) <= tolerance * np.linalg.norm(theirs)
 
 
+def _check_saving(case):
+    """The result, and each query's highest score and sum."""
+    arrays = case.cast("bfloat16")
+    got = jax.jit(mosaic.attention_saving)(*arrays)
+    _close(got, reference.attention_saving(*arrays), (4e-3, 1e-6, 1e-5))
+
+
 @COMPLETE
 @pytest.mark.parametrize("mask", list(contract.masks(1, 8)))
 def test_every_mask_on_uneven_lengths(interpreted, mask):
-    q, k, v, bias, gate = _attention(72, 136, 32)
-    _check(q, k, v, bias, contract.masks(3, 136)[mask], gate)
+    _check_saving(contract.attention(mask, 32, (72, 136)))
 
 
 @COMPLETE
 @pytest.mark.parametrize(
-    ("dim", "q_len", "k_len", "batch"), [(16, 80, 64, 1), (64, 200, 64, 2), (32, 64, 328, 4), (32, 72, 72, 1)]
+    ("dim", "lengths", "batch"), [(16, (80, 64), 1), (64, (200, 64), 2), (32, (64, 328), 4), (32, (72, 72), 1)]
 )
 @pytest.mark.parametrize("extras", [True, False])
-def test_other_sizes(interpreted, dim, q_len, k_len, batch, extras):
-    q, k, v, bias, gate = _attention(q_len, k_len, dim, batch=batch, heads=1)
-    mask = contract.masks(batch, k_len)["mixed"]
-    _check(q, k, v, *((bias, mask, gate) if extras else (None, None, None)))
+def test_other_sizes(interpreted, dim, lengths, batch, extras):
+    mask = "mixed" if extras else "none"
+    _check_saving(contract.attention(mask, dim, lengths, extras=extras, heads=1, batch=batch))
 
 
-def _triangle(n, m, channels, out):
-    """Arguments of the producer, and of the consumer of `out` channels."""
-    draw = np.random.default_rng(6)
-    normal = lambda *shape: draw.standard_normal(shape).astype(np.float32)  # noqa: E731
-    affine = lambda inputs, outputs: (normal(inputs, outputs) * inputs**-0.5, normal(outputs))  # noqa: E731
-    norm = lambda size: (normal(size), normal(size))  # noqa: E731
-    mask, z = (draw.random((n, m)) > 0.3).astype(np.float32), normal(n, m, channels)
-    produced = z, mask, norm(channels), affine(channels, 2 * out), affine(channels, 2 * out)
-    norms = norm(channels), norm(out)
-    return produced, (normal(out, n, m), z, norms, affine(out, channels), affine(channels, channels))
-
-
-@pytest.mark.parametrize(("operation", "narrow", "constant"), [(PRODUCER, (0,), (1,)), (CONSUMER, (0, 1), ())])
-def test_triangle_multiplication(interpreted, operation, narrow, constant):
+@pytest.mark.parametrize("stage", [0, 1], ids=["producer", "consumer"])
+def test_triangle_multiplication(interpreted, stage):
     # The backward pass is XLA's, which in bf16 and over fewer channels is at the edge of the contract.
-    arrays = _triangle(8, 8, 128, 64)[operation is CONSUMER]
-    case = contract.Case(name=operation.name, operation=operation, arrays=arrays, narrow=narrow, constant=constant)
-    _check_contract(case)
+    _check_contract(contract.triangle_stages(8, 8, 128, 64)[stage])
 
 
 @COMPLETE
 @pytest.mark.parametrize(("n", "m", "channels", "out"), [(16, 20, 128, 128), (8, 8, 64, 128), (24, 8, 128, 64)])
 def test_triangle_multiplication_of_few_tiles_and_many(interpreted, n, m, channels, out):
-    narrow = functools.partial(jnp.asarray, dtype=jnp.bfloat16)
-    (z, *others), (product, _, *more) = _triangle(n, m, channels, out)
-    for ours, theirs, arrays in (
-        (triangle_mosaic.producer, triangle_reference.producer, (narrow(z), *others)),
-        (triangle_mosaic.consumer, triangle_reference.consumer, (narrow(product), narrow(z), *more)),
-    ):
-        for got, want in zip(*map(jax.tree.leaves, (jax.jit(ours)(*arrays), theirs(*arrays))), strict=True):
-            got, want = np.float64(got), np.float64(want)
-            assert got.shape == want.shape
-            assert np.linalg.norm(got - want) <= 4e-3 * np.linalg.norm(want)
+    produced, consumed = (case.cast("bfloat16") for case in contract.triangle_stages(n, m, channels, out))
+    _close(jax.jit(triangle_mosaic.producer)(*produced), triangle_reference.producer(*produced), (4e-3, 4e-3))
+    _close(jax.jit(triangle_mosaic.consumer)(*consumed), triangle_reference.consumer(*consumed), (4e-3,))
 
 
 @pytest.mark.parametrize(
@@ -143,15 +115,15 @@ def test_triangle_multiplication_of_few_tiles_and_many(interpreted, n, m, channe
     ],
 )
 def test_what_the_producer_cannot_take(sizes, dtype, reason):
-    z, *others = _triangle(*sizes)[0]
-    assert PRODUCER.why_not("mosaic", jnp.asarray(z, dtype), *others) == reason
+    case, _ = contract.triangle_stages(*sizes)
+    assert PRODUCER.why_not("mosaic", *case.cast(dtype)) == reason
 
 
 def test_what_the_consumer_cannot_take():
-    (product, z, *others), narrow = _triangle(16, 16, 64, 64)[1], jnp.bfloat16
+    arrays = contract.triangle_stages(16, 16, 64, 64)[1].cast("bfloat16")
     reason = "the product is float32 and pairs are bfloat16; they must be the same"
-    assert CONSUMER.why_not("mosaic", product, jnp.asarray(z, narrow), *others) == reason
-    assert CONSUMER.why_not("mosaic", jnp.asarray(product, narrow), jnp.asarray(z, narrow), *others) is None
+    assert CONSUMER.why_not("mosaic", arrays[0].astype(jnp.float32), *arrays[1:]) == reason
+    assert CONSUMER.why_not("mosaic", *arrays) is None
 
 
 def _equations(jaxpr):
@@ -166,14 +138,14 @@ def _equations(jaxpr):
 
 def test_no_kernel_sums_over_the_rows_of_a_tile():
     """That goes through shared memory which the warpgroups of a program share; the interpreter cannot see it."""
-    attended = _attention(128, 128, 32)
-    produced, consumed = jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), _triangle(8, 8, 64, 64))
-    for function, arrays in (
-        (mosaic.attention_saving, (*attended[:4], jnp.ones((3, 128)), attended[4])),
+    attended = contract.attention("mixed", 32, (128, 128))
+    produced, consumed = contract.triangle_stages(8, 8, 64, 64)
+    for function, case in (
+        (mosaic.attention_saving, attended),
         (triangle_mosaic.producer, produced),
         (triangle_mosaic.consumer, consumed),
     ):
-        equations = list(_equations(jax.make_jaxpr(function)(*arrays).jaxpr))
+        equations = list(_equations(jax.make_jaxpr(function)(*case.cast("bfloat16")).jaxpr))
         reductions = [e for e in equations if e.primitive.name.startswith("reduce_") and e.invars[0].aval.ndim == 2]
         assert reductions and all(e.params["axes"] == (1,) for e in reductions)
 
