@@ -111,6 +111,7 @@ def _written_item(entry: Placed, level: Level, places: dict[Value, str]) -> dict
         "size": entry.size,
         "in_place": [[places[made], places[source]] for made, source in entry.in_place.items()],
         "figures": [entry.bytes, entry.alive, entry.seconds],
+        "waits": entry.waits,
         "inner": {name: [_written(plan) for plan in plans] for name, plans in entry.inner.items()},
     }
     if region is not None:
@@ -142,7 +143,8 @@ def _read_item(kept: dict[str, Any], level: Level, values: dict[str, Value]) -> 
         inner[name] = tuple(_read(plan, body) for plan, body in zip(plans, levels, strict=True))
     in_place = {values[made]: values[source] for made, source in kept["in_place"]}
     own, alive, seconds = kept["figures"]
-    return Placed(item, kept["size"], in_place, bytes=own, alive=alive, seconds=seconds, inner=inner)
+    figures = {"bytes": own, "alive": alive, "seconds": seconds, "waits": kept["waits"]}
+    return Placed(item, kept["size"], in_place, inner=inner, **figures)
 
 
 def _read_region(kept: dict[str, Any], level: Level, values: dict[str, Value]) -> Region:

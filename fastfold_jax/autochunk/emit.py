@@ -30,6 +30,7 @@ class _Emitter:
         self.level: Level = plan.level
         self.values: dict[Value, Any] = {}
         self.readers: dict[Value, list[Value]] = {}
+        self.recent: list[Value] = []
 
     def run(self, arguments: Sequence[Any]) -> list[Any]:
         self.values.update(zip(self.level.inputs, arguments, strict=True))
@@ -39,6 +40,8 @@ class _Emitter:
                 self._whole(equation, {})
         for entry in self.plan.placed:
             region = entry.item.region
+            if entry.waits:
+                self._wait(entry)
             if region is None:
                 self._whole(self.level.equations[entry.item.index], entry.inner)
             elif not entry.chunked:
@@ -48,6 +51,7 @@ class _Emitter:
                 self._loop(entry, region)
             for value in entry.item.reads:
                 self.readers.setdefault(value, []).extend(entry.item.makes)
+            self.recent += entry.item.makes
         return [self._value(value) for value in self.level.outputs]
 
     def _value(self, value: Value) -> Any:
@@ -87,13 +91,21 @@ class _Emitter:
         for root, x in zip(carried, carry, strict=True):
             self.values[root.value] = x.astype(root.value.aval.dtype) if root.dim is None else x
 
+    def _wait(self, entry: Placed) -> None:
+        """What an item reads is there when everything before is: XLA would run them at once, and need room for all."""
+        self._tie([*(v for v in entry.item.reads if v.literal is None), *self.recent])
+        self.recent = []
+
     def _order_reads(self, entry: Placed) -> None:
         """Everything made from a value comes before the value is overwritten; otherwise XLA would keep a copy."""
         for source in entry.in_place.values():
-            made = [v for v in self.readers.get(source, ()) if v in self.values and v.shape]
-            held = lax.optimization_barrier([self.values[source], *(self.values[v] for v in made)])
-            self.values[source] = held[0]
-            self.values.update(zip(made, held[1:], strict=True))
+            self._tie([source, *self.readers.get(source, ())])
+
+    def _tie(self, values: Sequence[Value]) -> None:
+        """None of the values can be read before all of them are there."""
+        tied = [v for v in dict.fromkeys(values) if v in self.values]
+        held = lax.optimization_barrier([self.values[v] for v in tied])
+        self.values.update(zip(tied, held, strict=True))
 
 
 def _pinned(x: Any) -> Any:

@@ -28,6 +28,7 @@ class Placed:
       bytes: Its own, beside what is alive.
       alive: Bytes alive when it runs, its results included.
       seconds: Predicted.
+      waits: Whether it begins when all before it have ended: beside them it would not fit.
       inner: Plans of the levels inside, by parameter.
     """
 
@@ -37,6 +38,7 @@ class Placed:
     bytes: int = 0
     alive: int = 0
     seconds: float = 0.0
+    waits: bool = False
     inner: dict[str, tuple["LevelPlan", ...]] = dataclasses.field(default_factory=dict)
 
     @property
@@ -174,13 +176,18 @@ class Scheduler:
         alive: dict[Value, int] = {}
         peak, seconds = 0, 0.0
         placed = []
+        side_by_side = 0  # bytes, if all items since the last that waited ran at once
         for position, item in enumerate(order):
             entry = Placed(item)
             free = {v for v in item.reads if last[v] == position and (v in alive or v in overwritable)}
+            before = sum(alive.values())
             self._allocate(level, entry, free, alive)
             entry.alive = sum(alive.values())
             self._fill(level, entry, budget - entry.alive, division)
             peak, seconds = max(peak, entry.alive + entry.bytes), seconds + entry.seconds
+            alone = max(0, entry.alive - before) + entry.bytes
+            entry.waits = position > 0 and side_by_side + alone > budget
+            side_by_side = alone + (before if entry.waits or position == 0 else side_by_side)
             placed.append(entry)
             for value in [v for v in alive if last.get(v, position) <= position]:
                 del alive[value]
