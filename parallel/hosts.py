@@ -167,9 +167,12 @@ _SIGNS_OF_LOSS = ("Gloo", "gloo", "NCCL", "UNAVAILABLE", "Connection", "heartbea
 
 def fetch(tree: Any) -> Any:
     """Arrays as NumPy arrays, whole; in several processes every one must call it, and gets them."""
-    if all(leaf.is_fully_addressable for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)):
-        return jax.device_get(tree)
-    return multihost_utils.process_allgather(tree, tiled=True)
+    leaves, treedef = jax.tree.flatten(tree)
+    spread = [isinstance(leaf, jax.Array) and not leaf.is_fully_addressable for leaf in leaves]
+    parts = [leaf for leaf, apart in zip(leaves, spread, strict=True) if apart]
+    gathered = iter(multihost_utils.process_allgather(parts, tiled=True) if parts else ())
+    whole = [next(gathered) if apart else jax.device_get(leaf) for leaf, apart in zip(leaves, spread, strict=True)]
+    return jax.tree.unflatten(treedef, whole)
 
 
 def _digest(texts: Mapping[str, str]) -> int:

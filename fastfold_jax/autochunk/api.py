@@ -18,10 +18,11 @@ from fastfold_jax.autochunk.derivative import remembering_carries
 from fastfold_jax.autochunk.emit import evaluate
 from fastfold_jax.autochunk.explain import Explanation, explain
 from fastfold_jax.autochunk.plan import Division
-from fastfold_jax.autochunk.program import Level, keeps_operations, num_bytes, read
+from fastfold_jax.autochunk.program import Level, effect_may_be_differentiated, keeps_operations, num_bytes, read
 from fastfold_jax.autochunk.schedule import LevelPlan, Scheduler
 from fastfold_jax.autochunk.search import search
 from fastfold_jax.autochunk.target import Target
+from fastfold_jax.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -42,10 +43,16 @@ class _Planned:
 
 @dataclasses.dataclass(frozen=True)
 class _Traced:
-    """A function as a jaxpr whose captured values have become its first arguments."""
+    """A function as a jaxpr of captured values and then its arguments' arrays.
+
+    Attributes:
+      values: Those that it is traced with, and may be called with.
+      donated: For each of them, whether its memory may be used again.
+    """
 
     jaxpr: Any
-    captured: list[Any]
+    values: list[Any]
+    donated: list[bool]
     out_tree: Any
 
 
@@ -58,22 +65,24 @@ class Chunked:
         memory_budget: Budget,
         max_slowdown: float,
         target: Target | None,
-        donate_argnums: Sequence[int],
+        donate_argnums: int | Sequence[int],
     ):
-        functools.update_wrapper(self, function)
+        functools.update_wrapper(self, function, updated=())
         self._function = function
         self._budget = memory_budget
         self._max_slowdown = max_slowdown
         self._target = target
-        self._donated = tuple(donate_argnums)
+        self._donated = (donate_argnums,) if isinstance(donate_argnums, int) else tuple(donate_argnums)
         self._planned: dict[Any, _Planned] = {}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the function, chunk by chunk where need be."""
-        leaves = jax.tree.leaves((args, kwargs))
         traced = self._trace(args, kwargs)
-        planned = self._plan(traced, self._donated_leaves(args, kwargs))
-        out = _differentiable(traced, planned.plan, self._again)(*traced.captured, *leaves)
+        plan = self._plan(traced).plan
+        if all(effect_may_be_differentiated(effect) for effect in traced.jaxpr.effects):
+            out = _differentiable(traced, plan, self._again)(*traced.values)
+        else:
+            out = evaluate(plan, traced.values)
         return jax.tree.unflatten(traced.out_tree, out)
 
     def with_budget(self, memory_budget: Budget) -> "Chunked":
@@ -86,11 +95,11 @@ class Chunked:
         Raises:
           BudgetError: if the budget cannot be met.
         """
-        return self._plan(self._trace(args, kwargs), self._donated_leaves(args, kwargs)).explanation
+        return self._plan(self._trace(args, kwargs)).explanation
 
     def curve(self, *args: Any, **kwargs: Any) -> list[tuple[int, float]]:
         """(peak in bytes, predicted seconds) of plans from the whole program down to the smallest."""
-        return self._program(self._trace(args, kwargs), self._donated_leaves(args, kwargs)).curve()
+        return self._program(self._trace(args, kwargs)).curve()
 
     @property
     def explanations(self) -> list[Explanation]:
@@ -103,21 +112,38 @@ class Chunked:
         return [planned.name for planned in self._planned.values()]
 
     def _trace(self, args: tuple, kwargs: dict) -> _Traced:
-        closed, shape = jax.make_jaxpr(self._function, return_shape=True)(*args, **kwargs)
+        leaves, treedef = jax.tree.flatten((args, kwargs))
+        # What is no array, such as a flag, stays what it is: the function may look at it.
+        places = [i for i, leaf in enumerate(leaves) if hasattr(leaf, "shape") and hasattr(leaf, "dtype")]
+        arrays = [leaves[i] for i in places]
+
+        def of_arrays(*values: Any) -> Any:
+            full = list(leaves)
+            for i, value in zip(places, values, strict=True):
+                full[i] = value
+            args, kwargs = jax.tree.unflatten(treedef, full)
+            return self._function(*args, **kwargs)
+
+        closed, shape = jax.make_jaxpr(of_arrays, return_shape=True)(*arrays)
+        _refuse_sharded(closed.jaxpr)
         jaxpr = closed.jaxpr
         opened = jaxpr.replace(
             constvars=(), invars=[*jaxpr.constvars, *jaxpr.invars], debug_info=jaxpr.debug_info.with_unknown_names()
         )
-        return _Traced(core.ClosedJaxpr(opened, ()), list(closed.consts), jax.tree.structure(shape))
+        given = {argnum % len(args) for argnum in self._donated} if args else set()
+        donated = [i in given for i, arg in enumerate(args) for _ in jax.tree.leaves(arg)]
+        donated += [False] * (len(leaves) - len(donated))
+        return _Traced(
+            core.ClosedJaxpr(opened, ()),
+            [*closed.consts, *arrays],
+            [False] * len(closed.consts) + [donated[i] for i in places],
+            jax.tree.structure(shape),
+        )
 
-    def _donated_leaves(self, args: tuple, kwargs: dict) -> list[bool]:
-        donated = [i in self._donated for i, arg in enumerate(args) for _ in jax.tree.leaves(arg)]
-        return donated + [False] * len(jax.tree.leaves(kwargs))
-
-    def _plan(self, traced: _Traced, donated: list[bool]) -> _Planned:
-        key = (str(traced.jaxpr), tuple(donated))
+    def _plan(self, traced: _Traced) -> _Planned:
+        key = (str(traced.jaxpr), tuple(traced.donated))
         if key not in self._planned:
-            self._planned[key] = self._kept_or_planned(traced, donated)
+            self._planned[key] = self._kept_or_planned(traced)
             explanation = self._planned[key].explanation
             if explanation.regions:
                 logger.info("%s", explanation.summary)
@@ -130,17 +156,17 @@ class Chunked:
                 )
         return self._planned[key]
 
-    def _kept_or_planned(self, traced: _Traced, donated: list[bool]) -> _Planned:
-        program = self._program(traced, donated)
+    def _kept_or_planned(self, traced: _Traced) -> _Planned:
+        program = self._program(traced)
         budget = budgets.of_device(program.scheduler.target) if self._budget == "device" else self._budget
         try:
-            return self._of(program, budget, (traced.jaxpr, donated, "kernels whole"))
+            return self._of(program, budget, (traced.jaxpr, traced.donated, "kernels whole"))
         except BudgetError as error:
             if not keeps_operations(program.level):
                 raise
             logger.info("%s; opening the operations that are kernels", error)
-        program = self._program(traced, donated, opened=True)
-        return self._of(program, budget, (traced.jaxpr, donated, "kernels opened"))
+        program = self._program(traced, opened=True)
+        return self._of(program, budget, (traced.jaxpr, traced.donated, "kernels opened"))
 
     def _of(self, program: "Program", budget: Budget, identity: tuple) -> _Planned:
         """The plan that was kept, or a new one."""
@@ -152,7 +178,7 @@ class Chunked:
         cache.save(name, planned.plan, planned.explanation.budget)
         return dataclasses.replace(planned, name=name)
 
-    def _program(self, traced: _Traced, donated: list[bool], *, opened: bool = False) -> "Program":
+    def _program(self, traced: _Traced, *, opened: bool = False) -> "Program":
         """The program to plan.
 
         Args:
@@ -160,7 +186,7 @@ class Chunked:
         """
         target = self._target or targets.current()
         level = read(traced.jaxpr, None if opened else target.platform)
-        return Program(level, target, [False] * len(traced.captured) + donated)
+        return Program(level, target, traced.donated)
 
     def _again(self, function: Callable[..., Any]) -> "Chunked":
         """Another function with the same budget: the derivative."""
@@ -270,6 +296,21 @@ class Program:
         return best[0]
 
 
+def _refuse_sharded(jaxpr: core.Jaxpr) -> None:
+    """A budget is one device's.
+
+    Raises:
+      UserError: if the type of an array says that it is split over the devices of a mesh.
+    """
+    for var in (*jaxpr.constvars, *jaxpr.invars):
+        spec = getattr(getattr(var.aval, "sharding", None), "spec", ())
+        if any(part is not None for part in spec):
+            raise UserError(
+                f"autochunk: {var.aval.str_short()} is split over a mesh ({spec}), but a memory budget is one "
+                "device's; put it inside: jax.shard_map(autochunk(f), ...)"
+            )
+
+
 def _differentiable(traced: _Traced, plan: LevelPlan, again: Callable[[Callable], Chunked]) -> Callable[..., list[Any]]:
     """The planned program; its derivative is the original's, planned anew.
 
@@ -314,7 +355,7 @@ def autochunk(
     max_slowdown: float = 0.1,
     *,
     target: Target | None = None,
-    donate_argnums: Sequence[int] = (),
+    donate_argnums: int | Sequence[int] = (),
 ) -> Chunked:
     """A function with the same results that runs parts of itself chunk by chunk, so as to fit a memory budget.
 
@@ -323,7 +364,8 @@ def autochunk(
     chunk `jax.value_and_grad(f)`. `autochunk(jax.vmap(f))` plans with the batch, `jax.vmap(autochunk(f))` without.
 
     Args:
-      function: Of arrays, or pytrees of arrays, to the same.
+      function: Of arrays, or pytrees of arrays, to the same. What is no array, such as a Python number or a flag, is
+        given to it as it is, as with `static_argnums` of `jit`.
       memory_budget: Bytes for arguments, results and everything between; `device` for what the device has; `min` for
         as little as is worth it: until a further GiB would cost more than half of the speed.
       max_slowdown: Predicted loss of time, 0.1 for 10 percent, beyond which a warning is logged.

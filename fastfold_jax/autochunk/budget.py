@@ -64,6 +64,8 @@ def rounded_down(size: float) -> int:
 
     What happens to be free on a device differs from run to run; the program should not.
     """
+    if size < 1:
+        return 0
     octave = math.floor(math.log2(size))
     step = math.floor((math.log2(size) - octave) * CLASSES_AN_OCTAVE)
     return int(2 ** (octave + step / CLASSES_AN_OCTAVE))

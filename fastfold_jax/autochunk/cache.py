@@ -73,7 +73,7 @@ def _load(name: str, read: Callable[[Any], Kept]) -> Kept | None:
         return read(json.loads((folder / f"{name}.json").read_text()))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError) as error:
         logger.warning("the plan %s in %s cannot be used (%s): planning again", name, folder, error)
         return None
 

@@ -6,7 +6,8 @@ from typing import Any
 import jax
 from jax.extend import core
 
-from fastfold_jax.autochunk.program import scan_counts
+from fastfold_jax.autochunk.binding import bind
+from fastfold_jax.autochunk.program import Equation, Value, places_results, scan_counts, scope_of
 
 
 def remembering_carries(closed: Any) -> Callable[..., list[Any]]:
@@ -22,10 +23,12 @@ def remembering_carries(closed: Any) -> Callable[..., list[Any]]:
             inputs = [atom.val if isinstance(atom, core.Literal) else values[atom] for atom in eqn.invars]
             if eqn.primitive.name == "scan":
                 results = _checkpointed(eqn, inputs)
-            elif eqn.primitive.name in ("jit", "pjit"):
+            elif eqn.primitive.name in ("jit", "pjit") and not places_results(eqn.params):
                 results = remembering_carries(eqn.params["jaxpr"])(*inputs)
             else:
-                results = _bind(eqn, inputs)
+                operands = [Value(atom.aval) for atom in eqn.invars]
+                lone = Equation(eqn.primitive, dict(eqn.params), operands, [], context=eqn.ctx, scope=scope_of(eqn))
+                results = bind(lone, inputs)
             values.update(zip(eqn.outvars, results, strict=True))
         return [atom.val if isinstance(atom, core.Literal) else values[atom] for atom in closed.jaxpr.outvars]
 
@@ -44,10 +47,3 @@ def _checkpointed(eqn: Any, inputs: list[Any]) -> list[Any]:
 
     carry, ys = jax.lax.scan(body, carry, xs, params["length"], params["reverse"], params["unroll"])
     return [*carry, *ys]
-
-
-def _bind(eqn: Any, inputs: list[Any]) -> list[Any]:
-    params = eqn.primitive.get_bind_params(eqn.params)
-    functions, params = ((), params) if isinstance(params, dict) else params  # functions apart in some versions of JAX
-    out = eqn.primitive.bind(*functions, *inputs, **params)
-    return list(out) if eqn.primitive.multiple_results else [out]

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental.layout import Layout, with_layout_constraint
 
+from fastfold_jax.autochunk.binding import bind, made_varying, varying
 from fastfold_jax.autochunk.operation_rules import rule_of
 from fastfold_jax.autochunk.program import Equation, Level, Value, scan_counts
 from fastfold_jax.autochunk.region import Region, Root
-from fastfold_jax.autochunk.rules import RULES, bind
+from fastfold_jax.autochunk.rules import RULES
 from fastfold_jax.autochunk.schedule import LevelPlan, Placed
 from fastfold_jax.autochunk.windows import Window, chunk_part, cut, put
 
@@ -55,7 +56,7 @@ class _Emitter:
         return [self._value(value) for value in self.level.outputs]
 
     def _value(self, value: Value) -> Any:
-        return value.literal if value.literal is not None else self.values[value]
+        return self.values[value] if value.literal is None else jnp.asarray(value.literal)
 
     def _sources(self, region: Region) -> dict[Value, Any]:
         return {value: self._value(value) for value in region.sources}
@@ -73,7 +74,8 @@ class _Emitter:
         sources = self._sources(region)
         carried = {root: entry.in_place.get(root.value) for root in region.roots}
         start = [
-            _varying(_initial(root), root) if source is None else sources[source] for root, source in carried.items()
+            made_varying(_initial(root), varying(root.value.aval)) if source is None else sources[source]
+            for root, source in carried.items()
         ]
         invariant = {value: x for value, x in sources.items() if value not in carried.values()}
 
@@ -102,10 +104,16 @@ class _Emitter:
             self._tie([source, *self.readers.get(source, ())])
 
     def _tie(self, values: Sequence[Value]) -> None:
-        """None of the values can be read before all of them are there."""
-        tied = [v for v in dict.fromkeys(values) if v in self.values]
-        held = lax.optimization_barrier([self.values[v] for v in tied])
-        self.values.update(zip(tied, held, strict=True))
+        """None of the values can be read before all of them are there.
+
+        Inside `shard_map` those apart that differ along other axes of the mesh: a barrier would make them alike.
+        """
+        alike: dict[frozenset[str], list[Value]] = {}
+        for value in dict.fromkeys(values):
+            if value in self.values:
+                alike.setdefault(varying(self.values[value]), []).append(value)
+        for tied in alike.values():
+            self.values.update(zip(tied, lax.optimization_barrier([self.values[v] for v in tied]), strict=True))
 
 
 def _pinned(x: Any) -> Any:
@@ -116,12 +124,6 @@ def _pinned(x: Any) -> Any:
 
 
 _IDENTITIES = {"reduce_prod": 1, "reduce_and": -1, "reduce_or": 0, "reduce_sum": 0, "dot_general": 0}
-
-
-def _varying(x: Any, root: Root) -> Any:
-    """Inside `shard_map`: of the same type as what will be put there, which differs from device to device."""
-    axes = tuple(getattr(getattr(root.value.aval, "manual_axis_type", None), "varying", ()))
-    return lax.pcast(x, axes, to="varying") if axes else x
 
 
 def _initial(root: Root) -> Any:
@@ -224,9 +226,24 @@ def _while(equation: Equation, inner: dict[str, tuple[LevelPlan, ...]], argument
     for_cond, rest = arguments[:cond_consts], arguments[cond_consts:]
     for_body, carry = rest[:body_consts], rest[body_consts:]
     condition = jax.extend.core.jaxpr_as_fun(params["cond_jaxpr"])
-    return lax.while_loop(
-        lambda carry: condition(*for_cond, *carry)[0], lambda carry: evaluate(plan, [*for_body, *carry]), carry
-    )
+
+    def going(carry: list[Any]) -> Any:
+        return condition(*for_cond, *carry)[0]
+
+    def body(carry: list[Any]) -> list[Any]:
+        out = evaluate(plan, [*for_body, *carry])
+        on = going(carry)
+        if not on.shape:
+            return out
+        # Of a batch, which goes on until all are done, those that are done stay as they are.
+        return [lax.select(_like(on, new), new, old) for new, old in zip(out, carry, strict=True)]
+
+    return lax.while_loop(lambda carry: jnp.any(going(carry)), body, carry)
+
+
+def _like(mask: Any, x: Any) -> Any:
+    """A mask of the leading dimensions for the whole array."""
+    return lax.broadcast_in_dim(mask, x.shape, range(mask.ndim))
 
 
 def _cond(equation: Equation, inner: dict[str, tuple[LevelPlan, ...]], arguments: list[Any]) -> list[Any]:

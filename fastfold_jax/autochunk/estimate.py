@@ -69,8 +69,7 @@ def graph(region: Region, size: int) -> list[_Node]:
     order: list[_Node] = []
     tops = {root.value for root in region.roots}
     for step in region.steps:
-        out = step.equation.outputs[0]
-        shape = extent(out.shape, step.window, size)
+        shape = extent(step.equation.outputs[0].shape, step.window, size) if step.equation.outputs else ()
         total = sum(num_bytes(extent(o.shape, step.window, size), o.aval.dtype) for o in step.equation.outputs)
         node = _Node(step, math.prod(shape), total, step.equation.name in _FUSED)
         for value, w in step.inputs:
@@ -169,7 +168,7 @@ def _seconds(node: _Node, reads: set[_Node], target: Target, size: int) -> float
     return max(work, moved / target.bandwidth) + target.launch + exponentials
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1024)
 def _operation_level(equation: Equation, platform: str):
     import jax
 

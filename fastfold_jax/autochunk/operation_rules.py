@@ -15,7 +15,7 @@ def rule_of(equation: Equation) -> Rule | None:
     """How to compute parts of an equation's result; None for a barrier."""
     if equation.primitive in OPERATIONS:
         return None if OPERATIONS[equation.primitive].dimensions is None else _OPERATION
-    return None if equation.bodies else RULES.get(equation.name)
+    return None if equation.bodies or equation.acts else RULES.get(equation.name)
 
 
 def _flow(equation: Equation, w: Window) -> list[Window] | None:

@@ -62,12 +62,14 @@ class Item:
       index: Position in the program, of its last equation.
       reads, makes: Values.
       region: None for a single equation.
+      acts: Whether it does something besides, see `Equation`.
     """
 
     index: int
     reads: list[Value]
     makes: list[Value]
     region: Region | None = None
+    acts: bool = False
 
 
 def is_costly(step: Step) -> bool:
@@ -98,6 +100,7 @@ class Partition:
         self._weigh()
         self._known: set[Value] = set()
         self._joined: list[list[Value]] = []
+        self._walked: dict[tuple[Root, ...], Region] = {}
         self._pending: dict[int, list[Value]] = {}
         queue: list[int] = []
         items: list[Item] = []
@@ -120,12 +123,17 @@ class Partition:
                 self._pending.setdefault(value.source, []).append(value)
 
         need(self.level.outputs)
+        for index, equation in enumerate(self.level.equations):
+            if equation.acts:
+                self._known.update(equation.outputs)
+                items.append(self._single(index))
+                need(items[-1].reads)
         while queue:
             index = -heapq.heappop(queue)
             wanted = self._pending.pop(index, [])
             if not wanted:  # joined another's region
                 continue
-            region = self._choose(wanted[0]) if len(wanted) == 1 else None
+            region = self._choose(wanted)
             if region is None:
                 items.append(self._single(index))
             else:
@@ -135,7 +143,8 @@ class Partition:
 
     def _single(self, index: int) -> Item:
         equation = self.level.equations[index]
-        return Item(index, [v for v in equation.inputs if v.literal is None], list(equation.outputs))
+        reads = [v for v in equation.inputs if v.literal is None]
+        return Item(index, reads, list(equation.outputs), acts=equation.acts)
 
     def _weigh(self) -> None:
         for equation in self.level.equations:
@@ -158,23 +167,42 @@ class Partition:
         """Whether a region reads a value instead of making it."""
         return value in self.anchors or value in self._known or value not in self._heavy
 
-    def _choose(self, value: Value) -> Region | None:
-        assert value.source is not None
-        roots = list(options(self.level.equations[value.source], value))
-        if not roots:
+    def _choose(self, values: list[Value]) -> Region | None:
+        """The best region that makes the values, results of one equation; None if there is none."""
+        ways = self._ways(values)
+        if not ways:
             return None
-        if value in self.choices:
-            roots = [roots[self.choices[value]]]
-        best = min((self._walk([root]) for root in roots), key=lambda region: self.score(region, self))
+        if values[0] in self.choices and len(values) == 1:
+            ways = [ways[self.choices[values[0]]]]
+        best = min(map(self._walk, ways), key=lambda region: self.score(region, self))
         return self._join(best)
+
+    def _ways(self, values: list[Value]) -> list[list[Root]]:
+        """All ways to make results of one equation chunk by chunk."""
+        first, *others = values
+        assert first.source is not None
+        equation = self.level.equations[first.source]
+        ways = [[root] for root in options(equation, first)]
+        if not others:
+            return ways
+        # Several together along a dimension that all of them have.
+        return [
+            [*way, *(dataclasses.replace(way[0], value=value) for value in others)]
+            for way in ways
+            if way[0].dim is not None and all(value.shape == first.shape for value in others)
+        ]
 
     def _walk(self, roots: list[Root]) -> Region:
         """The region, reading what other parts of the program need as well and what is costly to make twice."""
+        before = self._walked.get(tuple(roots))
+        if before is not None and self._known.isdisjoint(before.made_within):
+            return before
         extra: set[Value] = set()
         while True:
             region = walk(self.level, roots, lambda v: self.stop(v) or v in extra)
             found = self._shared(region)
             if found is None:
+                self._walked[tuple(roots)] = region
                 return region
             extra.add(found)
 
@@ -222,14 +250,14 @@ class Partition:
 
     def _join(self, region: Region) -> Region:
         """Takes along other values that would need the same costly steps by themselves."""
+        if any(equation.acts for equation in self.level.equations):
+            return region  # what runs together could need something done before the one and after the other
         for index in sorted(self._pending, reverse=True):
-            for value in list(self._pending[index]):
-                if not self._independent(region, value):
-                    continue
-                joint = self._joint(region, value)
+            values = self._pending[index]
+            if values and self._independent(region, values[0]):
+                joint = self._joint(region, values)
                 if joint is not None:
-                    region = joint
-                    self._pending[index].remove(value)
+                    region, self._pending[index] = joint, []
         if len(region.roots) > 1:
             self._joined.append([root.value for root in region.roots])
         return region
@@ -255,19 +283,18 @@ class Partition:
             for joined in self._joined
         )
 
-    def _joint(self, region: Region, value: Value) -> Region | None:
-        assert value.source is not None
+    def _joint(self, region: Region, values: list[Value]) -> Region | None:
         mine = {s.index: s.window for s in region.steps if is_costly(s) or s.equation.outputs[0].bytes > self.small}
-        above = self._above(value)
+        above = self._above(values[0])
         if not any(above >> index & 1 for index in mine):
             return None
-        for root in options(self.level.equations[value.source], value):
-            if root.length != region.length:
+        for roots in self._ways(values):
+            if roots[0].length != region.length:
                 continue
-            other = self._walk([root])
+            other = self._walk(roots)
             if not any(mine.get(step.index) == step.window for step in other.steps):
                 continue
-            joint = self._walk([*region.roots, root])
+            joint = self._walk([*region.roots, *roots])
             if not set(joint.sources) <= set(region.sources) | set(other.sources):
                 continue
             alone = self.seconds(other)
@@ -285,10 +312,10 @@ def residual_streams(level: Level, small: int) -> list[Value]:
     found: list[Value] = []
     known = set(level.inputs)
     for equation in level.equations:
-        out = equation.outputs[0]
-        if equation.bodies:
+        if equation.bodies or equation.acts:
             known.update(equation.outputs)
             continue
+        out = equation.outputs[0]
         if equation.name in _MOVED and out.bytes > small and known.intersection(equation.inputs):
             known.add(out)
             continue

@@ -10,6 +10,7 @@ import numpy as np
 from jax.extend import core
 
 from fastfold_jax.autochunk.operations import OPERATIONS
+from fastfold_jax.errors import UserError
 
 # Calls whose body may stand in their place. A derivative rule is no longer needed: whoever differentiates a chunked
 # function differentiates the original, see `api`.
@@ -56,6 +57,9 @@ class Equation:
     Attributes:
       bodies: The levels inside a loop, a branch or the like, by name of the parameter.
       origin: Name of the operation that it was part of, for reports.
+      context: JAX's settings when it was traced, such as how random numbers are drawn; None for the present ones.
+      scope: Names of the scopes around it, for profiles.
+      acts: Whether it does something besides its results, such as printing: it runs once, and in its turn.
     """
 
     primitive: core.Primitive
@@ -64,6 +68,9 @@ class Equation:
     outputs: list[Value]
     bodies: dict[str, "Level | tuple[Level, ...]"] = dataclasses.field(default_factory=dict)
     origin: str = ""
+    context: Any = None
+    scope: str = ""
+    acts: bool = False
 
     @property
     def name(self) -> str:
@@ -73,11 +80,7 @@ class Equation:
 
 @dataclasses.dataclass(eq=False)
 class Level:
-    """A list of equations that runs as a whole: the program, or the body of a loop.
-
-    Attributes:
-      carried: Of a loop's body, how many leading inputs, after constants, return as outputs and may be overwritten.
-    """
+    """A list of equations that runs as a whole: the program, or the body of a loop."""
 
     inputs: list[Value]
     constants: list[tuple[Value, Any]]
@@ -91,7 +94,9 @@ class _Reader:
         self.equations: list[Equation] = []
         self.constants: list[tuple[Value, Any]] = []
 
-    def read(self, jaxpr: core.Jaxpr, consts: Sequence[Any], inputs: Sequence[Value], origin: str) -> list[Value]:
+    def read(
+        self, jaxpr: core.Jaxpr, consts: Sequence[Any], inputs: Sequence[Value], origin: str, scope: str = ""
+    ) -> list[Value]:
         values: dict[core.Var, Value] = dict(zip(jaxpr.invars, inputs, strict=True))
         for var, const in zip(jaxpr.constvars, consts, strict=True):
             if isinstance(const, Value):
@@ -105,17 +110,17 @@ class _Reader:
 
         for eqn in jaxpr.eqns:
             operands = [value(atom) for atom in eqn.invars]
-            results = self.equation(eqn, operands, origin)
+            results = self.equation(eqn, operands, origin, "/".join(filter(None, (scope, scope_of(eqn)))))
             values.update((var, out) for var, out in zip(eqn.outvars, results, strict=True))
         return [value(atom) for atom in jaxpr.outvars]
 
-    def equation(self, eqn: Any, operands: list[Value], origin: str) -> list[Value]:
+    def equation(self, eqn: Any, operands: list[Value], origin: str, scope: str) -> list[Value]:
         name, params = eqn.primitive.name, eqn.params
-        if name in _CALLS and _CALLS[name] in params:
+        if name in _CALLS and _CALLS[name] in params and not places_results(params):
             body = params[_CALLS[name]]
-            return self.read(body.jaxpr, body.consts, operands, origin)
+            return self.read(body.jaxpr, body.consts, operands, origin, scope)
         if name in _REMATERIALISED and not (params["differentiated"] and params["prevent_cse"]):
-            return self.read(params["jaxpr"], (), operands, origin)
+            return self.read(params["jaxpr"], (), operands, origin, scope)
         rule = OPERATIONS.get(eqn.primitive)
         if rule is not None and (self.platform is None or not rule.fused(self.platform, **params)):
             return self.inline(lambda *leaves: rule.reference(*leaves, **params), operands, name)
@@ -125,8 +130,19 @@ class _Reader:
             # It keeps each value from being merged with its readers; the order among them is AutoChunk's to choose.
             return [out for x in operands for out in self.inline(jax.lax.optimization_barrier, [x], origin)]
         outputs = [Value(var.aval, source=len(self.equations)) for var in eqn.outvars]
-        bodies = self.bodies(name, params)
-        self.equations.append(Equation(eqn.primitive, dict(params), operands, outputs, bodies, origin))
+        self.equations.append(
+            Equation(
+                eqn.primitive,
+                dict(params),
+                operands,
+                outputs,
+                bodies=self.bodies(name, params),
+                origin=origin,
+                context=eqn.ctx,
+                scope=scope,
+                acts=_acts(eqn),
+            )
+        )
         return outputs
 
     def inline(self, function: Callable[..., Any], operands: list[Value], origin: str) -> list[Value]:
@@ -155,6 +171,34 @@ class _Reader:
         if name == "cond":
             return {"branches": tuple(read(branch, self.platform) for branch in params["branches"])}
         return {}
+
+
+def scope_of(eqn: Any) -> str:
+    """The scopes that an equation of a jaxpr is in, within that jaxpr."""
+    return str(eqn.source_info.name_stack)
+
+
+def effect_may_be_differentiated(effect: Any) -> bool:
+    """Whether JAX takes an effect inside of a function with a derivative of its own: a callback's it does not."""
+    return type(effect).__name__ not in ("IOEffect", "OrderedIOEffect")
+
+
+def _acts(eqn: Any) -> bool:
+    """Whether an equation has effects; that it uses an axis of a mesh, which JAX counts as one, is none.
+
+    Raises:
+      UserError: if it is about a mutable reference: who reads it after whom is not followed.
+    """
+    effects = [effect for effect in eqn.effects if type(effect).__name__ != "NamedAxisEffect"]
+    if any("Ref" in cls.__name__ or "Mutable" in cls.__name__ for e in effects for cls in type(e).__mro__):
+        raise UserError(f"autochunk: mutable references (`{eqn.primitive.name}`) are not supported; use values")
+    return bool(effects)
+
+
+def places_results(params: dict[str, Any]) -> bool:
+    """Whether a call says how its arguments or results lie on devices, which is lost if it is opened."""
+    given = (*params.get("in_shardings", ()), *params.get("out_shardings", ()))
+    return any(type(sharding).__name__ != "UnspecifiedValue" for sharding in given)
 
 
 def read(jaxpr: Any, platform: str | None) -> Level:
@@ -201,7 +245,7 @@ def _without_unused(level: Level) -> Level:
     used = {id(v) for v in level.outputs}
     kept = []
     for equation in reversed(level.equations):
-        if any(id(out) in used for out in equation.outputs):
+        if equation.acts or any(id(out) in used for out in equation.outputs):
             kept.append(equation)
             used.update(id(v) for v in equation.inputs)
     kept.reverse()

@@ -66,6 +66,12 @@ class Region:
         """Equal for regions that make the same by the same steps."""
         return self.roots, tuple((step.index, step.window) for step in self.steps)
 
+    @functools.cached_property
+    def made_within(self) -> frozenset[Value]:
+        """What its steps make and only they read."""
+        made = {value for step in self.steps for value in step.equation.outputs}
+        return frozenset(made.difference(root.value for root in self.roots))
+
     def in_place(self, root: Root) -> list[Value]:
         """Values whose memory could become the root's: read at the very place that is written, and nowhere else."""
         return [

@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from fastfold_jax.autochunk.binding import bind
 from fastfold_jax.autochunk.program import Equation
 from fastfold_jax.autochunk.windows import Chunk, Window
 
@@ -16,15 +17,6 @@ Places = dict[int, tuple[Any, int]]
 
 Flow = Callable[[Equation, Window], list[Window] | None]
 Apply = Callable[[Equation, Sequence[Any], Places], list[Any]]
-
-
-def bind(equation: Equation, arguments: Sequence[Any], **changes: Any) -> list[Any]:
-    """Runs the equation's primitive with some parameters changed."""
-    primitive = equation.primitive
-    params = primitive.get_bind_params(equation.params | changes)
-    functions, params = ((), params) if isinstance(params, dict) else params  # functions apart in some versions of JAX
-    out = primitive.bind(*functions, *arguments, **params)
-    return list(out) if primitive.multiple_results else [out]
 
 
 def _unchanged(equation: Equation, arguments: Sequence[Any], places: Places) -> list[Any]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import heapq
+import itertools
 from collections.abc import Callable, Hashable
 
 from fastfold_jax.autochunk.estimate import Estimate, measure
@@ -191,7 +192,8 @@ class Scheduler:
             placed.append(entry)
             for value in [v for v in alive if last.get(v, position) <= position]:
                 del alive[value]
-        return LevelPlan(level, placed, peak, seconds, self.whole(level))
+        plan = LevelPlan(level, placed, peak, seconds, self.whole(level))
+        return plan if plan.chunked else self.unchanged(level)
 
     def _allocate(self, level: Level, entry: Placed, free: set[Value], alive: dict[Value, int]) -> None:
         """Makes room for an item's results, where possible in memory that it is the last to read."""
@@ -284,6 +286,8 @@ def arrange(items: list[Item]) -> list[Item]:
     before: list[set[int]] = [{maker[v] for v in item.reads if v in maker} - {i} for i, item in enumerate(items)]
     ancestors: list[int] = [0] * len(items)
     by_index = sorted(range(len(items)), key=lambda i: items[i].index)
+    for one, next_one in itertools.pairwise(i for i in by_index if items[i].acts):
+        before[next_one].add(one)
     for i in _topological(before, by_index):
         for j in before[i]:
             ancestors[i] |= ancestors[j] | 1 << j

@@ -35,7 +35,7 @@ def search(plan: Plan, start: Division, budget: int) -> LevelPlan:
         return max(0, found.peak - budget), found.seconds
 
     known = {start: plan(start)}
-    most = min(_MOST, _EFFORT // num_equations(known[start].level))
+    most = min(_MOST, _EFFORT // max(1, num_equations(known[start].level)))
     beam = [start]
     for _ in range(_ROUNDS):
         best = min(cost(found) for found in known.values())

@@ -80,7 +80,8 @@ def of(device: jax.Device) -> Target:
         limit = (device.memory_stats() or {}).get("bytes_limit", known.memory)
     except jax.errors.JaxRuntimeError:  # it is not here
         limit = known.memory
-    return dataclasses.replace(known, name=device.device_kind, memory=limit)
+    platform = known.platform if device.platform in ("gpu", known.platform) else device.platform
+    return dataclasses.replace(known, name=device.device_kind, platform=platform, memory=limit)
 
 
 def current() -> Target:

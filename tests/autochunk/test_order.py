@@ -1,7 +1,6 @@
 """What does not fit side by side runs one after the other, whatever XLA would do with what is independent."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 

@@ -3,6 +3,8 @@
 Every device runs the same plan, so all of them exchange the same pieces in the same order.
 """
 
+import numbers
+
 from fastfold_jax.autochunk.program import Equation
 from fastfold_jax.autochunk.rules import Rule, register
 from fastfold_jax.autochunk.windows import Window, window
@@ -56,7 +58,8 @@ register("reduce_scatter", Rule(_reduce_scatter_flow))
 
 
 def _same_place_flow(equation: Equation, w: Window) -> list[Window] | None:
-    if any(isinstance(axis, int) for axis in equation.params.get("axes", ())):  # sums over a dimension as well
+    axes = equation.params.get("axes", ())
+    if any(isinstance(axis, numbers.Integral) for axis in axes):  # sums over a dimension as well
         return None
     return [w]
 

@@ -1,9 +1,11 @@
 """Primitives that work element by element."""
 
 from collections.abc import Sequence
+from typing import Any
 
+from fastfold_jax.autochunk.binding import made_varying, varying
 from fastfold_jax.autochunk.program import Equation
-from fastfold_jax.autochunk.rules import Rule, register
+from fastfold_jax.autochunk.rules import Places, Rule, register
 from fastfold_jax.autochunk.windows import Window
 
 ELEMENTWISE = (
@@ -64,7 +66,6 @@ ELEMENTWISE = (
     "polygamma",
     "population_count",
     "pow",
-    "pvary",
     "real",
     "reduce_precision",
     "rem",
@@ -99,4 +100,9 @@ def fitting(w: Window, shape: Sequence[int], out: Sequence[int]) -> Window:
     return tuple((dim, span) for dim, span in w if shape and shape[dim] == out[dim])
 
 
+def _made_varying(equation: Equation, arguments: Sequence[Any], places: Places) -> list[Any]:
+    return [made_varying(arguments[0], varying(equation.outputs[0].aval))]
+
+
 register((*ELEMENTWISE, "optimization_barrier"), Rule(_elementwise))
+register("pvary", Rule(_elementwise, _made_varying))

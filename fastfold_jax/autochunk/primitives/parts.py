@@ -1,12 +1,14 @@
 """Primitives that take parts, put them together, or mix elements along some dimensions only."""
 
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
 from jax import lax
 
+from fastfold_jax.autochunk.binding import bind
 from fastfold_jax.autochunk.program import Equation
-from fastfold_jax.autochunk.rules import Flow, Places, Rule, bind, register, shape_at
+from fastfold_jax.autochunk.rules import Flow, Places, Rule, register, shape_at
 from fastfold_jax.autochunk.windows import WHOLE, Chunk, Fixed, Span, Window, window
 
 
@@ -50,7 +52,8 @@ def _dynamic_slice_flow(equation: Equation, w: Window) -> list[Window] | None:
 
 
 def _dynamic_slice_apply(equation: Equation, arguments: Sequence[Any], places: Places) -> list[Any]:
-    return [lax.dynamic_slice(arguments[0], arguments[1:], shape_at(equation, places))]
+    # Not `lax.dynamic_slice`, which would count a negative start from the end; the primitive clamps it.
+    return bind(equation, arguments, slice_sizes=shape_at(equation, places))
 
 
 register("dynamic_slice", Rule(_dynamic_slice_flow, _dynamic_slice_apply))
@@ -73,7 +76,7 @@ def _along_others(*names: str) -> Flow:
         mixed: set[int] = set()
         for name in names:
             value = equation.params.get(name)
-            mixed |= set() if value is None else {value} if isinstance(value, int) else set(value)
+            mixed |= set() if value is None else {int(value)} if isinstance(value, numbers.Integral) else set(value)
         if any(dim in mixed for dim, _ in w):
             return None
         return [w if value.shape else WHOLE for value in equation.inputs]

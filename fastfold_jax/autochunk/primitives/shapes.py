@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import jax.numpy as jnp
 from jax import lax
 
 from fastfold_jax.autochunk.program import Equation
@@ -96,8 +97,12 @@ register("reshape", Rule(_reshape_flow, _reshape_apply))
 
 def _iota_apply(equation: Equation, arguments: Sequence[Any], places: Places) -> list[Any]:
     dimension, dtype = equation.params["dimension"], equation.params["dtype"]
-    out = lax.broadcasted_iota(dtype, shape_at(equation, places), dimension)
-    return [out + lax.convert_element_type(places[dimension][0], dtype) if dimension in places else out]
+    if dimension not in places:
+        return [lax.broadcasted_iota(dtype, shape_at(equation, places), dimension)]
+    # Counted in whole numbers: a type of 16 bits cannot tell neighbours apart beyond some hundreds.
+    counting = dtype if jnp.issubdtype(dtype, jnp.integer) else jnp.int32
+    out = lax.broadcasted_iota(counting, shape_at(equation, places), dimension)
+    return [lax.convert_element_type(out + lax.convert_element_type(places[dimension][0], counting), dtype)]
 
 
 register("iota", Rule(lambda equation, w: [WHOLE] * len(equation.inputs), _iota_apply))

@@ -1,5 +1,8 @@
 """Primitives that fold dimensions: reductions and matrix products."""
 
+from typing import Any
+
+import jax.numpy as jnp
 from jax import lax
 
 from fastfold_jax.autochunk.program import Equation
@@ -14,6 +17,8 @@ def _reduce_flow(equation: Equation, w: Window) -> list[Window] | None:
 
 
 def _reduced(equation: Equation) -> list[list[Window]]:
+    if equation.name in ("reduce_max", "reduce_min") and jnp.iscomplexobj(equation.outputs[0].aval):
+        return []  # complex numbers have no least one to begin with
     return [[((axis, Chunk()),)] for axis in equation.params["axes"]]
 
 
@@ -51,4 +56,8 @@ def _dot_reduced(equation: Equation) -> list[list[Window]]:
     return [[((left, Chunk()),), ((right, Chunk()),)] for left, right in zip(*contracted, strict=True)]
 
 
-register("dot_general", Rule(_dot_flow, combine=lax.add, reduced=_dot_reduced))
+def _sum(one: Any, other: Any) -> Any:
+    return lax.bitwise_or(one, other) if one.dtype == jnp.bool_ else lax.add(one, other)
+
+
+register("dot_general", Rule(_dot_flow, combine=_sum, reduced=_dot_reduced))
