@@ -76,6 +76,8 @@ MULTIMER = dataclasses.replace(
     resolved=0.01,
     center_of_mass=1.0,
 )
-"""AlphaFold-Multimer's initial training (Evans et al. 2022, section 2.5; distances as in the released code)."""
+"""AlphaFold-Multimer's initial training: interfaces and centres of mass are those of Evans et al. 2022, section 2.5,
+the distances of interfaces and the heads' weights the released code's."""
 
 MULTIMER_FINE_TUNING = dataclasses.replace(MULTIMER, violation=1.0)
+"""AlphaFold-Multimer's fine-tuning: violations count, at the released code's weight."""

@@ -61,6 +61,8 @@ class Stage:
       batch_size: Examples of a step on all devices together.
       steps: Of the whole stage.
       dropout: Whether there is any.
+
+    The papers count samples. Steps, here and in the optimiser's schedule, are of batches of `batch_size`.
     """
 
     name: str
@@ -71,6 +73,20 @@ class Stage:
     batch_size: int = 128
     steps: int
     dropout: bool = True
+
+    def in_batches_of(self, size: int) -> "Stage":
+        """The stage with batches of another size, and as many samples: in all, in warm-up and before the decay."""
+
+        def steps(count: int) -> int:
+            return round(count * self.batch_size / size)
+
+        decay_after = self.optimizer.decay_after
+        optimizer = dataclasses.replace(
+            self.optimizer,
+            warmup_steps=steps(self.optimizer.warmup_steps),
+            decay_after=None if decay_after is None else steps(decay_after),
+        )
+        return dataclasses.replace(self, optimizer=optimizer, batch_size=size, steps=max(steps(self.steps), 1))
 
 
 # Of the first two, sizes, learning rates, warm-up, violations and numbers of samples: AlphaFold 2 supplement, table 4.
@@ -112,6 +128,14 @@ _STAGES = (
         optimizer=OptimizerConfig(),
         crop_size=640,
         steps=78_125,
+    ),
+    Stage(
+        name="multimer-fine-tuning",
+        model=preset("model_1_multimer_v3", num_recycles=3),
+        loss=losses.MULTIMER_FINE_TUNING,
+        optimizer=_FINE_TUNING,
+        crop_size=640,
+        steps=11_719,
     ),
     Stage(
         name="demo",

@@ -271,7 +271,7 @@ def _tidy(lines: list[bytes]) -> tuple[list[bytes], list[bytes]]:
 def _fault(lines: list[bytes], number: int, query_line: int, width: int, file: str) -> InputError:
     """What is wrong in lines that could not be packed, `number` others before; with `width` 0 the first row sets it."""
     header: tuple[int, bytes] | None = None
-    columns = 0
+    columns, letters = 0, b""
     for raw in [*lines, b">"]:  # the last one ends the last record
         number += 1
         line = raw.strip()
@@ -282,8 +282,12 @@ def _fault(lines: list[bytes], number: int, query_line: int, width: int, file: s
                     f"row (line {query_line}) has {width}; all rows need the same number of upper-case letters and '-'"
                 )
             if header and not columns:
-                return InputError(f"{at(file, header[0])}: the first record, {shown(header[1])}, has no sequence")
-            header, columns = (number, line[1:].strip()), 0
+                what = "is all in lower case, which is for insertions; it must be the query itself, in upper case"
+                return InputError(
+                    f"{at(file, header[0])}: the first record, {shown(header[1])}, "
+                    f"{what if letters else 'has no sequence'}"
+                )
+            header, columns, letters = (number, line[1:].strip()), 0, b""
         elif line and not line.startswith((b"#", b";")):
             if header is None:
                 return InputError(
@@ -298,6 +302,7 @@ def _fault(lines: list[bytes], number: int, query_line: int, width: int, file: s
                     f"{shown(header[1])} is no letter of an alignment; {_ACCEPTED}"
                 )
             columns += len(line.translate(None, _INSERTED))
+            letters += line.replace(b".", b"")
     return InputError(f"{file}: not an A3M file: no line begins with '>'")
 
 

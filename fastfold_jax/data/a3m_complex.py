@@ -6,16 +6,16 @@ are of each. A copy has no columns of its own.
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Int, Integer, UInt8
 
 from fastfold_jax.constants.residues import GAP, MSA_LETTERS
-from fastfold_jax.data.a3m import RowReader, Rows, blocks, file_blocks
+from fastfold_jax.data.a3m import RowReader, Rows, file_blocks
 from fastfold_jax.data.alignment import Alignment, Source
-from fastfold_jax.data.textfile import InputError, at, normalise, read_head, shown
+from fastfold_jax.data.textfile import InputError, at, read_head, shown
 
 _NUMBERS = rb"(\d{1,9}(?:,\d{1,9})*)"
 _HEADER = re.compile(rb"(?:\xef\xbb\xbf)?#[ \t]*" + _NUMBERS + rb"[ \t]+" + _NUMBERS + rb"[ \t]*[\r\n]")
@@ -41,61 +41,27 @@ def is_complex(data: bytes) -> bool:
     return _HEADER.match(data) is not None
 
 
-def parse_complex_a3m(data: bytes, *, file: str, source: Source = "other") -> tuple[Part, ...]:
+def read_complex_a3m(path: Path, *, choose: Choose) -> tuple[Part, ...]:
     """The distinct chains of a complex A3M, each with its own rows and those that are paired.
 
     A row that covers one chain only is unpaired; a row that covers several is paired, with gaps in the chains that it
     does not reach. With a single distinct chain every row is unpaired. Insertions between two chains count as the later
     chain's. The query of a chain is the first row that reaches it, and must have no gap there.
 
-    Raises:
-        InputError: the header and the rows disagree, and whatever `fastfold_jax.data.a3m.parse_a3m` raises for.
-    """
-    text = normalise(data, file=file)
-    return _parts(text, lambda: blocks(text), file, source, lambda _, count: np.arange(count))
-
-
-def read_complex_a3m(path: Path, *, choose: Choose) -> tuple[Part, ...]:
-    """The same of a file, which is never in memory as a whole: of each kind of row those that are chosen are kept.
-
-    The file is read twice, first to see which chains each row reaches.
+    The file, which is never in memory as a whole, is read twice, first to see which chains each row reaches.
 
     Args:
         path: the file.
         choose: which rows to keep, by index and ascending, of so many: of one chain (``other``), or ``paired``.
 
     Raises:
-        InputError: as `parse_complex_a3m`.
+        InputError: the header and the rows disagree, and whatever `fastfold_jax.data.a3m.read_a3m` raises for.
     """
-    return _parts(read_head(path, _HEAD), lambda: file_blocks(path), str(path), "other", choose)
-
-
-def _parts(
-    head: bytes, text: Callable[[], Iterator[bytes]], file: str, source: Source, choose: Choose
-) -> tuple[Part, ...]:
-    """The chains of a text that can be gone through twice."""
-    lengths, copies = read_header(head, file)
+    file = str(path)
+    lengths, copies = read_header(read_head(path, _HEAD), file)
     stops = np.cumsum(lengths)
     columns = [slice(int(stop) - length, int(stop)) for stop, length in zip(stops, lengths, strict=True)]
-    reached: list[np.ndarray] = []
-
-    def look(residues: UInt8[np.ndarray, "rows cols"]) -> None:
-        if residues.shape[1] != sum(lengths):
-            raise InputError(
-                f"{at(file, 1)}: the header says that the chains have {' + '.join(map(str, lengths))} = {sum(lengths)} "
-                f"columns, but the rows have {residues.shape[1]}"
-            )
-        reached.append(np.stack([(residues[:, part] != GAP).any(axis=1) for part in columns], axis=1))
-
-    survey = RowReader(file=file, keep=np.zeros(0, int), look=look)
-    for block in text():
-        survey.add(block)
-    covers = np.concatenate(reached)
-    kept = _kept(covers, source, choose)
-    reader = RowReader(file=file, keep=kept)
-    for block in text():
-        reader.add(block)
-    rows, covers = reader.rows(), covers[kept]
+    rows, covers = _chosen_rows(path, lengths, columns, choose)
     queries = [_query_row(rows, covers[:, chain], part, chain, file) for chain, part in enumerate(columns)]
     several = covers.sum(axis=1) > 1
     paired = np.flatnonzero(several)
@@ -108,7 +74,7 @@ def _parts(
         single = np.flatnonzero(covers[:, chain] & ~several)
         if not single.size or not _equal(rows, single[0], query, part):
             single = np.insert(single, 0, query)
-        own = _select(rows, single, part, [rows.descriptions[row] for row in single], source)
+        own = _select(rows, single, part, [rows.descriptions[row] for row in single], "other")
         together = None
         if paired.size:
             chosen = paired if headed else np.insert(paired, 0, query)
@@ -126,10 +92,37 @@ def _parts(
     return tuple(parts)
 
 
-def _kept(covers: Bool[np.ndarray, "rows chains"], source: Source, choose: Choose) -> Int[np.ndarray, " kept"]:
+def _chosen_rows(
+    path: Path, lengths: list[int], columns: list[slice], choose: Choose
+) -> tuple[Rows, Bool[np.ndarray, "rows chains"]]:
+    """The rows to keep, and which chains each of them reaches."""
+    file = str(path)
+    reached: list[np.ndarray] = []
+
+    def look(residues: UInt8[np.ndarray, "rows cols"]) -> None:
+        if residues.shape[1] != sum(lengths):
+            raise InputError(
+                f"{at(file, 1)}: the header says that the chains have {' + '.join(map(str, lengths))} = {sum(lengths)} "
+                f"columns, but the rows have {residues.shape[1]}"
+            )
+        reached.append(np.stack([(residues[:, part] != GAP).any(axis=1) for part in columns], axis=1))
+
+    survey = RowReader(file=file, keep=np.zeros(0, int), look=look)
+    for block in file_blocks(path):
+        survey.add(block)
+    covers = np.concatenate(reached)
+    kept = _kept(covers, choose)
+    reader = RowReader(file=file, keep=kept)
+    for block in file_blocks(path):
+        reader.add(block)
+    return reader.rows(), covers[kept]
+
+
+def _kept(covers: Bool[np.ndarray, "rows chains"], choose: Choose) -> Int[np.ndarray, " kept"]:
     """The first row, each chain's query, and those that are chosen of each chain's own and of the paired ones."""
     several = covers.sum(axis=1) > 1
-    groups = [("paired", several), *((source, covers[:, chain] & ~several) for chain in range(covers.shape[1]))]
+    groups: list[tuple[Source, np.ndarray]] = [("paired", several)]
+    groups += [("other", covers[:, chain] & ~several) for chain in range(covers.shape[1])]
     chosen = [[0], covers.argmax(axis=0)]
     for kind, mask in groups:
         rows = np.flatnonzero(mask)

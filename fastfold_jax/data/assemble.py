@@ -54,11 +54,11 @@ def assemble(job: Job, config: ModelConfig, *, limits: Limits | None = None) -> 
         deletions=msa.deletions,
         msa_mask=np.ones(msa.residues.shape, bool),
         first=np.arange(len(msa)) == 0,
-        templates=_templates([_chain_templates(job, chain) for chain in job.chains], lengths),
+        templates=_templates([chain_templates(job, chain) for chain in job.chains], lengths),
     )
 
 
-def _chain_templates(job: Job, chain: Chain) -> Templates:
+def chain_templates(job: Job, chain: Chain) -> Templates:
     """A chain's templates; where nobody has looked for any, those of its first copy that has been looked at."""
     copies = (other.templates for other in (chain, *job.chains) if other.sequence == chain.sequence)
     return next((found for found in copies if found is not None), Templates.none(len(chain.sequence)))

@@ -11,7 +11,8 @@ class Draws:
     distributions that featurisation needs are made here from the raw output.
 
     Args:
-        name: seed and whatever tells this stream from others (pass, ensemble member, purpose); none negative.
+        name: seed and whatever tells this stream from others (pass, ensemble member, purpose); none negative. Names
+            that differ only in zeros at their end give the same stream.
     """
 
     def __init__(self, *name: int):

@@ -3,7 +3,7 @@
 import dataclasses
 import re
 
-from fastfold_jax.data.textfile import InputError, at, normalise, shown
+from fastfold_jax.data.textfile import InputError, Unusable, at, normalise, shown
 
 CHAIN_BREAK = ":"
 """Stands between the chains of a complex that is given as one sequence."""
@@ -22,7 +22,16 @@ class Record:
 
 
 def parse_fasta(data: bytes, *, file: str, joined: bool = False) -> tuple[Record, ...]:
-    """The records of a FASTA file, in order.
+    """The records of a FASTA file, in order; see `parse_each`.
+
+    Raises:
+        InputError: as there, or if any record cannot be used.
+    """
+    return tuple(_usable(record) for record in parse_each(data, file=file, joined=joined))
+
+
+def parse_each(data: bytes, *, file: str, joined: bool = False) -> tuple[Record | Unusable, ...]:
+    """The records of a FASTA file, in order; one that has no sequence or another letter than amino acids' is unusable.
 
     Sequences may be wrapped, in lower case and broken by blanks. Blank lines and lines that begin with ``#`` or ``;``
     are skipped. A ``*`` that ends a sequence (a stop codon, as translated genes have it) is dropped; elsewhere it is an
@@ -34,32 +43,23 @@ def parse_fasta(data: bytes, *, file: str, joined: bool = False) -> tuple[Record
         joined: a ``:`` may stand between the chains of a complex, and does in the records' sequences.
 
     Raises:
-        InputError: the file is empty, binary or no FASTA, a record has no sequence, or a letter is no amino acid.
+        InputError: the file is empty, binary or no FASTA.
     """
-    accepted = _NO_LETTER_OR_BREAK if joined else _NO_LETTER
-    records: list[tuple[int, str, list[bytes]]] = []  # line of the header, header, lines of the sequence
-    stopped = False
+    records: list[_Lines] = []
     for number, raw in enumerate(normalise(data, file=file).split(b"\n"), start=1):
         line = raw.strip()
         if line.startswith(b">"):
-            _require_sequence(records, file)
-            records.append((number, line[1:].decode().strip(), []))
-            stopped = False
+            records.append(_Lines(at(file, number), line[1:].decode().strip()))
         elif line and not line.startswith((b"#", b";")):
             if not records:
                 raise InputError(
                     f"{at(file, number)}: not a FASTA file: {shown(line)} comes before the first header; every "
                     "sequence needs a line that begins with '>' above it"
                 )
-            ended = line.endswith(b"*")
-            if fault := _fault(raw, accepted, ended=ended, stopped=stopped, name=records[-1][1]):
-                raise InputError(at(file, number) + fault)
-            records[-1][2].append(b"".join(line.removesuffix(b"*").split()))
-            stopped = ended
+            records[-1].add(raw, at(file, number), _NO_LETTER_OR_BREAK if joined else _NO_LETTER)
     if not records:
         raise InputError(f"{file}: not a FASTA file: it holds nothing but comments")
-    _require_sequence(records, file)
-    return tuple(Record(description=name, sequence=b"".join(parts).decode().upper()) for _, name, parts in records)
+    return tuple(record.record() for record in records)
 
 
 def split_chains(sequence: str, *, place: str, name: str) -> tuple[str, ...]:
@@ -82,36 +82,73 @@ def clean_sequence(text: str, *, place: str, name: str) -> str:
     Raises:
         InputError: it is empty, or a letter is neither an amino acid nor a ``:`` between chains.
     """
-    ended = text.rstrip().endswith("*")
-    if fault := _fault(text.encode(errors="replace"), _NO_LETTER_OR_BREAK, ended=ended, stopped=False, name=name):
-        raise InputError(place + fault)
-    sequence = "".join(text.split()).removesuffix("*").upper()
+    letters = "".join(text.split())
+    ended = letters.endswith("*")
+    if fault := _fault(letters.encode(errors="replace"), _NO_LETTER_OR_BREAK, ended=ended, stopped=False, name=name):
+        position, message = fault
+        raise InputError(f"{place}, letter {position} of the sequence: {message}")
+    sequence = letters.removesuffix("*").upper()
     if not sequence:
         raise InputError(f"{place}: {shown(name)} has no sequence")
     return sequence
 
 
-def _fault(raw: bytes, accepted: re.Pattern[bytes], *, ended: bool, stopped: bool, name: str) -> str | None:
-    """What is wrong with a piece of a sequence, if anything is; a ``*`` may end the sequence, and only that."""
+class _Lines:
+    """A record of which one line after another is read, to the first that cannot be used.
+
+    Args:
+        place: its header's, for messages.
+        name: the header.
+    """
+
+    def __init__(self, place: str, name: str):
+        self._place = place
+        self._name = name
+        self._parts: list[bytes] = []
+        self._stopped = False
+        self._error: InputError | None = None
+
+    def add(self, raw: bytes, place: str, accepted: re.Pattern[bytes]) -> None:
+        """The next line of the sequence."""
+        if self._error is not None:
+            return
+        line = raw.strip()
+        ended = line.endswith(b"*")
+        if fault := _fault(raw, accepted, ended=ended, stopped=self._stopped, name=self._name):
+            column, message = fault
+            self._error = InputError(f"{place}, column {column}: {message}")
+        self._parts.append(b"".join(line.removesuffix(b"*").split()))
+        self._stopped = ended
+
+    def record(self) -> Record | Unusable:
+        """What was read."""
+        if self._error is None and not any(self._parts):
+            self._error = InputError(f"{self._place}: the record {shown(self._name)} has no sequence")
+        if self._error is not None:
+            return Unusable(name=self._name, error=self._error)
+        return Record(description=self._name, sequence=b"".join(self._parts).decode().upper())
+
+
+def _usable(record: Record | Unusable) -> Record:
+    if isinstance(record, Unusable):
+        raise record.error
+    return record
+
+
+def _fault(raw: bytes, accepted: re.Pattern[bytes], *, ended: bool, stopped: bool, name: str) -> tuple[int, str] | None:
+    """Where a piece of a sequence is wrong, from 1, and how; a ``*`` may end the sequence, and only that."""
     checked = raw.rstrip().removesuffix(b"*") if ended else raw
     bad = re.search(rb"\S", raw) if stopped else accepted.search(checked)
     if not bad:
         return None
-    if stopped:
-        return f": {shown(name)} goes on after a '*'; a stop is accepted only where a sequence ends"
     # A letter outside ASCII is several bytes; its column is counted in characters, and the whole of it shown.
     column = len(raw[: bad.start()].decode()) + 1
+    if stopped:
+        return column, f"{shown(name)} goes on after a '*'; a stop is accepted only where a sequence ends"
     letter = raw[bad.start() :].decode()[0]
-    message = f", column {column}: {shown(letter)} in {shown(name)} is no amino acid; {_ACCEPTED}"
+    message = f"{shown(letter)} in {shown(name)} is no amino acid; {_ACCEPTED}"
     if letter == CHAIN_BREAK:
         message += "; to predict a complex give each chain its own '>' header"
     elif letter in "-.":
         message += "; an alignment needs a file name that ends in .a3m or .sto"
-    return message
-
-
-def _require_sequence(records: list[tuple[int, str, list[bytes]]], file: str) -> None:
-    """Raises if the record read last has no letters."""
-    if records and not any(records[-1][2]):
-        line, name, _ = records[-1]
-        raise InputError(f"{at(file, line)}: the record {shown(name)} has no sequence")
+    return column, message

@@ -6,7 +6,7 @@ from fastfold_jax.data import layout
 from fastfold_jax.data.a3m_complex import is_complex
 from fastfold_jax.data.feature_file import read_features
 from fastfold_jax.data.job_chains import HEAD, Chain, Job, chains_of, read_alignment_job, read_records
-from fastfold_jax.data.job_directory import read_directory
+from fastfold_jax.data.job_directory import files_of, read_directory
 from fastfold_jax.data.names import safe_name
 from fastfold_jax.data.stockholm import is_stockholm
 from fastfold_jax.data.textfile import InputError, read_bytes, read_head
@@ -47,8 +47,9 @@ def read_job(path: str | Path) -> Job:
     form = layout.format_of(path)
     if form in ("npz", "pickle"):
         return Job(name=name, chains=(), features=read_features(read_bytes(path), file=str(path)))
-    head = read_head(path, HEAD)
-    if form == "fasta" or (form is None and head.lstrip().startswith(b">")):
+    # A pipe can be read only once, so what comes through one is taken for FASTA.
+    head = b">" if form == "fasta" or not path.is_file() else read_head(path, HEAD)
+    if form in ("fasta", None) and head.lstrip().startswith(b">"):
         return Job(name=name, chains=chains_of(read_records(path)))
     if form in ("a3m", "stockholm") or (form is None and (is_stockholm(head) or is_complex(head))):
         return Job(name=name, chains=read_alignment_job(path))
@@ -58,6 +59,15 @@ def read_job(path: str | Path) -> Job:
 
 
 def job_name(path: Path) -> str:
-    """What to call the job in a file or directory: the file's without its suffixes, or the directory's."""
+    """What to call the job in a file or directory: the file's name without its suffixes, or the directory's.
+
+    A directory `msas` is named after the one FASTA file in it, else after the directory that it is in. What comes
+    through a pipe has no name.
+    """
     path = path.resolve() if path.name in ("", "..") else path
-    return safe_name(path.name if path.is_dir() else layout.stem(path), otherwise="job")
+    if path.is_dir() and path.name == layout.ALIGNMENTS:
+        fastas = [found for found in files_of(path) if layout.format_of(found) == "fasta"]
+        return job_name(fastas[0] if len(fastas) == 1 else path.resolve().parent)
+    if path.is_dir():
+        return safe_name(path.name, otherwise="job")
+    return safe_name(layout.stem(path) if path.is_file() else "", otherwise="job")

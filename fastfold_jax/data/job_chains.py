@@ -10,12 +10,12 @@ from fastfold_jax.data import layout
 from fastfold_jax.data.a3m import read_a3m
 from fastfold_jax.data.a3m_complex import is_complex, read_complex_a3m
 from fastfold_jax.data.alignment import Alignment, Source
-from fastfold_jax.data.fasta import Record, parse_fasta, split_chains
+from fastfold_jax.data.fasta import Record, parse_each, parse_fasta, split_chains
 from fastfold_jax.data.msa import Limits
 from fastfold_jax.data.names import safe_name, unique_names
 from fastfold_jax.data.raw import Templates
 from fastfold_jax.data.stockholm import is_stockholm, read_stockholm
-from fastfold_jax.data.textfile import InputError, read_bytes, read_head
+from fastfold_jax.data.textfile import InputError, Unusable, read_bytes, read_head
 
 HEAD = 1 << 16
 """Bytes by which a file's format is told."""
@@ -34,6 +34,7 @@ class Chain:
             it is ``paired`` (then each chain of the job has as many).
         templates: structures aligned to the sequence, best first; None where nobody has looked for any.
         hits: files of template hits that came with the input.
+        label: what the input asks for it to be called in structure files; "" if it does not.
     """
 
     id: str
@@ -43,6 +44,7 @@ class Chain:
     paired: Alignment | None = None
     templates: Templates | None = None
     hits: tuple[Path, ...] = ()
+    label: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,17 +64,23 @@ class Job:
     seeds: tuple[int, ...] = ()
 
 
-def read_joined_records(path: Path, data: bytes | None = None) -> tuple[Record, ...]:
-    """The records of a FASTA file, in whose sequences ``:`` joins the chains of a complex."""
-    data = read_bytes(path) if data is None else data
+def read_each_record(path: Path) -> tuple[Record | Unusable, ...]:
+    """The records of a FASTA file, in whose sequences ``:`` joins the chains of a complex, as far as they are good."""
+    return parse_each(_fasta(path), file=str(path), joined=True)
+
+
+def read_records(path: Path) -> tuple[Record, ...]:
+    """The chains in a FASTA file: its records, and of those with a ``:`` in their sequence the parts."""
+    records = parse_fasta(_fasta(path), file=str(path), joined=True)
+    return tuple(part for record in records for part in chain_records(record, place=str(path)))
+
+
+def _fasta(path: Path) -> bytes:
+    """The text of a file that is read as FASTA."""
+    data = read_bytes(path)
     if is_stockholm(data) or is_complex(data):
         raise InputError(f"{path}: an alignment, not a FASTA file; its name must end in .a3m or .sto")
-    return parse_fasta(data, file=str(path), joined=True)
-
-
-def read_records(path: Path, data: bytes | None = None) -> tuple[Record, ...]:
-    """The chains in a FASTA file: its records, and of those with a ``:`` in their sequence the parts."""
-    return tuple(part for record in read_joined_records(path, data) for part in chain_records(record, place=str(path)))
+    return data
 
 
 def chain_records(record: Record, *, place: str) -> tuple[Record, ...]:

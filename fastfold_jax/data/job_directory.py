@@ -30,6 +30,9 @@ from fastfold_jax.data.textfile import InputError, read_bytes, read_head, shown
 
 _logger = logging.getLogger(__name__)
 
+_MANIFEST = b'"finished"'  # stands in the beginning of a manifest of ours
+_HEAD = 1 << 10  # bytes of a manifest
+
 _Read = tuple[Path, Alignment]
 
 
@@ -106,6 +109,12 @@ def entries_of(directory: Path) -> list[Path]:
     except OSError as error:
         raise InputError(f"{directory}: cannot be read ({error.strerror or error})") from None
     return sorted(found, key=lambda path: layout.natural(path.name))
+
+
+def is_output(directory: Path) -> bool:
+    """Whether a directory holds the predictions of a job, which are no input."""
+    manifest = directory / layout.MANIFEST
+    return manifest.is_file() and _MANIFEST in read_head(manifest, _HEAD)
 
 
 def _below(directory: Path) -> list[Path]:

@@ -43,7 +43,7 @@ def hit_files(files: Sequence[Path], directory: Path) -> list[tuple[Path, str]]:
     found = []
     for path in files:
         if layout.is_template_hits(path):
-            below = path.parent.name if path.parent not in (directory, directory / "msas") else ""
+            below = path.parent.name if path.parent not in (directory, directory / layout.ALIGNMENTS) else ""
             found.append((path, layout.chain_prefix(path) or below))
     return found
 

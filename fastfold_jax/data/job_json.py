@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fastfold_jax.data import layout
 from fastfold_jax.data.a3m import parse_a3m
 from fastfold_jax.data.alignment import Alignment, Source
 from fastfold_jax.data.fasta import CHAIN_BREAK, Record, clean_sequence
 from fastfold_jax.data.job_chains import HEAD, Job, chains_of, read_alignment
 from fastfold_jax.data.names import safe_name
 from fastfold_jax.data.raw import Templates
+from fastfold_jax.data.structure import parse_mmcif
 from fastfold_jax.data.template_features import Rejected, stack, template_of_indices
-from fastfold_jax.data.textfile import InputError, at, normalise, read_bytes, read_head, shown
-from fastfold_jax.data.training.structure import parse_mmcif
+from fastfold_jax.data.textfile import InputError, Unusable, at, normalise, read_bytes, read_head, shown
 
 _PROTEIN = ("protein", "proteinChain")
 _MOST_COPIES = 1000
@@ -31,16 +32,18 @@ _NOT_SUPPORTED_JOB = {
 }
 
 
-def parse_json_jobs(data: bytes, *, file: str) -> tuple[Job, ...]:
+def parse_json_jobs(data: bytes, *, file: str) -> tuple[Job | Unusable, ...]:
     """The jobs of a document: an object is one, a list several.
+
+    One that asks for what AlphaFold 2 cannot do (other molecules, modifications, bonds), or with an alignment or a
+    template that is not its chain's, is unusable.
 
     Of each protein `sequence`, `id` (a list is that many copies) or `count`, `description`, `unpairedMsa`, `pairedMsa`,
     their paths (from the document's directory) and `templates` are read: what is absent or null is to be searched for,
     what is empty is not. `modelSeeds` become the job's seeds.
 
     Raises:
-        InputError: it is no JSON, or asks for what AlphaFold 2 cannot do (other molecules, modifications, bonds), or an
-            alignment or a template is not one of its chain.
+        InputError: it is no JSON, or an empty list.
     """
     try:
         document = json.loads(normalise(data, file=file).decode())
@@ -52,7 +55,20 @@ def parse_json_jobs(data: bytes, *, file: str) -> tuple[Job, ...]:
     if not entries:
         raise InputError(f"{file}: an empty list; each entry is a job")
     numbered = [f", job {number}" if isinstance(document, list) else "" for number in range(1, len(entries) + 1)]
-    return tuple(_job(entry, Path(file), file + place) for entry, place in zip(entries, numbered, strict=True))
+    return tuple(_usable(entry, Path(file), file + place) for entry, place in zip(entries, numbered, strict=True))
+
+
+def _usable(entry: Any, file: Path, place: str) -> Job | Unusable:
+    """The job of an entry, or why there is none."""
+    try:
+        return _job(entry, file, place)
+    except InputError as error:
+        return Unusable(name=_name(entry, file), error=error)
+
+
+def _name(entry: Any, file: Path) -> str:
+    given = entry.get("name") if isinstance(entry, dict) else None
+    return safe_name(given if isinstance(given, str) and given else layout.stem(file), otherwise="job")
 
 
 def _job(entry: Any, file: Path, place: str) -> Job:
@@ -65,6 +81,7 @@ def _job(entry: Any, file: Path, place: str) -> Job:
     paired: list[Alignment | None] = []
     templates: list[Templates | None] = []
     names: list[str] = []
+    labels: list[str] = []
     for number, molecule in enumerate(molecules, start=1):
         where = f"{place}, sequence {number}"
         protein = _protein(molecule, where)
@@ -80,13 +97,15 @@ def _job(entry: Any, file: Path, place: str) -> Job:
         paired += [pairs] * len(ids)
         templates += [_templates(protein, len(sequence), file, where)] * len(ids)
         names += [id_ or f"chain{len(names) + copy}" for copy, id_ in enumerate(ids, start=1)]
+        labels += ids
     if not records:
         raise InputError(f"{place}: 'sequences' is empty; accepted is at least one protein")
     chains = chains_of(records, unpaired, paired if len(records) > 1 else None, names)
     return Job(
-        name=safe_name(name or file.name.split(".")[0], otherwise="job"),
+        name=_name(entry, file),
         chains=tuple(
-            dataclasses.replace(chain, templates=given) for chain, given in zip(chains, templates, strict=True)
+            dataclasses.replace(chain, templates=given, label=label)
+            for chain, given, label in zip(chains, templates, labels, strict=True)
         ),
         seeds=_seeds(entry, place),
     )

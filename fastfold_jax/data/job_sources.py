@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -11,13 +12,13 @@ from fastfold_jax.data import layout
 from fastfold_jax.data.a3m_complex import is_complex, read_header
 from fastfold_jax.data.fasta import Record
 from fastfold_jax.data.job import job_name, read_job
-from fastfold_jax.data.job_chains import HEAD, Chain, Job, chain_records, chains_of, read_joined_records, with_copies
-from fastfold_jax.data.job_directory import entries_of, files_of
+from fastfold_jax.data.job_chains import HEAD, Job, chain_records, chains_of, read_each_record, with_copies
+from fastfold_jax.data.job_directory import entries_of, files_of, is_output
 from fastfold_jax.data.job_json import parse_json_jobs
 from fastfold_jax.data.job_table import parse_table
 from fastfold_jax.data.names import safe_name, unique_names
 from fastfold_jax.data.stockholm import is_stockholm, read_query
-from fastfold_jax.data.textfile import InputError, read_bytes, read_head
+from fastfold_jax.data.textfile import InputError, Unusable, read_bytes, read_head
 from fastfold_jax.errors import UserError
 
 _HEAD = 1 << 20  # bytes in which the query of an alignment is looked for
@@ -26,6 +27,7 @@ _DEEPEST = 8  # directories in directories
 # Names that sub-directories bear where each is a chain of one complex: A, B, ..., AA, chain1.
 _CHAIN_NAME = re.compile(r"[A-Z]{1,2}|chain[_-]?(\d{1,4}|[A-Z])", re.IGNORECASE)
 _INSERTED = re.compile(rb"[a-z.\s]")
+_STANDARD_INPUT = Path("/dev/stdin")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,12 +39,14 @@ class JobSource:
         place: file or directory, for messages.
         num_res: residues, by which jobs are ordered; 0 where that shows only, or fails, when it is read.
         read: the job itself; raises a `UserError` if it cannot be used.
+        error: that `read` will raise, where it is known already.
     """
 
     name: str
     place: str
     num_res: int
     read: Callable[[], Job]
+    error: UserError | None = None
 
 
 def find_jobs(
@@ -60,17 +64,25 @@ def find_jobs(
     - A directory whose files belong together is one job (see `fastfold_jax.data.job.read_job`): one FASTA file and
       alignments; alignments of one query, or with ``chainN_`` in front; one feature file; sub-directories named A, B,
       ... or chain1, chain2, .... In any other every file, or if there are none every sub-directory, is taken by itself.
+    - A directory of our own predictions stands for the alignments that are kept in it.
+
+    A record, row, entry, file or directory that cannot be used is a job that fails when it is read.
 
     Args:
-        paths: files and directories.
+        paths: files and directories; ``-`` is FASTA from standard input.
         joined: every path is one job: all records of a FASTA file, and all sub-directories, are chains of one complex.
         copies: of each chain; the same for all jobs.
         reserved: names that no job may have.
 
     Raises:
-        InputError: nothing is there, or a file that holds several jobs cannot be read.
+        InputError: there are no paths, or nothing is there.
     """
-    found = [source for path in paths for source in _find(Path(path), joined, 0)]
+    given = [_STANDARD_INPUT if str(path) == "-" else Path(path) for path in paths]
+    if not given:
+        raise InputError("no INPUT: accepted are one or more files or directories")
+    if missing := [str(path) for path in given if not os.path.exists(path)]:
+        raise InputError(f"{', '.join(missing)}: no such file")
+    found = [source for path in given for source in _find(path, joined, 0)]
     if copies is not None:
         found = [_repeated(source, copies) for source in found]
     names = unique_names([*reserved, *(source.name for source in found)])[len(reserved) :]
@@ -78,8 +90,16 @@ def find_jobs(
 
 
 def _find(path: Path, joined: bool, depth: int) -> list[JobSource]:
-    if path.is_dir():
-        return [_whole(path)] if joined else _in_directory(path, depth)
+    """The jobs of a path that is there; one that fails if it cannot be used as a whole."""
+    try:
+        return _in_directory(path, joined, depth) if path.is_dir() else _in_file(path, joined)
+    except UserError as error:
+        return [_failing(job_name(path), str(path), error)]
+
+
+def _in_file(path: Path, joined: bool) -> list[JobSource]:
+    if not path.is_file():  # a pipe, which cannot be read twice
+        return [_whole(path)] if joined else _in_fasta(path)
     form = layout.format_of(path)
     if form in ("table", "json"):
         parse = parse_table if form == "table" else parse_json_jobs
@@ -93,8 +113,20 @@ def _find(path: Path, joined: bool, depth: int) -> list[JobSource]:
     return [_whole(path)]
 
 
-def _known(job: Job, place: str) -> JobSource:
-    """A job that is in memory."""
+def _failing(name: str, place: str, error: UserError) -> JobSource:
+    """A job that cannot be used."""
+    error = error.with_traceback(None)  # which would hold what was read up to the fault
+
+    def read() -> Job:
+        raise error
+
+    return JobSource(name=name, place=place, num_res=0, read=read, error=error)
+
+
+def _known(job: Job | Unusable, place: str) -> JobSource:
+    """A job that is in memory, or cannot be used."""
+    if isinstance(job, Unusable):
+        return _failing(job.name, place, job.error)
     return JobSource(name=job.name, place=place, num_res=_residues(job), read=lambda: job)
 
 
@@ -103,17 +135,23 @@ def _residues(job: Job) -> int:
 
 
 def _in_fasta(path: Path) -> list[JobSource]:
-    """A single record is named after its file, several after their headers."""
-    records = read_joined_records(path)
+    """A single record is named after its file, several, or what comes through a pipe, after their headers."""
+    records = read_each_record(path)
     own = job_name(path)
-    words = [(record.description.split() or [""])[0] for record in records]
-    names = [own] if len(records) == 1 else [safe_name(word, otherwise=own) for word in words]
-    jobs = [Job(name=name, chains=_chains(record, path)) for name, record in zip(names, records, strict=True)]
-    return [_known(job, str(path)) for job in jobs]
+    headers = [record.name if isinstance(record, Unusable) else record.description for record in records]
+    names = [safe_name((header.split() or [""])[0], otherwise=own) for header in headers]
+    if len(records) == 1 and path.is_file():
+        names = [own]
+    return [_known(_job(record, name, path), str(path)) for record, name in zip(records, names, strict=True)]
 
 
-def _chains(record: Record, path: Path) -> tuple[Chain, ...]:
-    return chains_of(chain_records(record, place=str(path)))
+def _job(record: Record | Unusable, name: str, path: Path) -> Job | Unusable:
+    if isinstance(record, Unusable):
+        return dataclasses.replace(record, name=name)
+    try:
+        return Job(name=name, chains=chains_of(chain_records(record, place=str(path))))
+    except InputError as error:
+        return Unusable(name=name, error=error)
 
 
 def _alignment(path: Path) -> JobSource:
@@ -124,15 +162,9 @@ def _alignment(path: Path) -> JobSource:
 
 
 def _whole(path: Path) -> JobSource:
-    """A job whose size shows only when all of it has been read; what is wrong with it is said when its turn comes."""
+    """A job whose size shows only when all of it has been read."""
     read = functools.partial(read_job, path)
-    name = job_name(path)
-    if not path.exists():
-        raise InputError(f"{path}: no such file")
-    try:
-        job = read()
-    except UserError:
-        return JobSource(name=name, place=str(path), num_res=0, read=read)
+    job = read()
     alignments = [each for chain in job.chains for each in (*chain.alignments, chain.paired) if each]
     size = sum(each.residues.nbytes + each.deletions.nbytes for each in alignments)
     kept = _known(job, str(path))
@@ -147,7 +179,11 @@ def _repeated(source: JobSource, copies: Sequence[int]) -> JobSource:
     return dataclasses.replace(source, num_res=source.num_res * sum(copies) // len(copies), read=read)
 
 
-def _in_directory(directory: Path, depth: int) -> list[JobSource]:
+def _in_directory(directory: Path, joined: bool, depth: int) -> list[JobSource]:
+    if is_output(directory):
+        return [_whole(_kept_alignments(directory))]
+    if joined:
+        return [_whole(directory)]
     top = files_of(directory)
     alignments = [path for path in top if layout.is_alignment(path)]
     fastas = [path for path in top if layout.format_of(path) == "fasta"]
@@ -155,6 +191,9 @@ def _in_directory(directory: Path, depth: int) -> list[JobSource]:
     features = [path for path in top if layout.format_of(path) in ("npz", "pickle")]
     lists = [path for path in top if layout.format_of(path) in ("table", "json")]
     below = [path for path in entries_of(directory) if path.is_dir()]
+    outputs = [path for path in below if is_output(path)]
+    if outputs and directory / layout.SUMMARY in top:
+        return [source for path in outputs for source in _find(path, False, depth)]
     if alignments or fastas:
         together = prefixed or (len(fastas) == 1 and (alignments or _hold_input(below)))
         if together or (not fastas and _one_query(alignments)):
@@ -162,13 +201,26 @@ def _in_directory(directory: Path, depth: int) -> list[JobSource]:
         return [source for path in (*fastas, *alignments) for source in _find(path, False, depth)]
     if features:
         named = [path for path in features if layout.stem(path) == "features"]
-        return [_whole(directory)] if named or len(features) == 1 else [_whole(path) for path in features]
+        if named or len(features) == 1:
+            return [_whole(directory)]
+        return [source for path in features for source in _find(path, False, depth)]
     if lists:
         return [source for path in lists for source in _find(path, False, depth)]
     below = [path for path in below if _hold_input([path])]
     if not below or depth == _DEEPEST or all(_CHAIN_NAME.fullmatch(path.name) for path in below):
         return [_whole(directory)]  # which says what is wrong if there is nothing
     return [source for path in below for source in _find(path, False, depth + 1)]
+
+
+def _kept_alignments(directory: Path) -> Path:
+    """Where the alignments of a job lie among its predictions."""
+    kept = directory / layout.ALIGNMENTS
+    if not kept.is_dir():
+        raise InputError(
+            f"{directory}: holds the predictions of a job without alignments, and no input; give what they were made "
+            "from"
+        )
+    return kept
 
 
 def _hold_input(directories: Iterable[Path]) -> bool:
@@ -196,8 +248,6 @@ def _one_query(alignments: Sequence[Path]) -> bool:
 
 def _head(path: Path) -> bytes:
     """The beginning of a file, unpacked if need be."""
-    if not path.exists():
-        raise InputError(f"{path}: no such file")
     try:
         return read_head(path, _HEAD)
     except InputError:

@@ -8,29 +8,29 @@ from collections.abc import Iterator
 from fastfold_jax.data.fasta import Record, clean_sequence
 from fastfold_jax.data.job_chains import Job, chain_records, chains_of, with_copies
 from fastfold_jax.data.names import safe_name
-from fastfold_jax.data.textfile import InputError, at, normalise, shown
+from fastfold_jax.data.textfile import InputError, Unusable, at, normalise, shown
 
 _COLUMNS = ("id", "sequence")
 _COPIES = "stoichiometry"
 _STOICHIOMETRY = re.compile(r"\d{1,4}(:\d{1,4})*")
 
 
-def parse_table(data: bytes, *, file: str) -> tuple[Job, ...]:
-    """The jobs of a table, in order.
+def parse_table(data: bytes, *, file: str) -> tuple[Job | Unusable, ...]:
+    """The jobs of a table, in order; a row that is short, or whose sequence is none, is unusable.
 
     The first line names the columns; case and order do not matter, and columns of other names are left alone. Fields
     are parted by tabs if the first line has one, else by commas, and may be quoted. In a sequence ``:`` joins the
     chains of a complex.
 
     Raises:
-        InputError: the file is empty or binary, a column is missing, a row is short, or a sequence cannot be used.
+        InputError: the file is empty, binary or no table, or a column is missing.
     """
     text = normalise(data, file=file).decode()
     delimiter = "\t" if "\t" in text.split("\n", 1)[0] else ","
     # A field limit of the csv module's own would be the whole process's, so long sequences meet this error.
     reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
     columns: dict[str, int] | None = None
-    jobs: list[Job] = []
+    jobs: list[Job | Unusable] = []
     try:
         for row in reader:
             if not any(field.strip() for field in row):
@@ -75,19 +75,21 @@ def _columns(header: list[str], place: str) -> dict[str, int]:
     return {name: index for index, name in enumerate(names)}
 
 
-def _job(row: list[str], columns: dict[str, int], place: str, number: int) -> Job:
+def _job(row: list[str], columns: dict[str, int], place: str, number: int) -> Job | Unusable:
     fields = dict(_fields(row, columns))
-    missing = [name for name in _COLUMNS if not fields.get(name)]
-    if missing:
-        raise InputError(f"{place}: the row has nothing in the column {missing[0]!r}")
-    identifier = fields["id"]
-    sequence = clean_sequence(fields["sequence"], place=place, name=identifier)
-    record = Record(description=identifier, sequence=sequence)
-    job = Job(
-        name=safe_name(identifier, otherwise=f"job{number}"), chains=chains_of(chain_records(record, place=place))
-    )
-    copies = fields.get(_COPIES)
-    return with_copies(job, parse_stoichiometry(copies, place=place), place=place) if copies else job
+    identifier = fields.get("id", "")
+    name = safe_name(identifier, otherwise=f"job{number}")
+    try:
+        missing = [column for column in _COLUMNS if not fields.get(column)]
+        if missing:
+            raise InputError(f"{place}: the row has nothing in the column {missing[0]!r}")
+        sequence = clean_sequence(fields["sequence"], place=place, name=identifier)
+        record = Record(description=identifier, sequence=sequence)
+        job = Job(name=name, chains=chains_of(chain_records(record, place=place)))
+        copies = fields.get(_COPIES)
+        return with_copies(job, parse_stoichiometry(copies, place=place), place=place) if copies else job
+    except InputError as error:
+        return Unusable(name=name, error=error)
 
 
 def _fields(row: list[str], columns: dict[str, int]) -> Iterator[tuple[str, str]]:

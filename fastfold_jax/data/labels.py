@@ -25,7 +25,8 @@ class Labels:
         atom_mask: [K, N, 37] float32, 1 where an atom is known.
         resolution: [] float32, Å; 0 where there is none (NMR, self-distillation), which leaves out the losses of
             confidence and of experimentally resolved atoms.
-        use_clamped_fape: [] float32, 1 to clamp the backbone's frame aligned point error (9 examples in 10), 0 not to.
+        use_clamped_fape: [] float32, 1 to clamp the backbone's frame aligned point error, 0 not to; the same for all
+            examples of a step (AlphaFold 2 supplement, 1.11.5: of mini-batches 9 in 10).
         true_msa: [S, N] int8, the clusters' letters 0..22 before masking, of the last pass.
         bert_mask: [S, N] float32, 1 where masking touched them.
     """

@@ -31,6 +31,13 @@ ACCEPTED = (
     f"with {', '.join(PACKED[:-1])} or {PACKED[-1]}, or AlphaFold's features (.npz, .pkl)"
 )
 
+ALIGNMENTS = "msas"
+"""Directory of a job's alignments among its predictions, AlphaFold's and ours."""
+MANIFEST = "manifest.json"
+"""File of what is finished, in the directory of each job's predictions."""
+SUMMARY = "summary.csv"
+"""Table of a run's jobs, beside their directories."""
+
 _CHAIN = re.compile(r"(chain[_-]?(?:[0-9]{1,4}|[A-Za-z]))(?=[_.-])", re.IGNORECASE)
 _TEMPLATE_HITS = re.compile(r"(pdb\d*_hits|hmm_output|hmmsearch|hhsearch)", re.IGNORECASE)
 # The first that occurs in the name decides: bfd_uniref_hits is BFD's, unpaired is not paired.

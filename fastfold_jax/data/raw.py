@@ -20,6 +20,21 @@ CHAIN_GAP = 200
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class TemplateSource:
+    """Where a template was taken from.
+
+    Attributes:
+        name: PDB code, or the file that the user gave.
+        chain: the author's name of the chain.
+        released: ISO date, None where the structure tells none.
+    """
+
+    name: str
+    chain: str
+    released: str | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Templates:
     """T structures aligned to the N residues, best first.
 
@@ -27,11 +42,13 @@ class Templates:
         aatype: residue types in the order of `MSA_LETTERS` (gap where nothing is aligned).
         positions: Å, atom37.
         atom_mask: 1 where an atom is known.
+        sources: where each was taken from; empty where that is not known.
     """
 
     aatype: Int32[np.ndarray, "t n"]
     positions: Float32[np.ndarray, "t n 37 3"]
     atom_mask: Float32[np.ndarray, "t n 37"]
+    sources: tuple[TemplateSource, ...] = ()
 
     @classmethod
     def none(cls, num_res: int) -> "Templates":
@@ -51,7 +68,12 @@ class Templates:
             aatype=np.concatenate([self.aatype, other.aatype]),
             positions=np.concatenate([self.positions, other.positions]),
             atom_mask=np.concatenate([self.atom_mask, other.atom_mask]),
+            sources=(*self.sources, *other.sources) if self._is_known and other._is_known else (),
         )
+
+    @property
+    def _is_known(self) -> bool:
+        return len(self.sources) == len(self)
 
     def resize(self, count: int) -> "Templates":
         """The first `count` templates, followed by empty ones where there are fewer."""

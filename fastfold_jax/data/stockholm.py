@@ -9,7 +9,7 @@ from jaxtyping import Integer, UInt8
 
 from fastfold_jax.constants.residues import GAP
 from fastfold_jax.data.alignment import INVALID, Alignment, Source, letter_table, smallest_counts
-from fastfold_jax.data.textfile import InputError, at, line_blocks, normalise, shown
+from fastfold_jax.data.textfile import InputError, at, line_blocks, shown
 
 _GAPS = b"-."
 _CODES = letter_table(fold_case=True, gaps=_GAPS)
@@ -23,24 +23,13 @@ def is_stockholm(data: bytes) -> bool:
     return data[:100].removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"# STOCKHOLM")
 
 
-def parse_stockholm(data: bytes, *, file: str, source: Source = "other") -> Alignment:
-    """The alignment in a Stockholm text, in the columns of its first sequence.
+def read_stockholm(path: Path, *, source: Source, choose: Callable[[int], Integer[np.ndarray, " kept"]]) -> Alignment:
+    """The chosen rows of a Stockholm file, in the columns of its first sequence; it is never in memory as a whole.
 
     Sequences may be split over blocks. Columns in which the first sequence has a gap are insertions: they are removed,
     and the letters in them counted as deletions of the next column (those after the last column are dropped). ``-`` and
     ``.`` are gaps, lower case reads as upper case, and markup lines (``#=``) and comments are skipped. Descriptions are
     the names, such as ``tr|A0A0K0ME10|A0A0K0ME10_9STAP/1-51``.
-
-    Raises:
-        InputError: the file is empty, binary, no Stockholm, truncated (no ``//`` at its end) or of several alignments;
-            rows differ in length; a letter is no amino acid; or the first row has no letters.
-    """
-    text = normalise(data, file=file)
-    return _alignment(lambda: iter([text]), file, source, np.arange)
-
-
-def read_stockholm(path: Path, *, source: Source, choose: Callable[[int], Integer[np.ndarray, " kept"]]) -> Alignment:
-    """The chosen rows of a Stockholm file, which is never in memory as a whole.
 
     The file is read twice, first for the names of its rows. All rows are checked, and those that are kept parsed.
 
@@ -50,9 +39,33 @@ def read_stockholm(path: Path, *, source: Source, choose: Callable[[int], Intege
         choose: from the number of rows, which to keep: their indices, ascending, 0 (the query) among them.
 
     Raises:
-        InputError: as `parse_stockholm`.
+        InputError: the file is empty, binary, no Stockholm, truncated (no ``//`` at its end) or of several alignments;
+            rows differ in length; a letter is no amino acid; or the first row has no letters.
     """
-    return _alignment(lambda: line_blocks(path, _BLOCK), str(path), source, choose)
+    file = str(path)
+    names: dict[bytes, int] = {}
+    for line in _rows(line_blocks(path, _BLOCK), file):
+        names.setdefault(line.name, len(names))
+    kept = choose(len(names))
+    parts = _pieces(_rows(line_blocks(path, _BLOCK), file), names, kept, file)
+    query = b"".join(parts[0])
+    columns = np.frombuffer(query.translate(_CODES), np.uint8) != GAP
+    if not columns.any():
+        raise InputError(f"{file}: the first row, {shown(next(iter(names)))}, has no letters; it must be the query")
+    residues, deletions = [], []
+    for start in range(0, len(parts), _ROWS_AT_ONCE):
+        joined = b"".join(piece for pieces in parts[start : start + _ROWS_AT_ONCE] for piece in pieces)
+        grid = np.frombuffer(joined.translate(_CODES), np.uint8).reshape(-1, len(query))
+        residues.append(grid[:, columns].astype(np.int8))
+        deletions.append(_deletions(grid, columns))
+    descriptions = list(names)
+    return Alignment(
+        residues=np.concatenate(residues),
+        deletions=np.concatenate(deletions),
+        descriptions=tuple(descriptions[row].decode() for row in kept),
+        source=source,
+        query=np.frombuffer(query.upper(), np.uint8)[columns].tobytes().decode(),
+    )
 
 
 def read_query(path: Path) -> str:
@@ -123,38 +136,6 @@ def _rows(blocks: Iterable[bytes], file: str) -> Iterator[_Line]:
         raise InputError(f"{file}: a truncated Stockholm file: the '//' that ends the alignment is missing")
     if not found:
         raise InputError(f"{file}: an empty alignment: no sequence comes before the '//'")
-
-
-def _alignment(
-    blocks: Callable[[], Iterator[bytes]],
-    file: str,
-    source: Source,
-    choose: Callable[[int], Integer[np.ndarray, " kept"]],
-) -> Alignment:
-    """The chosen rows of a text that can be gone through twice."""
-    names: dict[bytes, int] = {}
-    for line in _rows(blocks(), file):
-        names.setdefault(line.name, len(names))
-    kept = choose(len(names))
-    parts = _pieces(_rows(blocks(), file), names, kept, file)
-    query = b"".join(parts[0])
-    columns = np.frombuffer(query.translate(_CODES), np.uint8) != GAP
-    if not columns.any():
-        raise InputError(f"{file}: the first row, {shown(next(iter(names)))}, has no letters; it must be the query")
-    residues, deletions = [], []
-    for start in range(0, len(parts), _ROWS_AT_ONCE):
-        joined = b"".join(piece for pieces in parts[start : start + _ROWS_AT_ONCE] for piece in pieces)
-        grid = np.frombuffer(joined.translate(_CODES), np.uint8).reshape(-1, len(query))
-        residues.append(grid[:, columns].astype(np.int8))
-        deletions.append(_deletions(grid, columns))
-    descriptions = list(names)
-    return Alignment(
-        residues=np.concatenate(residues),
-        deletions=np.concatenate(deletions),
-        descriptions=tuple(descriptions[row].decode() for row in kept),
-        source=source,
-        query=np.frombuffer(query.upper(), np.uint8)[columns].tobytes().decode(),
-    )
 
 
 def _pieces(

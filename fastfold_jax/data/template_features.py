@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Float32, Int, Int32
 
 from fastfold_jax.constants import ATOM37_INDEX, GAP, MSA_LETTER_TO_INDEX
-from fastfold_jax.data.raw import Templates
+from fastfold_jax.data.raw import Templates, TemplateSource
+from fastfold_jax.data.structure import Polymer, Structure, StructureError
 from fastfold_jax.data.template_hits import TemplateHit
-from fastfold_jax.data.training.structure import Polymer, Structure, StructureError
 
 _IDENTITY = 0.9  # of the shorter sequence, where a hit's differs from the structure's
 _FEWEST_ATOMS = 5  # as many as alanine has
@@ -39,6 +39,7 @@ class Template:
 
     Attributes:
         name: entry and chain.
+        source: the same, and the date.
         aatype: residue types in the order of `MSA_LETTERS`, gap where nothing is aligned.
         positions: Å, atom37.
         atom_mask: 1 where an atom is known.
@@ -46,6 +47,7 @@ class Template:
     """
 
     name: str
+    source: TemplateSource
     aatype: Int32[np.ndarray, " n"]
     positions: Float32[np.ndarray, "n 37 3"]
     atom_mask: Float32[np.ndarray, "n 37"]
@@ -60,6 +62,7 @@ def stack(templates: list[Template], num_res: int) -> Templates:
         aatype=np.stack([template.aatype for template in templates]),
         positions=np.stack([template.positions for template in templates]),
         atom_mask=np.stack([template.atom_mask for template in templates]),
+        sources=tuple(template.source for template in templates),
     )
 
 
@@ -78,7 +81,7 @@ def template_of_hit(hit: TemplateHit, structure: Structure, query: str) -> Templ
         target = _realigned(hit.sequence, polymer.letters)[hit.hit]
         note = f"realigned to the sequence of chain {polymer.author}, which differs from the hit's"
         match = _matched(polymer, hit.query, target, note)
-    return _template(f"{hit.entry}_{polymer.author}", structure, match, len(query))
+    return _template(f"{hit.entry}_{polymer.author}", hit.entry, structure, match, len(query))
 
 
 def template_of_chain(structure: Structure, chain: str | None, query: str) -> Template:
@@ -101,7 +104,7 @@ def template_of_chain(structure: Structure, chain: str | None, query: str) -> Te
     same, aligned = _same(query, polymer.letters, target), int((target >= 0).sum())
     note = f"{aligned} residues aligned, {same / max(aligned, 1):.0%} identical"
     match = _matched(polymer, np.arange(len(query)), target, note)
-    return _template(f"{structure.file}:{polymer.author}", structure, match, len(query))
+    return _template(f"{structure.file}:{polymer.author}", structure.file, structure, match, len(query))
 
 
 def template_of_indices(structure: Structure, query: Sequence[int], target: Sequence[int], num_res: int) -> Template:
@@ -124,7 +127,7 @@ def template_of_indices(structure: Structure, query: Sequence[int], target: Sequ
         if wrong := [index for index in indices if not 0 <= index < length]:
             raise Rejected(f"{name!r} holds {wrong[0]}, but there are {length} residues, counted from 0")
     match = _matched(polymer, np.array(query, int), np.array(target, int), "aligned by the input")
-    return _template(f"{structure.file}:{polymer.author}", structure, match, num_res)
+    return _template(f"{structure.file}:{polymer.author}", structure.file, structure, match, num_res)
 
 
 def _matched(polymer: Polymer, query: Int[np.ndarray, " k"], target: Int[np.ndarray, " k"], note: str) -> _Match:
@@ -197,7 +200,7 @@ def _same(query: str, target: str, aligned: Int[np.ndarray, " q"]) -> int:
     return sum(index >= 0 and letter == target[index] for letter, index in zip(query, aligned, strict=True))
 
 
-def _template(name: str, structure: Structure, match: _Match, num_res: int) -> Template:
+def _template(name: str, entry: str, structure: Structure, match: _Match, num_res: int) -> Template:
     """Puts a chain's residues where the query's are."""
     try:
         chain = structure.chain(match.polymer.label)
@@ -211,7 +214,8 @@ def _template(name: str, structure: Structure, match: _Match, num_res: int) -> T
     positions[match.query], mask[match.query] = chain.positions[match.target], chain.atom_mask[match.target]
     if mask.sum() < _FEWEST_ATOMS:
         raise Rejected(f"{int(mask.sum())} of the atoms that it is aligned to are known, fewer than {_FEWEST_ATOMS}")
-    return Template(name=name, aatype=aatype, positions=positions, atom_mask=mask, note=match.note)
+    source = TemplateSource(name=entry, chain=match.polymer.author, released=structure.release_date)
+    return Template(name=name, source=source, aatype=aatype, positions=positions, atom_mask=mask, note=match.note)
 
 
 def _require_continuous(positions: Float32[np.ndarray, "n 37 3"], mask: Float32[np.ndarray, "n 37"]) -> None:

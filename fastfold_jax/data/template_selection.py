@@ -8,10 +8,10 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from fastfold_jax.data.structure import MMCIF, Structure, read_structure
 from fastfold_jax.data.template_features import Rejected, Template, template_of_hit
 from fastfold_jax.data.template_hits import TemplateHit
 from fastfold_jax.data.textfile import InputError, normalise, read_bytes
-from fastfold_jax.data.training.structure import MMCIF, Structure, read_structure
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,8 @@
 """Reading a user's text file whatever packed it or ended its lines, and saying where it is wrong."""
 
+import dataclasses
 import gzip
+import io
 import lzma
 import sys
 import zlib
@@ -27,6 +29,19 @@ _ZSTD = b"\x28\xb5\x2f\xfd"
 
 class InputError(UserError):
     """A sequence, alignment or feature file, or a directory of them, that cannot be used."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Unusable:
+    """One of several things in a file (a record, a row, an entry) that cannot be used, where the others can.
+
+    Attributes:
+        name: what the file calls it.
+        error: why.
+    """
+
+    name: str
+    error: InputError
 
 
 def also_packed(*suffixes: str) -> tuple[str, ...]:
@@ -84,11 +99,14 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 def unpacked(file: BinaryIO, path: Path) -> Iterator[BinaryIO]:
     """The text of a file that gzip, xz or zstd packed, which its first bytes tell, not its name; else the file itself.
 
-    It is unpacked as it is read. Errors of unpacking it inside are `InputError`s.
+    It is unpacked as it is read; a pipe, which cannot be gone back in, is read at once. Errors of unpacking it inside
+    are `InputError`s.
 
     Raises:
         InputError: the file is damaged or truncated, or packed by zstd, and there is no package that unpacks that.
     """
+    if not file.seekable():
+        file = io.BytesIO(file.read())
     head = file.read(len(_XZ))
     file.seek(0)
     unpack: Callable[[BinaryIO], Any]

@@ -38,8 +38,7 @@ class Answer:
       job: Its name.
       directory: Where its files are.
       finished: Its predictions, unordered.
-      made_from: What decided each, by its name.
-      manifest: Of the directory.
+      manifest: Of the directory; it lists them.
       coverage: Of the alignment.
       timings: Seconds.
     """
@@ -47,14 +46,15 @@ class Answer:
     job: str
     directory: Path
     finished: Sequence[Finished]
-    made_from: Mapping[str, str]
     manifest: Manifest
     coverage: Coverage
     timings: Timings
 
 
 def publish(answer: Answer, config: InferenceConfig) -> list[Finished]:
-    """Ranks, relaxes, plots and reports, unless all of that is there already; returns the predictions, best first.
+    """Ranks, relaxes, plots and reports; returns the predictions, best first.
+
+    Nothing is done where all of that is there already, made from these predictions, unless it is to be made again.
 
     Everything is made from the files of the predictions, never from memory, so that a run that was stopped and started
     again gives the same. Files that an earlier answer left in the directory and this one does not replace are removed,
@@ -65,12 +65,12 @@ def publish(answer: Answer, config: InferenceConfig) -> list[Finished]:
     """
     ranked = rank(answer.finished)
     made_from = fingerprint.of_options(
-        predictions=[(item.name, answer.made_from[item.name]) for item in ranked],
+        predictions=[(item.name, answer.manifest.digest(item.name)) for item in ranked],
         relaxation=config.relaxation,
         answer=config.answer,
         plots=config.answer.plots and _can_plot(),
     )
-    if answer.manifest.finished(_ANSWER, made_from) is not None:
+    if not config.jobs.redo and answer.manifest.finished(_ANSWER, made_from) is not None:
         return ranked
     stale = set(answer.manifest.files(_ANSWER))
     relaxed, failure = _relax(answer, ranked, config)
@@ -135,7 +135,7 @@ def _relax(
     for item in ranked[:wanted]:
         name = f"{item.name}_relaxed"
         how = {**dataclasses.asdict(config.relaxation), "relax": None}  # which ones is no matter
-        made_from = fingerprint.of_options(prediction=answer.made_from[item.name], how=how)
+        made_from = fingerprint.of_options(prediction=answer.manifest.digest(item.name), how=how)
         entry = None if config.jobs.redo else answer.manifest.finished(name, made_from)
         if entry is None:
             prediction = load_prediction(answer.directory / _arrays_of(item))

@@ -8,7 +8,6 @@ from typing import TypedDict, Unpack
 
 import jax
 
-from fastfold_jax import search
 from fastfold_jax.config.model import ModelConfig
 from fastfold_jax.data.fasta import Record, clean_sequence
 from fastfold_jax.data.job_chains import Job, chain_records, chains_of
@@ -29,7 +28,7 @@ from fastfold_jax.inference.coverage import Coverage
 from fastfold_jax.inference.engine import Engine, OnPass, Parameters, Target, Task
 from fastfold_jax.inference.files import prepare_directory, write_json
 from fastfold_jax.inference.interfaces import Interface, score_interfaces
-from fastfold_jax.inference.job_run import COVERAGE_FILE, complete, seeds_of
+from fastfold_jax.inference.job_run import COVERAGE_FILE, check, complete, seeds_of
 from fastfold_jax.inference.kept_alignments import keep_alignments
 from fastfold_jax.inference.manifest import Manifest
 from fastfold_jax.inference.models import WARNINGS, NetworkTable
@@ -109,25 +108,25 @@ class JobResult:
         """Writes all that the command writes, and returns what it is.
 
         Raises:
-          UserError: if relaxation, where asked for, fails, or a file cannot be written.
+          UserError: if relaxation, where asked for, fails, a file cannot be written, or the directory holds another
+            job's.
         """
         directory = Path(directory)
+        manifest = Manifest(directory, self.job.name)
         prepare_directory(directory)
         write_json(directory / COVERAGE_FILE, self.coverage.to_json())
-        manifest = Manifest(directory)
         keep_alignments(self.job, fingerprint.of_job(self.job), manifest)
-        made_from, finished = {}, []
+        finished = []
         for prediction in self.predictions:
             files = write_prediction(prediction, directory, self.job.name)
             summary = Finished.of(prediction, files)
-            made_from[prediction.name] = fingerprint.of_options(arrays=fingerprint.of_file(directory / files[-1]))
-            manifest.add(prediction.name, made_from[prediction.name], files, summary.to_json())
+            made_from = fingerprint.of_options(arrays=fingerprint.of_file(directory / files[-1]))
+            manifest.add(prediction.name, made_from, files, summary.to_json())
             finished.append(summary)
         answer = Answer(
             job=self.job.name,
             directory=directory,
             finished=finished,
-            made_from=made_from,
             manifest=manifest,
             coverage=self.coverage,
             timings=Timings(directory),
@@ -160,7 +159,7 @@ class Predictor:
         result.write("out")
 
     Args:
-      params: As `--params`: a directory, a file, or "random".
+      params: As `--params`: a directory, a file, "demo" or "random".
       model: Names of networks; by default one for a chain, another for a complex; "all" for five.
       networks: In place of `model`: networks that are no preset.
       devices: Over as many of these a protein is split as the options say; by default JAX's first.
@@ -191,7 +190,7 @@ class Predictor:
             **options,
         )
         self._table = NetworkTable(self.config, networks)
-        search.check(self.config.search, self.config.templates)
+        check(self.config)
         execution = self.config.execution
         use_compile_cache(execution.cache_directory)
         if self.config.params in WARNINGS:
@@ -237,7 +236,7 @@ def _as_job(what: str | Path | Job, name: str | None) -> Job:
         job = sources[0].read()
     elif isinstance(what, str):
         label = name or "sequence"
-        sequence = clean_sequence(what, place="the sequence (give a file as a pathlib.Path)", name=label)
+        sequence = clean_sequence(what, place="what to predict (give a file as a pathlib.Path)", name=label)
         record = Record(description=label, sequence=sequence)
         job = Job(name="prediction", chains=chains_of(chain_records(record, place="the sequence")))
     else:

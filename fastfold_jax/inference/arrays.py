@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastfold_jax.errors import UserError
-from fastfold_jax.inference.result import PassRecord, Prediction, Provenance, ResidueRange
+from fastfold_jax.inference.result import PassRecord, Prediction, Provenance, ResidueRange, UsedTemplate
 
 ARRAYS_SUFFIX = "_arrays.npz"
 _ARRAYS = ("atom_positions", "atom_mask", "plddt", "pae", "contact_probability")
@@ -39,7 +39,14 @@ def prediction_bytes(prediction: Prediction) -> bytes:
             arrays[name] = array.astype(np.float16 if name in _HALF else np.float32)
     described = {
         "provenance": dataclasses.asdict(prediction.provenance),
-        "chains": [{"id": chain.id, "description": chain.description} for chain in prediction.chains],
+        "chains": [
+            {
+                "id": chain.id,
+                "description": chain.description,
+                "templates": [dataclasses.asdict(template) for template in chain.templates],
+            }
+            for chain in prediction.chains
+        ],
         "passes": [dataclasses.asdict(dataclasses.replace(record, seconds=0.0)) for record in prediction.passes],
         **{name: getattr(prediction, name) for name in _SCALARS},
     }
@@ -64,7 +71,9 @@ def load_prediction(path: str | Path) -> Prediction:
         starts = [*arrays["chain_starts"].tolist(), len(arrays["aatype"])]
         chains = tuple(
             ResidueRange(
-                **chain,
+                id=chain["id"],
+                description=chain["description"],
+                templates=tuple(UsedTemplate(**template) for template in chain["templates"]),
                 start=start,
                 aatype=arrays["aatype"][start:stop].astype(np.int32),
                 numbers=arrays["residue_numbers"][start:stop],

@@ -5,17 +5,17 @@ import os
 import sys
 from collections.abc import Sequence
 
-import tyro
 from rich.console import Console
 
 from fastfold_jax import messages
+from fastfold_jax.config.command_line import parse
 from fastfold_jax.errors import UserError
 from fastfold_jax.inference.allocator import claim_memory
 from fastfold_jax.inference.compile_cache import use_compile_cache
-from fastfold_jax.inference.config import InferenceConfig
+from fastfold_jax.inference.config import PROGRAM, InferenceConfig
+from fastfold_jax.inference.elsewhere import ELSEWHERE
 from fastfold_jax.search.report import bars
 
-PROGRAM = "fastfold-infer"
 OK, USER_ERROR, SOME_FAILED, INTERRUPTED = 0, 2, 3, 130
 
 logger = logging.getLogger(__name__)
@@ -25,9 +25,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parses the command line, predicts, and returns the exit code; errors a user can cause take one line on stderr.
 
     Raises:
-      SystemExit: from the parser, 0 after --help and 2 for options that do not exist.
+      SystemExit: after --help, with 0.
     """
-    config = tyro.cli(InferenceConfig, prog=PROGRAM, args=None if argv is None else list(argv))
+    try:
+        return _run(parse(InferenceConfig, PROGRAM, argv, ELSEWHERE))
+    except UserError as error:
+        logger.debug("where it was raised:", exc_info=True)
+        sys.stderr.write(f"{PROGRAM}: error: {error}\n")
+        return USER_ERROR
+
+
+def _run(config: InferenceConfig) -> int:
+    """Predicts, or plans; the exit code."""
     console = Console(stderr=True)
     _set_up_logging(console, verbose=config.verbose, quiet=config.jobs.dry_run)
     claim_memory()
@@ -43,10 +52,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             return SOME_FAILED if any(job.error is not None for job in planned) else OK
         with bars(console) as report:
             outcomes = run(config, report=report)
-    except UserError as error:
-        logger.debug("where it was raised:", exc_info=True)
-        sys.stderr.write(f"{PROGRAM}: error: {error}\n")
-        return USER_ERROR
     except KeyboardInterrupt:
         sys.stderr.write(f"{PROGRAM}: interrupted; what was finished is in {config.out}\n")
         return _leave(INTERRUPTED)

@@ -11,6 +11,7 @@ from fastfold_jax.config.model import ModelConfig
 from fastfold_jax.data.job import Job
 from fastfold_jax.data.job_sources import JobSource
 from fastfold_jax.errors import UserError
+from fastfold_jax.inference import relax
 from fastfold_jax.inference.compile_cache import use_compile_cache
 from fastfold_jax.inference.config import InferenceConfig
 from fastfold_jax.inference.engine import Engine, Parameters
@@ -88,7 +89,12 @@ def _run_one(
 
 @functools.lru_cache(maxsize=1)
 def _worker(config: InferenceConfig, networks: tuple[ModelConfig, ...] | None) -> tuple[Context, Engine]:
-    """What the jobs of one process share: parameters read once, programs compiled once."""
+    """What the jobs of one process share: parameters read once, programs compiled once.
+
+    Raises:
+      UserError: if predictions are to be relaxed, and this node cannot.
+    """
+    relax.check(config.relaxation)
     use_compile_cache(config.execution.cache_directory)
     parameters = Parameters()
     context = Context(config=config, table=NetworkTable(config, networks), parameters=parameters)

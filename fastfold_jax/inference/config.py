@@ -1,7 +1,6 @@
 """The options of `infer.py`: one typed configuration, which is also the Python interface."""
 
 import dataclasses
-import os
 import re
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,23 +9,18 @@ import tyro
 
 from fastfold_jax.autochunk.budget import Budget, from_gib
 from fastfold_jax.config.execution import Kernels, Precision
-from fastfold_jax.config.options import at_least, option
+from fastfold_jax.config.options import at_least, cache_directory, option
 from fastfold_jax.data.job_table import parse_stoichiometry
 from fastfold_jax.errors import UserError
 from fastfold_jax.inference.relax import RelaxOptions
 from fastfold_jax.search.config import SearchOptions, TemplateOptions
 
 StopRule = Literal["deepmind", "colabfold"]
+PROGRAM = "fastfold-infer"
 RANDOM = "random"
 DEMO = "demo"
 
 _MAX_MSA = re.compile(r"(\d+):(\d+)")
-
-
-def default_cache_directory() -> Path:
-    """Where compiled programs are kept: the user's cache directory."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "fastfold-jax" / "compiled"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -189,7 +183,7 @@ class ExecutionOptions:
     @property
     def cache_directory(self) -> Path | None:
         """Where compiled programs are kept, or None for nowhere."""
-        return None if self.no_compile_cache else self.compile_cache or default_cache_directory()
+        return None if self.no_compile_cache else self.compile_cache or cache_directory("compiled")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

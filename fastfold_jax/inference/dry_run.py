@@ -9,21 +9,21 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from fastfold_jax import search
 from fastfold_jax.config.model import ModelConfig
 from fastfold_jax.data import buckets
 from fastfold_jax.data.assemble import assemble
 from fastfold_jax.data.job import Job
-from fastfold_jax.data.job_sources import find_jobs
 from fastfold_jax.errors import UserError
 from fastfold_jax.inference.config import InferenceConfig
 from fastfold_jax.inference.devices import fits, groups
 from fastfold_jax.inference.engine import Engine, Parameters, default_execution
 from fastfold_jax.inference.estimate import device_rate, estimate
-from fastfold_jax.inference.job_run import Context, Survey, survey
+from fastfold_jax.inference.job_run import Context, Survey, check, survey
+from fastfold_jax.inference.manifest import job_directories
 from fastfold_jax.inference.models import NetworkTable
-from fastfold_jax.inference.outcome import SUMMARY_FILE, by_error
+from fastfold_jax.inference.outcome import by_error
 from fastfold_jax.inference.recycle import Recycling
+from fastfold_jax.inference.sources import job_sources
 
 _GIB = 2**30
 
@@ -65,9 +65,10 @@ def plan(config: InferenceConfig, networks: Sequence[ModelConfig] | None = None)
     Raises:
       UserError: if something given cannot be used, or the only job would fail.
     """
-    sources = find_jobs(config.input, joined=config.jobs.complex, copies=config.jobs.copies(), reserved=(SUMMARY_FILE,))
+    sources = job_sources(config)
     context = Context(config=config, table=NetworkTable(config, networks), parameters=Parameters())
-    search.check(config.search, config.templates)
+    check(config)
+    directories = job_directories(config.out, [source.name for source in sources])
     rate = device_rate(default_execution(config.execution))
     devices = jax.local_devices()
     sharing = groups(config.execution.devices(), len(sources), devices)
@@ -75,8 +76,7 @@ def plan(config: InferenceConfig, networks: Sequence[ModelConfig] | None = None)
         Engine(config.execution, config.recycling, context.parameters, group) for group in (sharing[0], devices)
     )
     planned = []
-    for source in sorted(sources, key=lambda source: source.num_res):
-        directory = config.out if len(sources) == 1 else config.out / source.name
+    for source, directory in sorted(zip(sources, directories, strict=True), key=lambda pair: pair[0].num_res):
         engine = one if len(sharing) == 1 or fits(source.num_res, devices[0]) else all_of_them
         try:
             planned.append(_planned(survey(context, source, directory), config, engine, rate))

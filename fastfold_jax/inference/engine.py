@@ -251,7 +251,7 @@ def _prediction(result: Result, raw: RawFeatures, job: Job, provenance: Provenan
     last = result.passes[-1]
     return Prediction(
         provenance=provenance,
-        chains=chain_layout(raw, job),
+        chains=chain_layout(raw, job, config.num_templates),
         atom_positions=outputs.atom_positions[:n],
         atom_mask=outputs.atom_mask[:n],
         plddt=outputs.plddt[:n],

@@ -1,11 +1,11 @@
 """Writing files so that each appears whole or not at all, and saying why one cannot be written."""
 
 import json
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from fastfold_jax.atomic import replacing
 from fastfold_jax.errors import UserError
 
 
@@ -36,12 +36,10 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     Raises:
       OutputError: if it cannot be written (no space, directory gone).
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        partial.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
-        os.replace(partial, path)
+        with replacing(path) as file:
+            file.write(content.encode("utf-8") if isinstance(content, str) else content)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
 
 

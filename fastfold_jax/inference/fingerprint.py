@@ -5,7 +5,6 @@ import functools
 import hashlib
 import json
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ def of_job(job: Job) -> str:
     digest = hashlib.sha256()
     _update(digest, job.name)
     for chain in job.chains:
-        _update(digest, (chain.id, chain.description, chain.sequence))
+        _update(digest, (chain.id, chain.label, chain.description, chain.sequence))
         for alignment in (*chain.alignments, chain.paired):
             _update_alignment(digest, alignment)
         _update_templates(digest, chain.templates)
@@ -92,7 +91,6 @@ def _update_alignment(digest: Any, alignment: Alignment | None) -> None:
 
 
 def _update_templates(digest: Any, templates: Templates | None) -> None:
-    arrays: Mapping[str, Any] = vars(templates) if templates is not None else {}
-    for name, array in arrays.items():
+    for name in ("aatype", "positions", "atom_mask") if templates is not None else ():
         _update(digest, name)
-        _update_array(digest, array)
+        _update_array(digest, getattr(templates, name))

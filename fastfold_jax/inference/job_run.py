@@ -1,6 +1,7 @@
 """One job of a run: what of it is to be done, its predictions, and what is written of them."""
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, Future
@@ -11,7 +12,7 @@ from fastfold_jax import search
 from fastfold_jax.data.job import Job
 from fastfold_jax.data.job_sources import JobSource
 from fastfold_jax.errors import UserError
-from fastfold_jax.inference import fingerprint
+from fastfold_jax.inference import fingerprint, relax
 from fastfold_jax.inference.answer import Answer, publish
 from fastfold_jax.inference.config import InferenceConfig, SamplingOptions
 from fastfold_jax.inference.coverage import Coverage
@@ -44,6 +45,11 @@ class Context:
     table: NetworkTable
     parameters: Parameters
     report: search.Report = search.silent
+
+    @functools.cached_property
+    def searched(self) -> str:
+        """Digest of the databases, structures and files that searches read, as they are now."""
+        return search.fingerprint(self.config.search, self.config.templates)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -94,24 +100,39 @@ class Prepared:
         return self.coverage.depth.shape[1]
 
 
-def survey(context: Context, source: JobSource, directory: Path) -> Survey:
-    """Reads a job and sees what of it is finished; writes nothing.
+def check(config: InferenceConfig) -> None:
+    """Nothing, where all is there that the options name; what only some jobs need, `survey` looks for.
 
     Raises:
-      UserError: if anything of it cannot be used.
+      UserError: if anything is not there.
+    """
+    search.check(config.search, config.templates)
+    if config.jobs.cluster is None:  # other nodes may have what this one lacks
+        relax.check(config.relaxation)
+
+
+def survey(context: Context, source: JobSource, directory: Path) -> Survey:
+    """Reads a job, sees what of it is finished and whether the rest can be searched for; writes nothing.
+
+    Raises:
+      UserError: if anything of it cannot be used, a program that it needs is missing, or the directory is another
+        job's.
     """
     config = context.config
     job = dataclasses.replace(source.read(), name=source.name)
     networks = context.table.networks(job)
-    basis = _basis(job, config)
+    basis = _basis(job, context)
     tasks = {
         Task(network=network, seed=seed): _task_fingerprint(basis, network, seed, config)
         for network in networks
         for seed in seeds_of(job, config.sampling)
     }
-    manifest = Manifest(directory)
+    manifest = Manifest(directory, job.name)
     finished = {} if config.jobs.redo else _finished(manifest, tasks)
-    return Survey(job=job, networks=networks, basis=basis, tasks=tasks, finished=finished, manifest=manifest)
+    known = Survey(job=job, networks=networks, basis=basis, tasks=tasks, finished=finished, manifest=manifest)
+    if known.left:
+        search.require(job, config.search, config.templates if _read_templates(networks) else search.TemplateOptions())
+    return known
 
 
 def prepare(context: Context, source: JobSource, directory: Path) -> Prepared:
@@ -156,7 +177,7 @@ def complete(job: Job, networks: Sequence[Network], config: InferenceConfig, rep
     if job.features is not None:
         return job
     completed = search.complete(job, config.search, report)
-    if any(network.config.num_templates for network in networks):
+    if _read_templates(networks):
         return search.attach(completed, config.templates, config.search, report)
     own = any(chain.templates is not None and len(chain.templates) for chain in job.chains)
     if own or config.templates.mode != "none" or config.templates.custom_templates:
@@ -165,16 +186,25 @@ def complete(job: Job, networks: Sequence[Network], config: InferenceConfig, rep
     return completed
 
 
+def _read_templates(networks: Sequence[Network]) -> bool:
+    return any(network.config.num_templates for network in networks)
+
+
 def seeds_of(job: Job, options: SamplingOptions) -> Sequence[int]:
     """The run's seeds; the job's own if it has any and the run's are left as they are."""
     return job.seeds if job.seeds and options.seeds == SamplingOptions().seeds else options.seeds
 
 
-def _basis(job: Job, config: InferenceConfig) -> str:
+def _basis(job: Job, context: Context) -> str:
     """What decides all predictions of a job alike."""
-    searched = {key: value for key, value in dataclasses.asdict(config.search).items() if key not in _HOW}
+    config = context.config
+    options = {key: value for key, value in dataclasses.asdict(config.search).items() if key not in _HOW}
     return fingerprint.of_options(
-        program=program(), job=fingerprint.of_job(job), search=searched, templates=config.templates
+        program=program(),
+        job=fingerprint.of_job(job),
+        search=options,
+        templates=config.templates,
+        searched=context.searched,
     )
 
 
@@ -325,7 +355,6 @@ class JobRun:
             job=self._source.name,
             directory=self._directory,
             finished=tuple(finished),
-            made_from={task.name: digest for task, digest in known.tasks.items()},
             manifest=known.manifest,
             coverage=self._prepared.coverage,
             timings=self._prepared.timings,

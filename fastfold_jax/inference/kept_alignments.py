@@ -3,11 +3,12 @@
 from pathlib import Path
 
 from fastfold_jax import search
+from fastfold_jax.data import layout
 from fastfold_jax.data.job import Job
 from fastfold_jax.inference.files import OutputError, write_atomically
 from fastfold_jax.inference.manifest import Manifest
 
-ALIGNMENTS = "msas"
+ALIGNMENTS = layout.ALIGNMENTS
 """Name of the directory, and of its entry in the manifest."""
 
 

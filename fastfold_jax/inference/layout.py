@@ -1,26 +1,29 @@
 """Which residues of a prediction are which chain of the files, and how they are numbered there."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Int
 
+from fastfold_jax.constants import GAP
+from fastfold_jax.data.assemble import chain_templates
 from fastfold_jax.data.job import Job
-from fastfold_jax.data.raw import RawFeatures
-from fastfold_jax.inference.result import ResidueRange
-from fastfold_jax.inference.structure import chain_ids
+from fastfold_jax.data.raw import RawFeatures, Templates, TemplateSource
+from fastfold_jax.inference.result import ResidueRange, UsedTemplate
+from fastfold_jax.inference.structure import SINGLE_LETTER_IDS, chain_ids
 
 
-def chain_layout(raw: RawFeatures, job: Job) -> tuple[ResidueRange, ...]:
-    """The chains in the order of the residues, named A, B, C, ....
+def chain_layout(raw: RawFeatures, job: Job, num_templates: int) -> tuple[ResidueRange, ...]:
+    """The chains in the order of the residues, with so many of their templates, the first.
 
     Residues of a chain given as a sequence are numbered from 1, whatever gaps the network sees in the residue index.
     AlphaFold's own features keep theirs, which may leave numbers out.
     """
     breaks = np.flatnonzero(np.diff(raw.asym_id)) + 1
     bounds = list(pairwise([0, *breaks.tolist(), raw.num_res]))
-    names = chain_ids(len(bounds))
     given = job.chains if job.features is None else ()
+    names = _names([chain.label for chain in given], len(bounds))
     return tuple(
         ResidueRange(
             id=names[i],
@@ -28,9 +31,38 @@ def chain_layout(raw: RawFeatures, job: Job) -> tuple[ResidueRange, ...]:
             start=start,
             aatype=raw.aatype[start:stop],
             numbers=_one_based(raw.residue_index[start:stop], keep_gaps=not given),
+            templates=_used(chain_templates(job, given[i]), raw.aatype[start:stop], num_templates) if given else (),
         )
         for i, (start, stop) in enumerate(bounds)
     )
+
+
+def _names(labels: Sequence[str], count: int) -> Sequence[str]:
+    """What the input calls the chains, if that is another letter or digit for each, all that PDB files hold.
+
+    Else they are named A, B, C, ....
+    """
+    distinct = set(labels)
+    return labels if len(distinct) == count and distinct <= set(SINGLE_LETTER_IDS) else chain_ids(count)
+
+
+def _used(templates: Templates, aatype: Int[np.ndarray, " n"], most: int) -> tuple[UsedTemplate, ...]:
+    """What is known of the first templates of a chain, those left out that have nothing of it."""
+    used = []
+    sources: Sequence[TemplateSource | None] = templates.sources or (None,) * len(templates)
+    for source, letters in zip(sources[:most], templates.aatype[:most], strict=True):
+        aligned = letters != GAP
+        if aligned.any():
+            used.append(
+                UsedTemplate(
+                    name=source.name if source else None,
+                    chain=source.chain if source else None,
+                    released=source.released if source else None,
+                    identity=round(float((letters == aatype)[aligned].mean()), 4),
+                    coverage=round(float(aligned.mean()), 4),
+                )
+            )
+    return tuple(used)
 
 
 def _one_based(residue_index: Int[np.ndarray, " n"], *, keep_gaps: bool) -> Int[np.ndarray, " n"]:

@@ -1,7 +1,8 @@
 """What is finished in a job's directory, and the checks that it is: `manifest.json`.
 
-A prediction's entry is written after its files, and names what decided it (a fingerprint) and each file's digest. When
-a run is started again, an entry counts only if the fingerprint is the run's and every file is there as it was written.
+It names the job, for a directory holds one job's files and no other's. A prediction's entry is written after its files,
+and names what decided it (a fingerprint) and each file's digest. When a run is started again, an entry counts only if
+the fingerprint is the run's and every file is there as it was written.
 """
 
 import dataclasses
@@ -10,17 +11,18 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fastfold_jax.data import layout
 from fastfold_jax.inference import fingerprint
-from fastfold_jax.inference.files import write_json
+from fastfold_jax.inference.files import OutputError, write_json
 
 logger = logging.getLogger(__name__)
 
-MANIFEST_FILE = "manifest.json"
-_FORMAT = 1
+MANIFEST_FILE = layout.MANIFEST
+_FORMAT = 2
 _PARTIAL = re.compile(r"\..+\.(\d+)\.partial")
 
 
@@ -40,15 +42,25 @@ class Entry:
 
 
 class Manifest:
-    """The finished work in a directory.
+    """The finished work of a job in its directory.
 
     Args:
-      directory: Of the job; it exists.
+      directory: Of the job.
+      job: Its name.
+
+    Raises:
+      OutputError: if another job's work is there.
     """
 
-    def __init__(self, directory: Path):
+    def __init__(self, directory: Path, job: str):
         self.directory = directory
-        self._entries = _read(directory / MANIFEST_FILE)
+        self._job = job
+        held, self._entries = _read(directory / MANIFEST_FILE)
+        if held not in (None, job):
+            raise OutputError(
+                f"the output directory {directory} holds what was predicted for another job, {held}, which {job} would "
+                f"replace; give another one with --out, such as {directory / job}"
+            )
 
     def finished(self, name: str, expected: str) -> Entry | None:
         """The entry `name` if its fingerprint is the expected one and its files are whole."""
@@ -64,6 +76,11 @@ class Manifest:
                 return None
         return entry
 
+    def digest(self, name: str) -> str:
+        """Of an entry: what decided it, and its files as they were written."""
+        entry = self._entries[name]
+        return fingerprint.of_options(made_from=entry.fingerprint, files=entry.files)
+
     def add(self, name: str, made_from: str, files: Iterable[str], content: Mapping[str, Any]) -> Entry:
         """Records finished work whose files are written.
 
@@ -75,13 +92,32 @@ class Manifest:
         entry = Entry(fingerprint=made_from, files={k: v for k, v in digests.items() if v}, content=dict(content))
         self._entries[name] = entry
         entries = {key: dataclasses.asdict(value) for key, value in sorted(self._entries.items())}
-        write_json(self.directory / MANIFEST_FILE, {"format": _FORMAT, "finished": entries}, indent=1)
+        document = {"format": _FORMAT, "job": self._job, "finished": entries}
+        write_json(self.directory / MANIFEST_FILE, document, indent=1)
         return entry
 
     def files(self, name: str) -> tuple[str, ...]:
         """The files that an entry lists, whether or not they are still there."""
         entry = self._entries.get(name)
         return tuple(file for file in entry.files if _is_inside(file)) if entry else ()
+
+
+def job_directories(out: Path, names: Sequence[str]) -> list[Path]:
+    """Where each job's files go: a single job's into `out` itself, those of several into directories of their names.
+
+    What an earlier run left of a job that was alone in `out` stays there, and a warning says so.
+    """
+    if len(names) == 1:
+        return [out]
+    alone, _ = _read(out / MANIFEST_FILE)
+    if alone is not None:
+        logger.warning(
+            "%s: holds what was predicted for %s when that was the only job. It stays as it is; each job of this run "
+            "has a directory of its own there%s",
+            *(out, alone),
+            f": {alone} is made again unless you move those files to {out / alone} first" if alone in names else "",
+        )
+    return [out / name for name in names]
 
 
 def _is_inside(file: str) -> bool:
@@ -107,19 +143,22 @@ def _is_running(process: int) -> bool:
     return process != os.getpid()  # a file of our own number that we do not know is an earlier process's
 
 
-def _read(path: Path) -> dict[str, Entry]:
-    """The entries of a file; none where it is absent or not one of ours."""
+def _read(path: Path) -> tuple[str | None, dict[str, Entry]]:
+    """The job and the entries of a file; none where it is absent or not one of ours."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         if document["format"] != _FORMAT:
-            return {}
+            return None, {}
+        job = document["job"]
         found = {str(name): Entry(**entry) for name, entry in document["finished"].items()}
-        good = all(isinstance(entry.files, dict) and isinstance(entry.content, dict) for entry in found.values())
+        good = isinstance(job, str) and all(
+            isinstance(entry.files, dict) and isinstance(entry.content, dict) for entry in found.values()
+        )
     except FileNotFoundError:
-        return {}
+        return None, {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         good = False
     if not good:
         logger.warning("%s: not a manifest of this program; nothing in its directory counts as finished", path)
-        return {}
-    return found
+        return None, {}
+    return job, found

@@ -3,11 +3,11 @@
 import gemmi
 
 from fastfold_jax.inference.modelcif import add_modelcif
-from fastfold_jax.inference.provenance import LICENCE, LICENCE_NAME, LICENCE_URL, citation_category
+from fastfold_jax.inference.provenance import LICENCE, LICENCE_NAME, LICENCE_URL, Relaxation, citation_category
 from fastfold_jax.inference.result import Prediction
 
 
-def mmcif_text(structure: gemmi.Structure, prediction: Prediction) -> str:
+def mmcif_text(structure: gemmi.Structure, prediction: Prediction, relaxation: Relaxation | None = None) -> str:
     """The structure in mmCIF, with full sequences, program, licence and citation (or the warning), and confidence.
 
     pLDDT is in the B factors too. ModelCIF's categories say that it is a prediction, and how it was made.
@@ -21,7 +21,7 @@ def mmcif_text(structure: gemmi.Structure, prediction: Prediction) -> str:
         row[1] = gemmi.cif.quote("peptide linking" if row[0] == "GLY" else "L-peptide linking")
     _add_entities(block, structure, prediction)
     _add_terms(block, prediction)
-    add_modelcif(block, structure, prediction)
+    add_modelcif(block, structure, prediction, relaxation)
     return document.as_string()
 
 

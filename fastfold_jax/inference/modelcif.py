@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import gemmi
 
 from fastfold_jax.constants.residues import RESTYPE_3
+from fastfold_jax.inference.provenance import Relaxation
 from fastfold_jax.inference.result import Prediction
 
 _DICTIONARY = {
@@ -12,17 +13,22 @@ _DICTIONARY = {
     "dict_version": "1.4.6",
     "dict_location": "https://raw.githubusercontent.com/ihmwg/ModelCIF/master/dist/mmcif_ma.dic",
 }
-_MODEL = "1"
+_MODEL = _ASSEMBLY = "1"
 _SOFTWARE = _PARAMETERS = "1"  # groups
-_TARGET, _COORDINATES = "1", "2"  # data
+_RELAXING = "2"  # software that relaxes, and its group
+_TARGET, _PREDICTED, _RELAXED = "1", "2", "3"  # data, each in a group of its own number
 
 
-def add_modelcif(block: gemmi.cif.Block, structure: gemmi.Structure, prediction: Prediction) -> None:
-    """Adds the categories to a block that holds the structure."""
+def add_modelcif(
+    block: gemmi.cif.Block, structure: gemmi.Structure, prediction: Prediction, relaxation: Relaxation | None
+) -> None:
+    """Adds the categories to a block that holds the structure, which was relaxed unless `relaxation` is None."""
     _row(block, "_audit_conform.", _DICTIONARY)
+    _add_data(block, relaxation)
     _add_targets(block, structure, prediction)
-    _add_protocol(block, prediction)
-    _add_model(block, structure)
+    _add_software(block, prediction, relaxation)
+    _add_protocol(block, prediction, relaxation)
+    _add_model(block, structure, _PREDICTED if relaxation is None else _RELAXED)
     _add_quality(block, prediction)
 
 
@@ -35,35 +41,30 @@ def _rows(block: gemmi.cif.Block, category: str, names: Sequence[str], rows: Seq
     block.set_mmcif_category(category, {name: list(column) for name, column in zip(names, columns, strict=True)})
 
 
+def _add_data(block: gemmi.cif.Block, relaxation: Relaxation | None) -> None:
+    """What the steps take and give."""
+    data = [(_TARGET, "Target sequences", "target"), (_PREDICTED, "Model", "model coordinates")]
+    data += [] if relaxation is None else [(_RELAXED, "Relaxed model", "model coordinates")]
+    _rows(block, "_ma_data.", ("id", "name", "content_type"), data)
+    _rows(block, "_ma_data_group.", ("ordinal_id", "group_id", "data_id"), [(i, i, i) for i, _, _ in data])
+
+
 def _add_targets(block: gemmi.cif.Block, structure: gemmi.Structure, prediction: Prediction) -> None:
-    """The sequences that were asked for, and the data that the steps take and give."""
-    _rows(
-        block,
-        "_ma_data.",
-        ("id", "name", "content_type"),
-        [(_TARGET, "Target sequences", "target"), (_COORDINATES, "Model", "model coordinates")],
-    )
-    _rows(
-        block,
-        "_ma_data_group.",
-        ("ordinal_id", "group_id", "data_id"),
-        [("1", "1", _TARGET), ("2", "2", _COORDINATES)],
-    )
-    entities = [(entity.name, _TARGET, "other") for entity in structure.entities]
+    """The sequences that were asked for."""
+    # The other origin that the dictionary knows is a reference database, whose entry would have to be named.
+    entities = [(entity.name, _TARGET, "designed") for entity in structure.entities]
     _rows(block, "_ma_target_entity.", ("entity_id", "data_id", "origin"), entities)
     described = {chain.id: " ".join(chain.description.split()) or None for chain in prediction.chains}
     copies = [(chain, entity.name, described.get(chain)) for entity in structure.entities for chain in entity.subchains]
     _rows(block, "_ma_target_entity_instance.", ("asym_id", "entity_id", "details"), copies)
 
 
-def _add_protocol(block: gemmi.cif.Block, prediction: Prediction) -> None:
-    """The program with what it was told, and the step in which it made the model."""
+def _add_software(block: gemmi.cif.Block, prediction: Prediction, relaxation: Relaxation | None) -> None:
+    """The program with what it was told, and the one that relaxed; `_software` has their names in this order."""
     source = prediction.provenance
-    _row(
-        block,
-        "_ma_software_group.",
-        {"ordinal_id": "1", "group_id": _SOFTWARE, "software_id": "1", "parameter_group_id": _PARAMETERS},
-    )
+    used: list[tuple[str | None, ...]] = [("1", _SOFTWARE, "1", _PARAMETERS)]
+    used += [] if relaxation is None else [("2", _RELAXING, "2", None)]
+    _rows(block, "_ma_software_group.", ("ordinal_id", "group_id", "software_id", "parameter_group_id"), used)
     told = [
         ("model", "string", source.model, "Network"),
         ("parameters", "string", source.parameters, "Parameter file"),
@@ -76,24 +77,21 @@ def _add_protocol(block: gemmi.cif.Block, prediction: Prediction) -> None:
     rows = [(str(i), _PARAMETERS, *parameter) for i, parameter in enumerate(told, start=1)]
     names = ("parameter_id", "group_id", "name", "data_type", "value", "description")
     _rows(block, "_ma_software_parameter.", names, rows)
-    _row(
-        block,
-        "_ma_protocol_step.",
-        {
-            "ordinal_id": "1",
-            "protocol_id": "1",
-            "step_id": "1",
-            "method_type": "modeling",
-            "step_name": "Structure prediction",
-            "details": f"{source.model} of AlphaFold 2, {len(prediction.passes)} passes",
-            "software_group_id": _SOFTWARE,
-            "input_data_group_id": "1",
-            "output_data_group_id": "2",
-        },
-    )
 
 
-def _add_model(block: gemmi.cif.Block, structure: gemmi.Structure) -> None:
+def _add_protocol(block: gemmi.cif.Block, prediction: Prediction, relaxation: Relaxation | None) -> None:
+    """The steps in which the model was made."""
+    made = f"{prediction.provenance.model} of AlphaFold 2, {len(prediction.passes)} passes"
+    steps = [("modeling", "Structure prediction", made, _SOFTWARE, _TARGET, _PREDICTED)]
+    if relaxation is not None:
+        steps.append(("model refinement", "Relaxation", relaxation.details, _RELAXING, _PREDICTED, _RELAXED))
+    what = ("method_type", "step_name", "details", "software_group_id", "input_data_group_id", "output_data_group_id")
+    numbered = [(str(i), "1", str(i), *step) for i, step in enumerate(steps, start=1)]
+    _rows(block, "_ma_protocol_step.", ("ordinal_id", "protocol_id", "step_id", *what), numbered)
+
+
+def _add_model(block: gemmi.cif.Block, structure: gemmi.Structure, data: str) -> None:
+    _row(block, "_ma_struct_assembly_details.", {"assembly_id": _ASSEMBLY, "assembly_name": "All chains"})
     assembly = [
         (entity.name, chain, "1", str(len(entity.full_sequence)))
         for entity in structure.entities
@@ -103,7 +101,7 @@ def _add_model(block: gemmi.cif.Block, structure: gemmi.Structure) -> None:
         block,
         "_ma_struct_assembly.",
         ("ordinal_id", "assembly_id", "entity_id", "asym_id", "seq_id_begin", "seq_id_end"),
-        [(str(i), "1", *part) for i, part in enumerate(assembly, start=1)],
+        [(str(i), _ASSEMBLY, *part) for i, part in enumerate(assembly, start=1)],
     )
     _row(
         block,
@@ -113,8 +111,8 @@ def _add_model(block: gemmi.cif.Block, structure: gemmi.Structure) -> None:
             "model_id": _MODEL,
             "model_group_id": "1",
             "model_name": structure.name,
-            "assembly_id": "1",
-            "data_id": _COORDINATES,
+            "assembly_id": _ASSEMBLY,
+            "data_id": data,
             "model_type": "Ab initio model",
         },
     )

@@ -7,13 +7,14 @@ import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from fastfold_jax.data import layout
 from fastfold_jax.inference.files import write_atomically
 from fastfold_jax.inference.ranking import Finished
 from fastfold_jax.inference.result import scores_text
 
 logger = logging.getLogger(__name__)
 
-SUMMARY_FILE = "summary.csv"
+SUMMARY_FILE = layout.SUMMARY
 _MOST_NAMES = 5  # of jobs that failed alike
 _COLUMNS = (
     "job",

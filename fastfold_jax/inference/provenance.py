@@ -44,6 +44,19 @@ class Paper:
         return f"{self.authors} {self.title}. {self.journal}{volume} ({self.year}). doi:{self.doi}"
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Relaxation:
+    """How a structure was changed after it was predicted.
+
+    Attributes:
+      program: Name and version of what computed it.
+      details: A sentence about it.
+    """
+
+    program: str
+    details: str
+
+
 ALPHAFOLD = Paper(
     key="Jumper2021",
     authors="Jumper, J. et al.",
@@ -93,7 +106,7 @@ def citation_category(prediction: Prediction) -> dict[str, list[str | None]]:
     return {"id": ids} | {column: [getattr(paper, field) for paper in papers] for column, field in columns.items()}
 
 
-def statements(prediction: Prediction) -> Iterator[str]:
+def statements(prediction: Prediction, relaxation: Relaxation | None = None) -> Iterator[str]:
     """What a reader of the file should know, one statement at a time."""
     source = prediction.provenance
     if source.warning:
@@ -104,6 +117,8 @@ def statements(prediction: Prediction) -> Iterator[str]:
         f"Model {source.model}, parameters {source.parameters}, seed {source.seed}, MSA rows {source.rows}, "
         f"{number} pass{'es' if number > 1 else ''}, {source.precision} activations, {source.platform}."
     )
+    if relaxation is not None:
+        yield relaxation.details
     scores = [f"Mean pLDDT {prediction.mean_plddt:.2f}"]
     scores += [f"pTM {prediction.ptm:.4f}"] if prediction.ptm is not None else []
     scores += [f"ipTM {prediction.iptm:.4f}"] if prediction.iptm is not None else []
@@ -117,9 +132,9 @@ def statements(prediction: Prediction) -> Iterator[str]:
         yield from map(str, _papers(prediction))
 
 
-def remark_records(prediction: Prediction) -> Iterator[str]:
+def remark_records(prediction: Prediction, relaxation: Relaxation | None = None) -> Iterator[str]:
     """The statements as REMARK records of a PDB file, at most 80 columns wide."""
     yield f"REMARK {_REMARK:3d}"
-    for statement in statements(prediction):
+    for statement in statements(prediction, relaxation):
         for line in textwrap.wrap(statement, _REMARK_COLUMNS):
             yield f"REMARK {_REMARK:3d} {line}"

@@ -25,6 +25,7 @@ class Finished:
       passes: How many passes it took.
       files: Names of its files in the output directory, structures first.
       interfaces: Scores of each two chains, as JSON holds them.
+      templates: What the network looked at, by chain, likewise.
       provenance: How it was made.
     """
 
@@ -37,6 +38,7 @@ class Finished:
     passes: int
     files: tuple[str, ...]
     interfaces: tuple[Mapping[str, Any], ...] = ()
+    templates: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     provenance: Provenance
 
     @classmethod
@@ -52,6 +54,11 @@ class Finished:
             passes=len(prediction.passes),
             files=tuple(files),
             interfaces=tuple(interface.to_json() for interface in score_interfaces(prediction)),
+            templates={
+                chain.id: [template.to_json() for template in chain.templates]
+                for chain in prediction.chains
+                if chain.templates
+            },
             provenance=prediction.provenance,
         )
 

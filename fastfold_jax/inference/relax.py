@@ -79,6 +79,7 @@ class RelaxResult:
       rounds: Minimisations made.
       steps: Of all of them.
       problem: Why the last did not come to its end; None if it did.
+      program: What made them, with its version.
       platform: What they ran on.
       seconds: Wall time.
     """
@@ -92,8 +93,24 @@ class RelaxResult:
     rounds: int
     steps: int
     problem: str | None
+    program: str
     platform: str
     seconds: float
+
+
+def check(options: RelaxOptions) -> None:
+    """Nothing, where predictions can be relaxed here, or are not to be.
+
+    Raises:
+      RelaxError: if OpenMM is not installed, or the platform does not work.
+    """
+    if options.relax != "none":
+        relax_openmm.require()
+        relax_openmm.require_platform(_device(options))
+
+
+def _device(options: RelaxOptions) -> relax_openmm.Device:
+    return relax_openmm.Device(platform=options.relax_platform, threads=options.relax_threads)
 
 
 def relax(structure: gemmi.Structure, options: RelaxOptions) -> RelaxResult:
@@ -129,6 +146,7 @@ def relax(structure: gemmi.Structure, options: RelaxOptions) -> RelaxResult:
         rounds=len(relaxation.rounds),
         steps=relaxation.steps,
         problem=relaxation.problem,
+        program=relax_openmm.program(),
         platform=relaxation.rounds[-1].platform,
         seconds=time.perf_counter() - start,
     )
@@ -199,7 +217,7 @@ class _Relaxation:
             bounds=relax_openmm.Bounds(
                 steps=options.relax_iterations - self.steps if options.relax_iterations else np.inf, deadline=deadline
             ),
-            device=relax_openmm.Device(platform=options.relax_platform, threads=options.relax_threads),
+            device=_device(options),
         )
         self.rounds.append(made)
         self.state = dataclasses.replace(state, positions=made.positions)

@@ -96,6 +96,22 @@ def require() -> None:
         ) from None
 
 
+def program() -> str:
+    """OpenMM's name and version."""
+    import openmm
+
+    return f"OpenMM {openmm.Platform.getOpenMMVersion()}"
+
+
+def require_platform(device: Device) -> None:
+    """Raises a `RelaxError` unless OpenMM can compute there: a system of one particle is tried."""
+    import openmm
+
+    system = openmm.System()
+    system.addParticle(1.0)
+    next(_contexts(system, device))
+
+
 def standard_name(residue: gemmi.Residue) -> str | None:
     """The standard amino acid that a residue is or stands for (MSE: MET), None if it is none."""
     from pdbfixer.pdbfixer import proteinResidues, substitutions

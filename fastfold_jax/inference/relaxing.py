@@ -12,11 +12,12 @@ import numpy as np
 from fastfold_jax.constants.atoms import ATOM37_INDEX
 from fastfold_jax.inference.files import write_atomically
 from fastfold_jax.inference.mmcif import mmcif_text
+from fastfold_jax.inference.provenance import Relaxation
 from fastfold_jax.inference.relax import RelaxOptions, RelaxResult, relax
 from fastfold_jax.inference.relax_openmm import RelaxFailed
 from fastfold_jax.inference.relax_violations import Violations
 from fastfold_jax.inference.result import Prediction
-from fastfold_jax.inference.structure import build_structure, pdb_obstacle, pdb_text
+from fastfold_jax.inference.structure import build_structure, mark_relaxed, pdb_obstacle, pdb_text
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,9 @@ def relax_prediction(
         *(prediction.name, f", {result.problem}" if result.problem else ""),
         *(result.before.count, result.after.count, result.rmsd),
     )
-    texts = {f"{stem}.cif": mmcif_text(result.structure, prediction)}
+    relaxation = _relaxation(result)
+    mark_relaxed(result.structure, prediction, relaxation)
+    texts = {f"{stem}.cif": mmcif_text(result.structure, prediction, relaxation)}
     obstacle = pdb_obstacle(result.structure)
     if obstacle:
         logger.warning("%s: no PDB file, only mmCIF: %s", stem, obstacle)
@@ -74,6 +77,17 @@ def read_relaxed(prediction: Prediction, path: Path) -> Prediction:
                     positions[row, column] = atom.pos.tolist()
                     mask[row, column] = 1
     return dataclasses.replace(prediction, atom_positions=positions, atom_mask=mask)
+
+
+def _relaxation(result: RelaxResult) -> Relaxation:
+    problem = f" ({result.problem})" if result.problem else ""
+    return Relaxation(
+        program=result.program,
+        details=(
+            f"Relaxed by {result.program} in Amber's ff14SB force field, hydrogens added: {result.steps:,} steps in "
+            f"{result.rounds} minimisation{'' if result.rounds == 1 else 's'}{problem}."
+        ),
+    )
 
 
 def _figures(result: RelaxResult) -> dict[str, Any]:

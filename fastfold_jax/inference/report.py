@@ -122,6 +122,7 @@ def _row(place: int, item: Finished, relaxed: Mapping[str, Any] | None) -> dict[
         "relaxation_problem": relaxed.get("problem"),
         "file": f"ranked_{place}.cif",
         "interfaces": [dict(interface) for interface in item.interfaces],
+        "templates": [{"of": chain, **used} for chain, found in item.templates.items() for used in found],
     }
 
 

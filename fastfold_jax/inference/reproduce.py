@@ -5,9 +5,8 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
-from fastfold_jax.inference.config import InferenceConfig
+from fastfold_jax.inference.config import PROGRAM, InferenceConfig
 
-PROGRAM = "fastfold-infer"
 # What decides whether and how much is said, not what is made.
 _LEFT_OUT = ("dry_run", "redo", "verbose", "cluster", "cluster_gpus")
 

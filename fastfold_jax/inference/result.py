@@ -1,7 +1,7 @@
 """What a prediction is: host arrays of one model and seed, how they came about, and the chains they describe."""
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -21,6 +21,29 @@ def scores_text(plddt: float, ptm: float | None, iptm: float | None) -> str:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class UsedTemplate:
+    """A known structure that the network looked at for a chain.
+
+    Attributes:
+      name: PDB code, or the file that the user gave; None where it is not known.
+      chain: The author's name of its chain, likewise.
+      released: ISO date, likewise.
+      identity: Share of the aligned residues that are equal, 0..1.
+      coverage: Share of the predicted chain's residues that are aligned, 0..1.
+    """
+
+    name: str | None
+    chain: str | None
+    released: str | None
+    identity: float
+    coverage: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Without what is not known."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ResidueRange:
     """One chain of the output: consecutive residues of the prediction.
 
@@ -30,6 +53,7 @@ class ResidueRange:
       start: Index of its first residue in the prediction.
       aatype: [n] residue types, 20 = unknown.
       numbers: [n] residue numbers in the files; 1-based, ascending.
+      templates: That the network looked at, best first; none known of where the input is ready-made features.
     """
 
     id: str
@@ -37,6 +61,7 @@ class ResidueRange:
     start: int
     aatype: Int[np.ndarray, " n"]
     numbers: Int[np.ndarray, " n"]
+    templates: tuple[UsedTemplate, ...] = ()
 
     @property
     def stop(self) -> int:

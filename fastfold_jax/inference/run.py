@@ -8,18 +8,18 @@ from pathlib import Path
 
 import jax
 
-from fastfold_jax import search
 from fastfold_jax.config.model import ModelConfig
-from fastfold_jax.data.job_sources import JobSource, find_jobs
-from fastfold_jax.errors import UserError
+from fastfold_jax.data.job_sources import JobSource
 from fastfold_jax.inference.cluster import run_on_cluster
 from fastfold_jax.inference.config import InferenceConfig
 from fastfold_jax.inference.devices import fits, groups
 from fastfold_jax.inference.engine import Engine, Parameters
 from fastfold_jax.inference.files import prepare_directory
-from fastfold_jax.inference.job_run import Context, JobRun, Prepared, Threads, prepare
+from fastfold_jax.inference.job_run import Context, JobRun, Prepared, Threads, check, prepare
+from fastfold_jax.inference.manifest import job_directories
 from fastfold_jax.inference.models import WARNINGS, NetworkTable
-from fastfold_jax.inference.outcome import SUMMARY_FILE, JobOutcome, by_error, write_summary
+from fastfold_jax.inference.outcome import JobOutcome, by_error, write_summary
+from fastfold_jax.inference.sources import job_sources
 from fastfold_jax.search.report import Report, silent
 
 logger = logging.getLogger(__name__)
@@ -44,19 +44,20 @@ def run(
         anything is computed.
     """
     prepare_directory(config.out)
-    sources = find_jobs(config.input, joined=config.jobs.complex, copies=config.jobs.copies(), reserved=(SUMMARY_FILE,))
-    if not sources:
-        raise UserError("no INPUT: accepted are one or more files or directories")
+    sources = job_sources(config)
+    for names, error in by_error((source.name, str(source.error)) for source in sources if source.error is not None):
+        logger.warning("%s: %s; the other jobs go on", names, error)
     table = NetworkTable(config, networks)
-    search.check(config.search, config.templates)
+    check(config)
+    directories = job_directories(config.out, [source.name for source in sources])
     if config.params in WARNINGS:
         _warn(WARNINGS[config.params])
     if config.jobs.cluster is not None:
-        directories = [_directory(config, sources, index) for index in range(len(sources))]
         outcomes = run_on_cluster(config, sources, directories, networks)
         write_summary(outcomes, config.out)
     else:
-        outcomes = _run_here(_Runner(config, table, sources, report), config, alone=len(sources) == 1)
+        context = Context(config=config, table=table, parameters=Parameters(), report=report)
+        outcomes = _run_here(_Runner(context, sources, directories), config, alone=len(sources) == 1)
     for outcome in outcomes:
         outcome.log()
     if len(sources) == 1 and outcomes[0].error is not None:
@@ -74,17 +75,13 @@ def _run_here(runner: "_Runner", config: InferenceConfig, *, alone: bool) -> tup
             write_summary(known, config.out)
 
 
-def _directory(config: InferenceConfig, sources: Sequence[JobSource], index: int) -> Path:
-    """A single job's files go into the output directory itself."""
-    return config.out if len(sources) == 1 else config.out / sources[index].name
-
-
 class _Runner:
     """The jobs of a run over the devices: a thread prepares the next ones, another writes what is done."""
 
-    def __init__(self, config: InferenceConfig, table: NetworkTable, sources: Sequence[JobSource], report: Report):
-        self._config = config
+    def __init__(self, context: Context, sources: Sequence[JobSource], directories: Sequence[Path]):
+        config = self._config = context.config
         self._sources = sources
+        self._directories = directories
         self._devices = jax.local_devices()
         self._groups = groups(config.execution.devices(), len(sources), self._devices)
         # Longest first where devices share the jobs, so that none waits for another's longest at the end.
@@ -93,8 +90,7 @@ class _Runner:
         self._large = [i for i in order if len(self._groups) > 1 and not fits(sources[i].num_res, self._devices[0])]
         self._order = [i for i in order if i not in self._large]
         self._outcomes: dict[int, Future[JobOutcome]] = {}
-        self._parameters = Parameters()
-        self._context = Context(config=config, table=table, parameters=self._parameters, report=report)
+        self._context = context
         self._preparation = ThreadPoolExecutor(len(self._groups), thread_name_prefix="prepare")
         self._threads = Threads(
             ahead=ThreadPoolExecutor(len(self._groups), thread_name_prefix="sample"),
@@ -143,10 +139,10 @@ class _Runner:
 
     def _work(self, devices: Sequence[jax.Device]) -> None:
         """Takes job after job until there is none."""
-        engine = Engine(self._config.execution, self._config.recycling, self._parameters, devices)
+        engine = Engine(self._config.execution, self._config.recycling, self._context.parameters, devices)
         while (taken := self._take()) is not None:
             index, prepared = taken
-            job = JobRun(self._context, self._sources[index], self._directory(index), self._threads)
+            job = JobRun(self._context, self._sources[index], self._directories[index], self._threads)
             self._running[index] = job
             job.run(prepared, engine, self._stopped)
             if not self._stopped.is_set():
@@ -160,16 +156,13 @@ class _Runner:
             for index in self._order[self._next : ahead]:
                 if index not in self._prepared and not self._stopped.is_set():
                     self._prepared[index] = self._preparation.submit(
-                        prepare, self._context, self._sources[index], self._directory(index)
+                        prepare, self._context, self._sources[index], self._directories[index]
                     )
             if self._next == len(self._order) or self._stopped.is_set():
                 return None
             index = self._order[self._next]
             self._next += 1
             return index, self._prepared.pop(index)
-
-    def _directory(self, index: int) -> Path:
-        return _directory(self._config, self._sources, index)
 
 
 def _warn(text: str) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from fastfold_jax.constants.atoms import ATOM37_ELEMENTS, ATOM37_NAMES
 from fastfold_jax.constants.residues import RESTYPE_3
-from fastfold_jax.inference.provenance import remark_records
+from fastfold_jax.inference.provenance import Relaxation, remark_records
 from fastfold_jax.inference.result import Prediction, ResidueRange
 
 SINGLE_LETTER_IDS = ascii_uppercase + ascii_lowercase + digits
@@ -33,10 +33,8 @@ def build_structure(prediction: Prediction, name: str) -> gemmi.Structure:
     structure.name = name
     structure.info["_struct.title"] = f"{name} predicted by {prediction.provenance.model}"
     structure.info["_exptl.method"] = "THEORETICAL MODEL"
-    software = gemmi.SoftwareItem()
-    software.name, _, software.version = prediction.provenance.program.partition(" ")
-    software.classification = gemmi.SoftwareItem.Classification.ModelBuilding
-    structure.meta.software = [software]
+    predicting = _software(prediction.provenance.program, gemmi.SoftwareItem.Classification.ModelBuilding)
+    structure.meta.software = [predicting]
     structure.raw_remarks = list(remark_records(prediction))
 
     model = gemmi.Model(1)
@@ -52,6 +50,20 @@ def build_structure(prediction: Prediction, name: str) -> gemmi.Structure:
     structure.entities = gemmi.EntityList(list(entities.values()))
     structure.assign_serial_numbers()
     return structure
+
+
+def mark_relaxed(structure: gemmi.Structure, prediction: Prediction, relaxation: Relaxation) -> None:
+    """Has the files of a structure that is the relaxed one of a prediction say so."""
+    relaxing = _software(relaxation.program, gemmi.SoftwareItem.Classification.Refinement)
+    structure.meta.software = [*structure.meta.software, relaxing]
+    structure.raw_remarks = list(remark_records(prediction, relaxation))
+
+
+def _software(program: str, classification: gemmi.SoftwareItem.Classification) -> gemmi.SoftwareItem:
+    software = gemmi.SoftwareItem()
+    software.name, _, software.version = program.partition(" ")
+    software.classification = classification
+    return software
 
 
 def _new_entity(name: str, sequence: tuple[int, ...]) -> gemmi.Entity:

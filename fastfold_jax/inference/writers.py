@@ -44,6 +44,17 @@ def pae_json(prediction: Prediction) -> list[dict[str, Any]]:
     return [_warned(prediction, content)]
 
 
+def scores_json(prediction: Prediction) -> dict[str, Any]:
+    """The same, with pTM and ipTM, in the form of ColabFold's `scores` files, which tools for its results read."""
+    content: dict[str, Any] = {"plddt": np.round(prediction.plddt.astype(np.float64), 2).tolist()}
+    if prediction.pae is not None:
+        pae = prediction.pae.astype(np.float64)
+        content |= {"max_pae": float(pae.max()), "pae": np.round(pae, 2).tolist()}
+    given = {"ptm": prediction.ptm, "iptm": prediction.iptm}
+    content |= {name: round(value, 2) for name, value in given.items() if value is not None}
+    return _warned(prediction, content)
+
+
 def _warned(prediction: Prediction, content: Mapping[str, Any]) -> dict[str, Any]:
     """The same with a field `warning` where there is something to warn of."""
     warning = prediction.provenance.warning
@@ -78,6 +89,7 @@ def write_prediction(prediction: Prediction, directory: Path, job: str) -> Seque
     documents: dict[str, Any] = {f"{stem}_confidence.json": confidence_json(prediction)}
     if prediction.pae is not None:
         documents[f"{stem}_pae.json"] = pae_json(prediction)
+    documents[f"{stem}_scores.json"] = scores_json(prediction)
     for name, content in documents.items():
         write_json(directory / name, content)
     arrays = f"{stem}{ARRAYS_SUFFIX}"

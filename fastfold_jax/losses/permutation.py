@@ -35,6 +35,8 @@ class _Chains:
     own_copy: Any
 
 
+# A GPU would round the coordinates in products to TF32's 10 bits.
+@jax.default_matmul_precision("highest")
 def match_copies(
     features: Features, labels: Labels, predicted_ca: Float[Array, "n 3"]
 ) -> tuple[Float[Array, "n 37 3"], Float[Array, "n 37"]]:
@@ -98,12 +100,11 @@ def _superpose(points: Float[Array, "n 3"], onto: Float[Array, "n 3"], mask: Flo
     """All points after the rigid motion that best fits those in the mask (Kabsch 1976)."""
     weight = mask / jnp.maximum(jnp.sum(mask), 1.0)
     center, target_center = weight @ points, weight @ onto
-    with jax.default_matmul_precision("highest"):
-        covariance = ((points - center) * weight[:, None]).T @ (onto - target_center)
-        u, _, vt = jnp.linalg.svd(covariance)
-        handedness = jnp.sign(jnp.linalg.det(u @ vt))
-        rotation = (u * jnp.stack([jnp.ones(()), jnp.ones(()), handedness])) @ vt
-        return (points - center) @ rotation + target_center
+    covariance = ((points - center) * weight[:, None]).T @ (onto - target_center)
+    u, _, vt = jnp.linalg.svd(covariance)
+    handedness = jnp.sign(jnp.linalg.det(u @ vt))
+    rotation = (u * jnp.stack([jnp.ones(()), jnp.ones(()), handedness])) @ vt
+    return (points - center) @ rotation + target_center
 
 
 def _assign(

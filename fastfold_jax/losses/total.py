@@ -40,6 +40,8 @@ class LossReport:
     metrics: dict[str, Any]
 
 
+# A GPU would round coordinates in products to TF32's 10 bits.
+@jax.default_matmul_precision("highest")
 def total_loss(
     outputs: Outputs,
     features: Features,

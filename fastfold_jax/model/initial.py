@@ -51,7 +51,11 @@ def _value(path: tuple, variable: nnx.Variable, seed: int, zero_final: bool) -> 
         return np.zeros(shape, np.float32)
     rng = np.random.default_rng([seed, zlib.crc32("/".join(map(str, path)).encode())])
     if initial.init == "glorot":
-        limit = math.sqrt(6.0 / (initial.fan_in + initial.size // initial.fan_in))
+        # DeepMind's code draws weights [channels, heads, size] as Haiku does those of a convolution: both fans are
+        # those of the last two axes times what is before.
+        inputs, outputs = shape[-2:]
+        window = initial.size // (inputs * outputs)
+        limit = math.sqrt(6.0 / (window * (inputs + outputs)))
         return (rng.random(shape, np.float32) * 2.0 - 1.0) * np.float32(limit)
     values = rng.standard_normal(shape, np.float32)
     while (outside := np.abs(values) > _CUT).any():

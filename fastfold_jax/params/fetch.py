@@ -18,6 +18,7 @@ from typing import Protocol
 
 import google_crc32c
 
+from fastfold_jax.http_status import TEMPORARY
 from fastfold_jax.params.npz import ParamsError
 
 logger = logging.getLogger(__name__)
@@ -26,7 +27,6 @@ Progress = Callable[[str, int, int], None]
 """Called with what is being done, the bytes done, and the bytes in all."""
 
 _BLOCK = 1 << 20
-_TEMPORARY_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -162,7 +162,7 @@ def _request(url: str, method: str, headers: Mapping[str, str], timeout: float) 
     except urllib.error.HTTPError as error:
         error.close()
         message = f"the server answered {error.code} {error.reason}"
-        if error.code in _TEMPORARY_STATUS:
+        if error.code in TEMPORARY:
             raise _Temporary(message) from error
         raise ParamsError(f"{url}: {message}") from error
     except (OSError, http.client.HTTPException) as error:

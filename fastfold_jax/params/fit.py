@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 
 import jax
@@ -75,18 +75,34 @@ def fitting(arrays: Mapping[str, Spec]) -> tuple[str, ...]:
     return tuple(name for name, config in PRESETS.items() if not _Difference.of(arrays, config))
 
 
-def require(path: Path, arrays: Mapping[str, Spec], config: ModelConfig) -> None:
+def head_of(key: str) -> str | None:
+    """The head that an array of a file belongs to; None if to another part of the network."""
+    name = key.removeprefix("/".join(PREFIX) + "/").split("/")[0]
+    return name if name.endswith("_head") else None
+
+
+def absent_heads(arrays: Mapping[str, Spec], config: ModelConfig) -> tuple[str, ...]:
+    """The heads of a network of which a file has no array at all."""
+    heads = dict.fromkeys(map(head_of, storage(config).arrays))
+    present = set(map(head_of, arrays))
+    return tuple(head for head in heads if head is not None and head not in present)
+
+
+def require(path: Path, arrays: Mapping[str, Spec], config: ModelConfig, *, without: Container[str] = ()) -> None:
     """Nothing if a file fits.
 
     Args:
       path: The file, for the message.
       arrays: What it holds.
       config: The network it shall fit.
+      without: Heads that it need not have.
 
     Raises:
       ParamsError: that names what is missing, unexpected or misshaped, and the presets that the file does fit.
     """
     difference = _Difference.of(arrays, config)
+    missing = tuple(key for key in difference.missing if head_of(key) not in without)
+    difference = dataclasses.replace(difference, missing=missing)
     if difference:
         raise ParamsError(f"{path} does not fit {config.name}: {difference.describe()}; {presets_note(arrays)}")
 

@@ -10,6 +10,7 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
+from fastfold_jax.atomic import replacing
 from fastfold_jax.errors import UserError
 
 _SUFFIX = ".npy"
@@ -129,17 +130,13 @@ def write(path: Path, arrays: Iterable[tuple[str, np.ndarray]]) -> None:
     Raises:
       ParamsError: if the file cannot be written.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with open(part, "wb") as file:
+        with replacing(path) as file:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
                 for key, array in arrays:
                     with archive.open(key + _SUFFIX, "w", force_zip64=True) as member:
                         np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(part, path)
     except OSError as error:
         raise ParamsError(f"{path}: cannot be written ({error.strerror or error})") from error
-    finally:
-        part.unlink(missing_ok=True)

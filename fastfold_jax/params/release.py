@@ -3,13 +3,13 @@
 import dataclasses
 import hashlib
 import logging
-import os
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, get_args
 
+from fastfold_jax.atomic import replacing
 from fastfold_jax.params.fetch import Patience, Progress, fetch
 from fastfold_jax.params.npz import ParamsError
 
@@ -152,15 +152,14 @@ def _unpack(archive: Path, directory: Path, progress: Progress) -> dict[str, str
 def _copy(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> str:
     source = tar.extractfile(member)
     assert source is not None  # holds for regular files
-    part, digest, done = target.with_name(target.name + ".part"), hashlib.sha256(), 0
-    with source, open(part, "wb") as file:
+    digest, done = hashlib.sha256(), 0
+    with source, replacing(target) as file:
         while block := source.read(_BLOCK):
             file.write(block)
             digest.update(block)
             done += len(block)
-    if done != member.size:
-        raise EOFError(f"{member.name} ends after {done:,} of {member.size:,} bytes")
-    os.replace(part, target)
+        if done != member.size:
+            raise EOFError(f"{member.name} ends after {done:,} of {member.size:,} bytes")
     return digest.hexdigest()
 
 

@@ -8,14 +8,21 @@ import jax
 import numpy as np
 
 from fastfold_jax.config.model import ModelConfig
+from fastfold_jax.model.alphafold import init_state
 from fastfold_jax.params import npz
-from fastfold_jax.params.fit import Storage, require, require_finite, storage
+from fastfold_jax.params.fit import Storage, absent_heads, head_of, require, require_finite, storage
 from fastfold_jax.params.npz import Npz, ParamsError
 
 logger = logging.getLogger(__name__)
 
 
-def load(path: Path, config: ModelConfig, *, device: jax.Device | jax.sharding.Sharding | None = None) -> Any:
+def load(
+    path: Path,
+    config: ModelConfig,
+    *,
+    device: jax.Device | jax.sharding.Sharding | None = None,
+    draw_heads: int | None = None,
+) -> Any:
     """Read DeepMind's parameter file of the network `config` into the model's state.
 
     Only headers are read before the file is known to fit. Arrays are then read one at a time, so that the host
@@ -25,6 +32,7 @@ def load(path: Path, config: ModelConfig, *, device: jax.Device | jax.sharding.S
       path: A flat npz file; `find` turns a directory and a preset's name into one.
       config: The network.
       device: Where the parameters go; None for JAX's default device.
+      draw_heads: Seed that heads are drawn from of which the file has nothing; None: it must have all.
 
     Returns:
       The state `fastfold_jax.model.alphafold.abstract_state(config)` describes, float32.
@@ -34,16 +42,23 @@ def load(path: Path, config: ModelConfig, *, device: jax.Device | jax.sharding.S
     """
     stored = storage(config)
     with Npz(path) as file:
-        require(path, file.specs, config)
+        absent = () if draw_heads is None else absent_heads(file.specs, config)
+        require(path, file.specs, config, without=absent)
         leaves = {}
         for entry in stored.entries:
+            if head_of(entry.keys[0]) in absent:
+                continue
             arrays = [file.read(key) for key in entry.keys]
             for key, array in zip(entry.keys, arrays, strict=True):
                 require_finite(path, key, array)
             values = entry.transform.to_state(arrays, [stored.shapes[leaf] for leaf in entry.leaves])
             for leaf, value in zip(entry.leaves, values, strict=True):
                 leaves[leaf] = jax.device_put(np.ascontiguousarray(value), device)
-    logger.info("%s: %d arrays read for %s", path, len(stored.arrays), config.name)
+    logger.info("%s: %d arrays read for %s", path, len(file.specs), config.name)
+    if draw_heads is not None and absent:
+        logger.info("%s: has no %s, drawn anew", path, ", ".join(absent))
+        drawn = zip(stored.leaves, jax.tree_util.tree_leaves(init_state(config, draw_heads)), strict=True)
+        leaves |= {leaf: jax.device_put(value, device) for leaf, value in drawn if leaf not in leaves}
     return jax.tree_util.tree_unflatten(stored.tree, [leaves[leaf] for leaf in stored.leaves])
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
@@ -12,7 +13,7 @@ from fastfold_jax.data.layout import merge_rank
 from fastfold_jax.errors import UserError
 from fastfold_jax.search.cache import Cache
 from fastfold_jax.search.config import SearchOptions
-from fastfold_jax.search.databases import Database, find_databases
+from fastfold_jax.search.databases import Database, Kind, find_databases
 from fastfold_jax.search.hhsuite import HHblits
 from fastfold_jax.search.hmmer import Workers, jackhmmer_options, pyhmmer_version, search_alignments
 from fastfold_jax.search.mmseqs import MMseqs
@@ -33,21 +34,46 @@ def complete(job: Job, options: SearchOptions, report: Report = silent) -> Job:
     Raises:
       UserError: if a database or the server can't be used, or a program is missing.
     """
-    wanted = list(dict.fromkeys(chain.sequence for chain in job.chains if not (chain.alignments or chain.paired)))
+    wanted = _wanted(job)
     if not wanted:
         return job
     if options.mode == "none":
         ids = ", ".join(chain.id for chain in job.chains if chain.sequence in wanted)
         logger.warning("%s: no alignment for %s and no search asked for: predicted from sequence alone", job.name, ids)
         return job
-    pairing = len({chain.sequence for chain in job.chains}) > 1
+    pairing = _is_hetero(job)
     cache = Cache(options.cache_directory)
     if options.mode == "server":
         pairing = len(wanted) > 1  # the server pairs those that it is asked for with each other
         found = Server.of(options, cache).alignments(wanted, pairing=pairing, report=report)
     else:
         found = _search_local(wanted, options, cache, report, pairing=pairing)
+    alone = [c.id for c in job.chains if c.sequence in wanted and all(len(a.residues) == 1 for a in found[c.sequence])]
+    if alone:
+        ids = ", ".join(alone)
+        logger.warning("%s: the search found nothing but %s itself: predicted from sequence alone", job.name, ids)
     return dataclasses.replace(job, chains=tuple(_completed(chain, found) for chain in job.chains))
+
+
+def require_programs(job: Job, options: SearchOptions) -> None:
+    """Nothing, where the programs are installed that a local search for the job's alignments needs.
+
+    Raises:
+      UserError: if one is not, or no database serves alignments.
+    """
+    if options.mode == "local" and _wanted(job):
+        for group in _groups(find_databases(options.databases), pairing=_is_hetero(job)):
+            _program(group[0].kind, options, threading.Event())
+
+
+def _wanted(job: Job) -> list[str]:
+    """The sequences that came without alignments, each once."""
+    return list(dict.fromkeys(chain.sequence for chain in job.chains if not (chain.alignments or chain.paired)))
+
+
+def _is_hetero(job: Job) -> bool:
+    """Whether the job is a complex of different sequences, whose rows are to be paired."""
+    return len({chain.sequence for chain in job.chains}) > 1
 
 
 def _completed(chain: Chain, found: Mapping[str, Sequence[Alignment]]) -> Chain:
@@ -105,6 +131,20 @@ def _groups(databases: Sequence[Database], *, pairing: bool) -> list[tuple[Datab
     return [(database,) for database in serving if database.kind != "hhsuite"] + ([together] if together else [])
 
 
+def _program(kind: Kind, options: SearchOptions, stop: threading.Event) -> Program | None:
+    """What searches databases of a kind; None for FASTA files, which pyhmmer searches in this process.
+
+    Raises:
+      UserError: if it is not installed.
+    """
+    if kind == "hhsuite":
+        return HHblits(options.hhblits, stop)
+    if kind == "mmseqs":
+        return MMseqs(options.mmseqs, stop)
+    pyhmmer_version()
+    return None
+
+
 class _Searcher:
     """Databases of one kind and the program that reads them.
 
@@ -115,18 +155,14 @@ class _Searcher:
     def __init__(self, databases: tuple[Database, ...], options: SearchOptions, workers: Workers, report: Report):
         self._databases = databases
         paths = [database.path for database in databases]
-        if databases[0].kind == "fasta":
+        program = _program(databases[0].kind, options, workers.stop)
+        if program is None:
             thresholds = jackhmmer_options(options.max_evalue)
             self._method = {"program": f"pyhmmer {pyhmmer_version()}", "options": repr(thresholds)}
             self._run: Callable[[Sequence[str]], list[bytes]] = lambda sequences: search_alignments(
                 sequences, paths[0], options=thresholds, workers=workers, report=report
             )
         else:
-            program: Program
-            if databases[0].kind == "hhsuite":
-                program = HHblits(options.hhblits, workers.stop)
-            else:
-                program = MMseqs(options.mmseqs, workers.stop)
             self._method = {"program": program.version(), "options": program.settings()}
             self._run = lambda sequences: program.search(sequences, paths, options.threads, report)
 

@@ -1,15 +1,15 @@
 """Search results kept by what they are the result of."""
 
-import contextlib
 import gzip
 import hashlib
 import json
 import logging
 import os
-import secrets
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+
+from fastfold_jax.atomic import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -53,18 +53,14 @@ class Cache:
         path = self._path(key)
         if path is None:
             return
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with open(temporary, "wb") as file:
+            with replacing(path) as file:
                 file.write(gzip.compress(text, compresslevel=1, mtime=0))
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
         except OSError as error:
             logger.warning("a search result cannot be kept: %s (%s)", path, error.strerror or error)
-            with contextlib.suppress(OSError):
-                temporary.unlink()
 
     def drop(self, key: str) -> None:
         """Forgets a text."""

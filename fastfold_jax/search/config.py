@@ -9,19 +9,13 @@ from urllib.parse import urlsplit
 
 import tyro
 
-from fastfold_jax.config.options import at_least, option, positive
+from fastfold_jax.config.options import at_least, cache_directory, option, positive
 from fastfold_jax.errors import UserError
 
 MsaMode = Literal["auto", "none", "local", "server"]
 TemplateMode = Literal["auto", "none", "local", "server"]
 
 PUBLIC_SERVER = "https://api.colabfold.com"
-
-
-def default_search_cache() -> Path:
-    """Where search results are kept: the user's cache directory."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "fastfold-jax" / "search"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,6 +38,7 @@ class SearchOptions:
             "from its name: uniref90, mgnify (mgy_clusters), bfd, uniclust30, uniref30, uniprot (for pairing), "
             "pdb_seqres (for templates); others are merged last.",
             metavar="PATH [PATH ...]",
+            default="none",
         ),
     ] = ()
     search_threads: Annotated[
@@ -85,7 +80,9 @@ class SearchOptions:
     msa_server_contact: Annotated[
         str | None,
         option(
-            "How the server's people may reach you, such as an email address; sent with each request.", metavar="TEXT"
+            "How the server's people may reach you, such as an email address; sent with each request.",
+            metavar="TEXT",
+            default="none",
         ),
     ] = None
     msa_server_patience: Annotated[
@@ -119,7 +116,7 @@ class SearchOptions:
     @property
     def cache_directory(self) -> Path | None:
         """Where results are kept, or None for nowhere."""
-        return None if self.no_search_cache else self.search_cache or default_search_cache()
+        return None if self.no_search_cache else self.search_cache or cache_directory("search")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -140,6 +137,7 @@ class TemplateOptions:
             "Directory of mmCIF files (1abc.cif, packed or not, also in sub-directories by the middle letters, as the "
             "PDB divides them).",
             metavar="DIR",
+            default="none",
         ),
     ] = None
     template_hits: Annotated[
@@ -163,8 +161,10 @@ class TemplateOptions:
         tuple[str, ...],
         option(
             "Structures to use whatever their date and likeness, before any that were found: FILE (mmCIF or PDB; of "
-            "its chains the one most alike), FILE:CHAIN, or ID=FILE:CHAIN for the chain ID of the job only.",
+            "its chains the one most alike), FILE:CHAIN, or ID=FILE:CHAIN for the chain ID of the job only; a "
+            "directory in place of FILE is all structures in it.",
             metavar="[ID=]FILE[:CHAIN] ...",
+            default="none",
         ),
     ] = ()
     max_template_date: Annotated[
@@ -177,7 +177,9 @@ class TemplateOptions:
     obsolete_pdbs: Annotated[
         Path | None,
         option(
-            "The PDB's list of replaced entries, obsolete.dat; hits to them lead to their successors.", metavar="FILE"
+            "The PDB's list of replaced entries, obsolete.dat; hits to them lead to their successors.",
+            metavar="FILE",
+            default="none",
         ),
     ] = None
 

@@ -6,8 +6,8 @@ import urllib.error
 import urllib.request
 
 from fastfold_jax.errors import UserError
+from fastfold_jax.http_status import TEMPORARY
 
-_TEMPORARY = frozenset({408, 425, 429, 500, 502, 503, 504})
 _LONGEST_WAIT = 3600.0
 
 
@@ -58,7 +58,7 @@ class Http:
         except urllib.error.HTTPError as error:
             error.close()
             message = f"{url}: the server answered {error.code} {error.reason}"
-            if error.code in _TEMPORARY:
+            if error.code in TEMPORARY:
                 raise TemporaryFailure(message, _seconds(error.headers.get("Retry-After"))) from None
             raise Refused(message) from None
         except (OSError, http.client.HTTPException) as error:

@@ -1,9 +1,8 @@
 """Writes a job's alignments as a directory that is itself an input."""
 
-import os
-import secrets
 from pathlib import Path
 
+from fastfold_jax.atomic import replacing
 from fastfold_jax.data.a3m_writer import a3m_text
 from fastfold_jax.data.alignment import Source
 from fastfold_jax.data.job import Job
@@ -32,7 +31,9 @@ def save(job: Job, directory: Path) -> list[Path]:
     files = texts(job)
     try:
         for path, text in files.items():
-            _write(directory / path, text)
+            (directory / path).parent.mkdir(parents=True, exist_ok=True)
+            with replacing(directory / path) as file:
+                file.write(text)
     except OSError as error:
         raise UserError(f"{directory}: alignments cannot be written ({error.strerror or error})") from None
     return [directory / path for path in files]
@@ -61,11 +62,3 @@ def texts(job: Job) -> dict[Path, bytes]:
             found[path] = a3m_text(alignment)
         found |= {Path(chain.id) / path.name: read_bytes(path) for path in chain.hits}
     return found
-
-
-def _write(path: Path, text: bytes) -> None:
-    """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    temporary.write_bytes(text)
-    os.replace(temporary, path)

@@ -14,9 +14,9 @@ from fastfold_jax.constants import MSA_LETTERS
 from fastfold_jax.data.alignment import Alignment
 from fastfold_jax.data.job import Chain
 from fastfold_jax.data.msa import first_occurrences
+from fastfold_jax.data.structure import MMCIF, read_structure, structure_name
 from fastfold_jax.data.template_hits import TemplateHit, parse_a3m_hits
 from fastfold_jax.data.textfile import InputError
-from fastfold_jax.data.training.structure import MMCIF, read_structure, structure_name
 from fastfold_jax.errors import UserError
 from fastfold_jax.search.cache import Cache
 from fastfold_jax.search.databases import Database
@@ -49,7 +49,7 @@ class Sequences:
           UserError: if there is none.
         """
         if not path.is_file():
-            raise UserError(f"{path}: no such file of template sequences")
+            raise UserError(f"--template-sequences {path}: no such file")
         database = Database(path=path, kind="fasta", source="other", templates=True)
         return cls(path=path, fingerprint=database.fingerprint())
 
@@ -137,6 +137,13 @@ def _a3m(hits: Any) -> bytes:
     return "".join(rows).encode()
 
 
+def structure_files(directory: Path) -> list[tuple[Path, str]]:
+    """The mmCIF files in a directory or one below, in order, each with its name, size and date."""
+    found = (path for pattern in ("*", "*/*") for path in directory.glob(pattern) if path.name.endswith(MMCIF))
+    stats = ((path, path.stat()) for path in sorted(found) if path.is_file())
+    return [(path, f"{path.relative_to(directory)} {stat.st_size} {stat.st_mtime_ns}") for path, stat in stats]
+
+
 def write_sequences(directory: Path, target: Path, *, cache: Cache, report: Report) -> Sequences:
     """Writes the sequences of all chains of a directory's mmCIF files as FASTA, as the PDB's `pdb_seqres` has them.
 
@@ -145,25 +152,24 @@ def write_sequences(directory: Path, target: Path, *, cache: Cache, report: Repo
     Raises:
       InputError: if there is no mmCIF file, or no readable one.
     """
-    paths = sorted(path for pattern in ("*", "*/*") for path in directory.glob(pattern) if path.name.endswith(MMCIF))
-    if not paths:
+    files = structure_files(directory)
+    if not files:
         raise InputError(f"{directory}: holds no mmCIF file; accepted are {', '.join(MMCIF)}")
-    stats = [f"{path.relative_to(directory)} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in paths]
-    key = Cache.key(form=1, files=stats)
+    key = Cache.key(form=1, files=[stat for _, stat in files])
     text = cache.get(key)
     if text is None:
         records: list[str] = []
-        for number, path in enumerate(paths):
-            report(f"reading {directory.name}", number, len(paths))
+        for number, (path, _) in enumerate(files):
+            report(f"reading {directory.name}", number, len(files))
             try:
                 records += _records(path)
             except InputError as error:
                 logger.warning("%s; left out of the template search", error)
-        report(f"reading {directory.name}", len(paths), len(paths))
+        report(f"reading {directory.name}", len(files), len(files))
         text = "".join(records).encode()
         cache.put(key, text)
     if not text:
-        raise InputError(f"{directory}: none of its {len(paths)} mmCIF files could be read")
+        raise InputError(f"{directory}: none of its {len(files)} mmCIF files could be read")
     target.write_bytes(text)
     return Sequences(path=target, fingerprint=hashlib.sha256(text).hexdigest())
 

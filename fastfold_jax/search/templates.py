@@ -3,21 +3,23 @@
 import dataclasses
 import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from fastfold_jax.constants import MSA_LETTER_TO_INDEX
 from fastfold_jax.data import layout
 from fastfold_jax.data.job import Chain, Job
 from fastfold_jax.data.job_hits import hit_files
+from fastfold_jax.data.structure import SUFFIXES, Structure, is_structure, read_structure
 from fastfold_jax.data.template_features import Rejected, Template, stack, template_of_chain
 from fastfold_jax.data.template_hits import TemplateHit, read_hits
 from fastfold_jax.data.template_selection import Library, Rules, read_successors, select
 from fastfold_jax.data.textfile import InputError
-from fastfold_jax.data.training.structure import Structure, read_structure
 from fastfold_jax.errors import UserError
 from fastfold_jax.search.cache import Cache
 from fastfold_jax.search.config import SearchOptions, TemplateOptions
 from fastfold_jax.search.databases import find_databases
+from fastfold_jax.search.hmmer import pyhmmer_version
 from fastfold_jax.search.programs import scratch
 from fastfold_jax.search.report import Report, silent
 from fastfold_jax.search.server import Server
@@ -25,6 +27,7 @@ from fastfold_jax.search.template_search import Sequences, search_chains, write_
 
 logger = logging.getLogger(__name__)
 
+_CUSTOM = "accepted are FILE, FILE:CHAIN and ID=FILE:CHAIN, or a directory in place of FILE"
 _SERVER_ENTRIES = 20  # that the server is asked for, as ColabFold does
 
 
@@ -92,6 +95,42 @@ def _found(
         return {
             chain.sequence: select(hits.get(chain.sequence, ()), chain.sequence, library, rules) for chain in distinct
         }
+
+
+def require_templates(job: Job, options: TemplateOptions) -> None:
+    """Nothing, where the user's own templates are for the job's chains, and what it takes to search is installed.
+
+    Raises:
+      UserError: if one is for no chain of the job, or pyhmmer is needed and not installed.
+    """
+    for text in options.custom_templates if job.chains else ():
+        _parse_custom(text, job)
+    known = {chain.sequence for chain in job.chains if chain.hits}
+    left = any(chain.templates is None and chain.sequence not in known for chain in job.chains)
+    if options.mode == "local" and not options.template_hits and left:
+        pyhmmer_version()
+
+
+def named_files(options: TemplateOptions) -> list[Path]:
+    """The files that options name one by one.
+
+    Raises:
+      UserError: if one is not there.
+    """
+    files = [path for path, _ in _hit_files(options.template_hits)]
+    for text in options.custom_templates:
+        found = [file for _, path, _ in _readings(text) for file in _structures(path)]
+        if not found:
+            raise UserError(f"--custom-templates {text}: no such file; {_CUSTOM}")
+        files += found
+    for option, path in (
+        ("--template-sequences", options.template_sequences),
+        ("--obsolete-pdbs", options.obsolete_pdbs),
+    ):
+        if path is not None and not path.is_file():
+            raise UserError(f"{option} {path}: no such file")
+        files += [] if path is None else [path]
+    return files
 
 
 def local_library(options: TemplateOptions) -> Library:
@@ -171,9 +210,15 @@ def _given_hits(paths: Sequence[Path], job: Job) -> dict[str, list[TemplateHit]]
 
 
 def _hit_files(paths: Sequence[Path]) -> list[tuple[Path, str]]:
-    """Files of hits, each with the word in its name or its directory's that may name a chain."""
+    """Files of hits, each with the word in its name or its directory's that may name a chain.
+
+    Raises:
+      UserError: if a file is not there, or a directory holds none.
+    """
     files = []
     for path in paths:
+        if not path.exists():
+            raise UserError(f"--template-hits {path}: no such file or directory")
         if not path.is_dir():
             files.append((path, layout.chain_prefix(path) or ""))
             continue
@@ -213,29 +258,69 @@ def _custom(job: Job, given: Sequence[str]) -> Mapping[str, list[Template]]:
         target, path, chain_name = _parse_custom(text, job)
         for chain in job.chains:
             if target in (None, chain.id):
-                try:
-                    template = template_of_chain(read(path), chain_name, chain.sequence)
-                except Rejected as reason:
-                    raise UserError(f"--custom-templates {text}: {reason}") from None
-                logger.info("custom template %s for chain %s: %s", template.name, chain.id, template.note)
-                found[chain.id].append(template)
+                found[chain.id] += _own(chain, path, chain_name, read)
     return found
 
 
+def _own(chain: Chain, path: Path, name: str | None, read: Callable[[Path], Structure]) -> list[Template]:
+    """The templates of one chain that a file or a directory makes, of a directory's those most alike first.
+
+    Raises:
+      UserError: if a file can't be read, or one that was named makes none.
+    """
+    made = []
+    for file in _structures(path):
+        try:
+            template = template_of_chain(read(file), name, chain.sequence)
+        except Rejected as reason:
+            if not path.is_dir():
+                raise UserError(f"--custom-templates {path}: {reason}") from None
+            logger.warning("custom template %s for chain %s: %s; left out", file, chain.id, reason)
+            continue
+        logger.info("custom template %s for chain %s: %s", template.name, chain.id, template.note)
+        made.append(template)
+    query = [MSA_LETTER_TO_INDEX[letter] for letter in chain.sequence]
+    return sorted(made, key=lambda template: -int((template.aatype == query).sum()))
+
+
+def _structures(path: Path) -> list[Path]:
+    """A file itself, or the structures in a directory.
+
+    Raises:
+      UserError: if it holds none.
+    """
+    if not path.is_dir():
+        return [path]
+    found = [file for file in path.iterdir() if file.is_file() and is_structure(file)]
+    if not found:
+        raise UserError(f"--custom-templates {path}: holds no structure; accepted are {', '.join(SUFFIXES)}")
+    return sorted(found, key=lambda file: layout.natural(file.name))
+
+
 def _parse_custom(text: str, job: Job) -> tuple[str | None, Path, str | None]:
-    """Chain of the job, file, and chain of the file that `[ID=]FILE[:CHAIN]` says."""
+    """Chain of the job, file or directory, and chain of the file that `[ID=]FILE[:CHAIN]` says.
+
+    Raises:
+      UserError: if it says nothing about this job.
+    """
     ids = {chain.id for chain in job.chains}
+    for target, path, chain in _readings(text):
+        if target is None or target in ids:
+            return target, path, chain
+    head, equals, _ = text.partition("=")
+    what = "" if not equals or head in ids else f", nor is {head} a chain of the job ({', '.join(sorted(ids))})"
+    raise UserError(f"--custom-templates {text}: no such file{what}; {_CUSTOM}")
+
+
+def _readings(text: str) -> Iterator[tuple[str | None, Path, str | None]]:
+    """What `[ID=]FILE[:CHAIN]` may mean: chain of the job, file or directory that is there, chain of the file."""
     head, equals, rest = text.partition("=")
-    target, name = (head, rest) if equals and head in ids else (None, text)
-    if not Path(name).is_file():
+    for target, name in (*([(head, rest)] if equals else []), (None, text)):
         front, colon, chain = name.rpartition(":")
-        if colon and Path(front).is_file():
-            return target, Path(front), chain
-        what = "" if not equals or head in ids else f", nor is {head} a chain of the job ({', '.join(sorted(ids))})"
-        raise UserError(
-            f"--custom-templates {text}: no such file{what}; accepted are FILE, FILE:CHAIN and ID=FILE:CHAIN"
-        )
-    return target, Path(name), None
+        if Path(name).exists():
+            yield target, Path(name), None
+        elif colon and Path(front).is_file():
+            yield target, Path(front), chain
 
 
 def _read(path: Path) -> Structure:

@@ -50,6 +50,7 @@ class Checkpoints:
         self._keep = keep
         self._facts = facts
         self._failure: str | None = None
+        self._damaged: dict[int, str] = {}  # steps that could not be read, and why
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
@@ -69,12 +70,19 @@ class Checkpoints:
             ) from error
 
     def save(self, step: int, state: TrainState, data: dict[str, Any]) -> None:
-        """Begins to save; returns as soon as the state is copied. A failure is logged, and the run goes on."""
+        """Begins to save; returns as soon as the state is copied. A failure is logged, and the run goes on.
+
+        What could not be read of the same step makes room.
+        """
         self.wait()
-        if step in self._manager.all_steps():
+        is_there = step in self._manager.all_steps()
+        if is_there and step not in self._damaged:
             return
         self._failure = None  # an earlier one no longer matters
         try:
+            if is_there:
+                self._manager.delete(step)
+            self._damaged.pop(step, None)
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
@@ -117,8 +125,8 @@ class Checkpoints:
 
     def latest(self) -> int | None:
         """The step of the latest complete checkpoint."""
-        complete = [int(path.name) for path in self.directory.iterdir() if path.name.isdigit()]
-        return max(complete, default=None)
+        complete = {int(path.name) for path in self.directory.iterdir() if path.name.isdigit()}
+        return max(complete - self._damaged.keys(), default=None)
 
     def restore(self, like: TrainState) -> Restored | None:
         """The latest checkpoint that can be read; None if there is none.
@@ -134,7 +142,7 @@ class Checkpoints:
             try:
                 facts = self._manager.restore(step, args=ocp.args.Composite(facts=ocp.args.JsonRestore())).facts
             except Exception as error:
-                _LOG.warning("%s: checkpoint %d is damaged and left out (%s)", self.directory, step, _reason(error))
+                self._leave_out(step, error)
                 continue
             self._require_same_run(facts)
             try:
@@ -147,13 +155,18 @@ class Checkpoints:
                 )
                 return Restored(state=_typed(found.state, like), data=found.data)
             except Exception as error:
-                _LOG.warning("%s: checkpoint %d is damaged and left out (%s)", self.directory, step, _reason(error))
+                self._leave_out(step, error)
         if steps:
             raise CheckpointError(
-                f"{self.directory}: none of its checkpoints ({', '.join(map(str, steps))}) can be read; remove the "
-                "directory to begin anew"
+                f"{self.directory}: none of its checkpoints ({', '.join(map(str, steps))}) can be read, the latest "
+                f"because of: {self._damaged[steps[0]]}. If that does not pass, begin anew with another --out"
             )
         return None
+
+    def _leave_out(self, step: int, error: Exception) -> None:
+        """Notes a checkpoint that cannot be read."""
+        self._damaged[step] = _reason(error)
+        _LOG.warning("%s: checkpoint %d is damaged and left out (%s)", self.directory, step, self._damaged[step])
 
     def _require_same_run(self, facts: dict[str, Any]) -> None:
         differ = [name for name in self._facts if facts.get(name) != self._facts[name]]

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -13,6 +13,19 @@ from fastfold_jax.data.training.selection import Filters
 from fastfold_jax.data.training.templates import TemplateConfig
 from fastfold_jax.errors import UserError
 from fastfold_jax.training.dataset import DataConfig
+
+
+def _useless_without(group: Any, source: str, what: str) -> None:
+    """Raises a `UserError` if options of a group are given that do nothing, because its source of data is not."""
+    if getattr(group, source) is not None:
+        return
+    for field in dataclasses.fields(group):
+        if getattr(group, field.name) != field.default:
+            raise UserError(f"{_flag(field.name)}: needs {_flag(source)}, {what}")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,8 +42,8 @@ class ChainOptions:
     clusters: Annotated[
         Path | None,
         option(
-            "Clusters of similar sequences, a line each: names of chains, as 2q2k_A. A chain is drawn the less often "
-            "the larger its cluster is.",
+            "Clusters of similar sequences, a line each: names of chains, as 2q2k_A, or of entities, as 2q2k_1. A "
+            "chain is drawn the less often the larger its cluster is.",
             metavar="FILE",
             default="those of the index",
         ),
@@ -114,6 +127,7 @@ class DistillationOptions:
             raise UserError(
                 f"--distillation-min-confidence {self.distillation_min_confidence}: accepted are numbers from 0 to 100"
             )
+        _useless_without(self, "distillation_index", "the index of predicted structures")
 
     def filters(self, chains: ChainOptions) -> Filters:
         """Which predicted chains count; alignments and composition are held to the same as experimental ones."""
@@ -159,9 +173,7 @@ class TemplateOptions:
 
     def __post_init__(self):
         at_least(1, template_pool=self.template_pool)
-        if self.template_mmcif is None and (self.max_template_date or self.obsolete_pdbs):
-            which = "--max-template-date" if self.max_template_date else "--obsolete-pdbs"
-            raise UserError(f"{which}: needs --template-mmcif, the directory of structures")
+        _useless_without(self, "template_mmcif", "the directory of structures")
 
     def config(self, chosen: Stage) -> TemplateConfig | None:
         """Where templates come from.
@@ -199,3 +211,4 @@ class ValidationOptions:
 
     def __post_init__(self):
         at_least(1, validate_every=self.validate_every, validation_limit=self.validation_limit)
+        _useless_without(self, "validation_index", "the index of structures to validate on")

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from fastfold_jax import messages
+from fastfold_jax.data.structure import is_structure, read_structure
 from fastfold_jax.data.training.records import (
     FileEntry,
     Index,
@@ -33,7 +34,6 @@ from fastfold_jax.data.training.records import (
     read_journal,
     unusable,
 )
-from fastfold_jax.data.training.structure import is_structure, read_structure
 from fastfold_jax.errors import UserError
 
 PROGRAM = "python -m fastfold_jax.training.index"

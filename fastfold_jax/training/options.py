@@ -23,20 +23,35 @@ from fastfold_jax.training.dataset import DataConfig
 from fastfold_jax.training.validation_data import ValidationConfig
 from parallel.hosts import Hosts
 
+_SEEDS = 2**32
+"""JAX's keys hold no more of a seed than its last 32 bits: larger ones would repeat the dropout of smaller ones."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StageOptions:
     """Departures from the preset."""
 
-    steps: Annotated[int | None, option("Steps of the whole run.", metavar="N", default="the preset's")] = None
+    steps: Annotated[
+        int | None, option("Steps of the whole run.", metavar="N", default="the preset's samples / --batch-size")
+    ] = None
     batch_size: Annotated[
-        int | None, option("Examples of a step on all devices together.", metavar="N", default="the preset's")
+        int | None,
+        option(
+            "Examples of a step on all devices together. Warm-up, decay and the whole run keep the preset's samples, "
+            "and take more or fewer steps.",
+            metavar="N",
+            default="the preset's",
+        ),
     ] = None
     crop_size: Annotated[int | None, option("Residues of an example.", metavar="N", default="the preset's")] = None
     learning_rate: Annotated[float | None, option("After warm-up.", metavar="X", default="the preset's")] = None
     max_msa: Annotated[
         tuple[int, int] | None,
-        option("MSA clusters and extra MSA rows of an example.", metavar="M E", default="the preset's"),
+        option(
+            "MSA rows of an example, in monomers the templates' four among them, and extra MSA rows.",
+            metavar="M E",
+            default="the preset's",
+        ),
     ] = None
 
     def __post_init__(self):
@@ -44,7 +59,9 @@ class StageOptions:
 
     def apply(self, chosen: Stage) -> Stage:
         """The stage with these departures."""
-        given = {name: getattr(self, name) for name in ("steps", "batch_size", "crop_size")}
+        if self.batch_size is not None:
+            chosen = chosen.in_batches_of(self.batch_size)
+        given = {name: getattr(self, name) for name in ("steps", "crop_size")}
         chosen = dataclasses.replace(chosen, **{name: value for name, value in given.items() if value is not None})
         if self.learning_rate is not None:
             optimizer = dataclasses.replace(chosen.optimizer, learning_rate=self.learning_rate)
@@ -142,7 +159,7 @@ class TrainConfig:
     init: Annotated[
         Path | None,
         option(
-            "Parameters to begin with: a params_*.npz file of the preset's network.",
+            "Parameters to begin with: a params_*.npz file of the preset's network. Heads that it lacks are drawn.",
             metavar="FILE",
             default="freshly drawn ones",
         ),
@@ -163,7 +180,8 @@ class TrainConfig:
     ] = False
 
     def __post_init__(self):
-        at_least(0, seed=self.seed)
+        if not 0 <= self.seed < _SEEDS:
+            raise UserError(f"--seed {self.seed}: accepted are numbers from 0 to {_SEEDS - 1}")
         at_least(
             1,
             checkpoint_every=self.checkpoint_every,

@@ -6,15 +6,16 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fastfold_jax.errors import UserError
 from fastfold_jax.training.options import TrainConfig
@@ -84,20 +85,33 @@ def data_share(mesh: Mesh) -> tuple[int, int]:
 
 
 class Stop:
-    """Whether the run has been asked to end; all processes must hear of it at the same step."""
+    """Whether the run has been asked to end, which all of its processes must hear of at the same step.
 
-    def __init__(self):
-        self._asked = False
+    Args:
+      mesh: The devices of all processes.
+    """
+
+    def __init__(self, mesh: Mesh):
+        self._asked, self._shape = False, mesh.devices.shape
+        self._split = NamedSharding(mesh, PartitionSpec(*mesh.axis_names))
+        self._any = jax.jit(jnp.any, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
     def ask(self, number: int, _frame: Any) -> None:
         """A signal's handler."""
-        _LOG.warning("%s: saving after this step, then leaving", signal.Signals(number).name)
+        _LOG.warning("%s: saving after this step or the next, then leaving", signal.Signals(number).name)
         self._asked = True
 
-    def __bool__(self) -> bool:
+    def poll(self) -> Callable[[], bool]:
+        """Asks all processes, each of which must call it, and returns at once: whether one has been asked to end.
+
+        The answer comes from the devices, behind what they were given before, so reading it waits for that. Read it
+        when they have been given more.
+        """
         if jax.process_count() == 1:
-            return self._asked
-        return bool(np.any(multihost_utils.process_allgather(np.array([self._asked]))))
+            return lambda: self._asked
+        mine = np.full([1] * len(self._shape), self._asked)
+        found = self._any(jax.make_array_from_callback(self._shape, self._split, lambda _: mine))
+        return lambda: bool(found)
 
     @contextmanager
     def listening(self) -> Iterator["Stop"]:

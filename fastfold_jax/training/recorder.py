@@ -3,6 +3,7 @@
 import collections
 import json
 import logging
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -91,7 +92,9 @@ class Recorder:
     def _write(self, kind: str, step: int, metrics: Mapping[str, float]) -> None:
         if not self._active:
             return
-        self._file.write(json.dumps({"kind": kind, "step": step, **metrics}) + "\n")
+        # JSON has no word for NaN, which a step without finite gradient brings.
+        values = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        self._file.write(json.dumps({"kind": kind, "step": step, **values}, allow_nan=False) + "\n")
         self._file.flush()
         for name, value in metrics.items():
             self._events.add_scalar(f"{kind}/{name}", value, step)

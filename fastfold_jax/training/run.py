@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from fastfold_jax.params import store
 from fastfold_jax.training.checkpoint import Checkpoints
 from fastfold_jax.training.dataset import Dataset
 from fastfold_jax.training.loader import BatchIterator
-from fastfold_jax.training.options import TrainConfig
+from fastfold_jax.training.options import MachineOptions, TrainConfig
 from fastfold_jax.training.processes import Stop, all_or_none, data_share, shared_options
 from fastfold_jax.training.recorder import Recorder
 from fastfold_jax.training.step import TrainState, make_step, put_batch, start_state, whole
@@ -32,7 +34,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class TrainingError(UserError):
-    """The run cannot go on: nothing but gradients that are not finite."""
+    """The run cannot go on: nothing but gradients that are not finite, or no memory."""
 
 
 def run(config: TrainConfig, console: Console | None = None) -> None:
@@ -74,16 +76,18 @@ def run(config: TrainConfig, console: Console | None = None) -> None:
             config=config, stage=stage, mesh=mesh, checkpoints=checkpoints, recorder=recorder, validation=validation
         )
         try:
-            with Stop().listening() as stop:
+            with Stop(mesh).listening() as stop, _memory_errors(stage):
                 state = loop.run(state, batches, stop)
         finally:
             batches.close()
             recorder.close()
             if jax.process_count() == 1:  # of several, another's part of what is being saved may never come
                 checkpoints.wait()
-        checkpoints.close()
-    if jax.process_index() == 0 and int(state.step) >= stage.steps:
-        export(state, stage, config.out)
+        try:  # first, as the last checkpoint may fail
+            if jax.process_index() == 0 and int(state.step) >= stage.steps:
+                export(state, stage, config.out)
+        finally:
+            checkpoints.close()
 
 
 def _data(config: TrainConfig, stage: Stage, mesh: Mesh) -> tuple[Dataset, Validation | None]:
@@ -105,7 +109,29 @@ def _data(config: TrainConfig, stage: Stage, mesh: Mesh) -> tuple[Dataset, Valid
     data = config.validation_data()
     if data is None:
         return dataset, None
-    return dataset, Validation(stage, config.machine.execution(), mesh, data, (host, hosts))
+    share, transform = (host, hosts), _chunking(config.machine)
+    return dataset, Validation(stage, config.machine.execution(), mesh, data, share, transform=transform)
+
+
+def _chunking(machine: MachineOptions) -> Callable[[Apply], Apply]:
+    """What makes the network run in chunks, where there is a budget."""
+    budget = machine.budget()
+    return lambda apply: apply if budget is None else autochunk(apply, memory_budget=budget)
+
+
+@contextmanager
+def _memory_errors(stage: Stage) -> Iterator[None]:
+    """Says what to do where a device has too little memory."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise TrainingError(
+            f"out of memory at {stage.crop_size} residues, {stage.model.num_msa} MSA rows and "
+            f"{stage.model.num_extra_msa} extra ones; --memory-budget with less than the device has, --dap with more "
+            "devices, --crop-size or --max-msa with smaller numbers and --precision bf16 need less"
+        ) from error
 
 
 def export(state: TrainState, stage: Stage, directory: Path) -> Path:
@@ -117,8 +143,8 @@ def export(state: TrainState, stage: Stage, directory: Path) -> Path:
 
 
 def _initial(config: TrainConfig, stage: Stage) -> Any | None:
-    """Parameters to begin with, if a file is given."""
-    return None if config.init is None else store.load(config.init, stage.model)
+    """Parameters to begin with, if a file is given; a head that this stage adds to the one before is drawn."""
+    return None if config.init is None else store.load(config.init, stage.model, draw_heads=config.seed)
 
 
 def _make_directory(config: TrainConfig) -> None:
@@ -144,24 +170,22 @@ class Loop:
     recorder: Recorder
     validation: Validation | None
 
-    def _chunked(self, apply: Apply) -> Apply:
-        """The network, in chunks where there is a budget."""
-        budget = self.config.machine.budget()
-        return apply if budget is None else autochunk(apply, memory_budget=budget)
-
     def run(self, state: TrainState, batches: BatchIterator, stop: Stop) -> TrainState:
-        """Makes steps until all are made or `stop` is true, then saves.
+        """Makes steps until all are made or `stop` has been asked for, then saves.
 
         Raises:
           TrainingError: after too many steps in a row without a finite gradient.
         """
-        step = make_step(self.stage, self.config.machine.execution(), self.mesh, transform=self._chunked)
+        machine = self.config.machine
+        step = make_step(self.stage, machine.execution(), self.mesh, transform=_chunking(machine))
         done = int(state.step)
-        pending = None
-        while done < self.stage.steps and not stop:
+        pending, stopping = None, False
+        while done < self.stage.steps and not stopping:
+            asked = stop.poll()
             batch = next(batches)
             state, metrics = step(state, put_batch(batch, self.mesh))
-            # The device works on this step while the host records the one before and fetches the next batch.
+            # The device works on this step while the host records the one before, hears whether to stop, and fetches
+            # the next batch.
             self._record(pending)
             pending = (done, metrics, self._residues(batch))
             done += 1
@@ -173,6 +197,7 @@ class Loop:
                 self._record(pending)
                 pending = None
                 self.recorder.validation(done, self.validation.run(state.average))
+            stopping = asked()
         self._record(pending)
         self.checkpoints.save(done, state, batches.get_state())
         return state

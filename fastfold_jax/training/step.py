@@ -271,12 +271,14 @@ class Compared:
     plddt: Any
 
 
-def make_prediction(stage: Stage, execution: Execution, mesh: Mesh) -> Callable[[Any, TrainingBatch], Compared]:
+def make_prediction(
+    stage: Stage, execution: Execution, mesh: Mesh, *, transform: Callable[[Apply], Apply] = lambda apply: apply
+) -> Callable[[Any, TrainingBatch], Compared]:
     """`(parameters, batch) -> Compared`, compiled: all passes, no dropout; one example for each row of the mesh."""
     quiet = dataclasses.replace(stage, dropout=False)
-    recycle = _recycle(quiet, execution, mesh, lambda apply: apply)
+    recycle = _recycle(quiet, execution, mesh, transform)
     run = dataclasses.replace(for_mesh(execution, mesh), outputs="compact")
-    apply = make_apply(stage.model, run)
+    apply = transform(make_apply(stage.model, run))
 
     def last(parameters: Any, features: Features, prev: Prev, labels: Labels) -> Compared:
         features, labels = _one(features), _one(labels)

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from fastfold_jax.config.execution import Execution
 from fastfold_jax.config.training import Stage
+from fastfold_jax.model.alphafold import Apply
 from fastfold_jax.training.step import make_prediction, put_batch
 from fastfold_jax.training.structure_metrics import structure_metrics
 from fastfold_jax.training.validation_data import ValidationConfig, ValidationSet
@@ -24,13 +25,21 @@ class Validation:
 
     Args:
       share: Which of how many processes' shares of each batch is this one's.
+      transform: What happens to the network from outside, such as AutoChunk.
 
     Raises:
       UserError: if there is nothing to validate on.
     """
 
     def __init__(
-        self, stage: Stage, execution: Execution, mesh: Mesh, config: ValidationConfig, share: tuple[int, int]
+        self,
+        stage: Stage,
+        execution: Execution,
+        mesh: Mesh,
+        config: ValidationConfig,
+        share: tuple[int, int],
+        *,
+        transform: Callable[[Apply], Apply] = lambda apply: apply,
     ):
         self._mesh = mesh
         self._data = ValidationSet(
@@ -41,7 +50,9 @@ class Validation:
             hosts=share[1],
             multiple=mesh.shape[DAP],
         )
-        self._predict: Callable[..., Any] = make_prediction(stage, dataclasses.replace(execution, remat=False), mesh)
+        self._predict: Callable[..., Any] = make_prediction(
+            stage, dataclasses.replace(execution, remat=False), mesh, transform=transform
+        )
 
     def run(self, parameters: Any) -> dict[str, float]:
         """Mean scores over all chains, and how many there are."""

@@ -113,6 +113,7 @@ def test_a_servers_trailing_zero_byte_is_no_binary_file():
         (b"AC\n", "line 1: not an A3M file"),
         (b"#A3M#\n\n", "no line begins with '>'"),
         (b">q\n", "line 1: the first record, 'q', has no sequence"),
+        (b">q\nacd\n>h\nacd\n", "line 1: the first record, 'q', is all in lower case, which is for insertions"),
         (b">q\nACD\n>h\n>i\nACD\n", "line 3: the row 'h' has 0 aligned columns, but the first row (line 2) has 3"),
         (b"# x\n>q\nACD\n>h\nAC\nDE\n", "line 4: the row 'h' has 4 aligned columns, but the first row (line 3) has 3"),
         (b">q\nACD\n>h\nACDaaC\n>i\nACD\n", "line 3: the row 'h' has 4"),

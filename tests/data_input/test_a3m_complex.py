@@ -1,12 +1,15 @@
 """Complex A3M: rows go to the chains that they cover."""
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fastfold_jax.constants.residues import MSA_LETTERS
-from fastfold_jax.data.a3m_complex import is_complex, parse_complex_a3m
+from fastfold_jax.data.a3m_complex import is_complex, read_complex_a3m
 from fastfold_jax.data.textfile import InputError
 
 COMPLEX = b"""#3,2\t2,1
@@ -27,12 +30,20 @@ A-Dgg--
 """
 
 
+def parse(data: bytes):
+    """The chains of a text with all their rows, through a file."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "in.a3m"
+        path.write_bytes(data)
+        return read_complex_a3m(path, choose=lambda source, count: np.arange(count))
+
+
 def letters(alignment) -> list[str]:
     return ["".join(MSA_LETTERS[index] for index in row) for row in alignment.residues]
 
 
 def test_rows_go_to_the_chains_that_they_cover():
-    first, second = parse_complex_a3m(COMPLEX, file="in.a3m", source="other")
+    first, second = parse(COMPLEX)
     assert (first.query, first.copies, first.description) == ("ACD", 2, "101")
     assert (second.query, second.copies, second.description) == ("EF", 1, "102")
     assert letters(first.paired) == ["ACD", "ACD", "--D"] and letters(second.paired) == ["EF", "EY", "E-"]
@@ -48,18 +59,18 @@ def test_rows_go_to_the_chains_that_they_cover():
 
 def test_headers_of_several_fields_are_shared_out_evenly():
     data = b"#1,1\t1,1\n>101\t102\nAC\n>a\t9\t0.5\tb\t8\t0.4\nAC\n"
-    first, second = parse_complex_a3m(data, file="in.a3m")
+    first, second = parse(data)
     assert (first.paired.descriptions[1], second.paired.descriptions[1]) == ("a\t9\t0.5", "b\t8\t0.4")
 
 
 def test_copies_of_one_chain_have_no_pairs():
-    (part,) = parse_complex_a3m(b"#3\t4\n>101\nACU\n>a\nA-D\n", file="in.a3m")
+    (part,) = parse(b"#3\t4\n>101\nACU\n>a\nA-D\n")
     assert (part.copies, part.query, part.paired, letters(part.unpaired)) == (4, "ACU", None, ["ACC", "A-D"])
 
 
 def test_without_a_row_of_both_queries_each_chain_has_its_own():
     data = b"#2,2\t1,1\n>101\nAC--\n>x\nGC--\n>102\n--DE\n>y\t z\nACDF\n"
-    first, second = parse_complex_a3m(data, file="in.a3m")
+    first, second = parse(data)
     assert letters(first.unpaired) == ["AC", "GC"] and letters(second.unpaired) == ["DE"]
     # The pair agrees with the query of the first chain only: both get their query above it.
     assert letters(first.paired) == ["AC", "AC"] and letters(second.paired) == ["DE", "DF"]
@@ -76,7 +87,7 @@ def test_every_row_that_covers_anything_is_kept_once(lengths, rows):
         text += (
             f">r{i}\n" + "".join(("M" if cover else "-") * n for cover, n in zip(covers, lengths, strict=False)) + "\n"
         )
-    parts = parse_complex_a3m(text.encode(), file="in.a3m")
+    parts = parse(text.encode())
     counts = [sum(covers[: len(lengths)]) for covers in rows]
     if len(lengths) > 1:
         assert {len(part.paired.residues) for part in parts} == {1 + sum(count > 1 for count in counts)}
@@ -104,7 +115,7 @@ def test_every_row_that_covers_anything_is_kept_once(lengths, rows):
 )
 def test_what_is_wrong_is_named(data, expected):
     with pytest.raises(InputError) as error:
-        parse_complex_a3m(data, file="in.a3m")
+        parse(data)
     assert expected in str(error.value)
 
 
@@ -114,7 +125,7 @@ def test_any_text_gives_parts_or_an_input_error(tail):
     assert is_complex(data)
     for text in (data, tail.encode()):
         try:
-            parts = parse_complex_a3m(text, file="in.a3m")
+            parts = parse(text)
         except InputError:
             continue
         assert len({part.paired is None or len(part.paired.residues) for part in parts}) == 1
@@ -129,4 +140,4 @@ def test_other_first_lines_are_no_header(data):
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
 def test_line_ends_and_byte_order_mark_do_not_hide_the_header(end):
     assert is_complex(b"\xef\xbb\xbf" + COMPLEX.replace(b"\n", end))
-    assert len(parse_complex_a3m(b"\xef\xbb\xbf" + COMPLEX.replace(b"\n", end), file="in.a3m")) == 2
+    assert len(parse(b"\xef\xbb\xbf" + COMPLEX.replace(b"\n", end))) == 2

@@ -70,7 +70,7 @@ def test_byte_order_mark_blanks_and_missing_newline():
         (b">a\n  MK?\n", "line 2, column 5: '?'"),
         (">a\nMKÄV\n".encode(), "line 2, column 3: 'Ä'"),
         (b">a\nMK*V\n", "line 2, column 3: '*'"),
-        (b">a\nMK*\nVL\n", "line 3: 'a' goes on after a '*'"),
+        (b">a\nMK*\nVL\n", "line 3, column 1: 'a' goes on after a '*'"),
         (b">a\nMK:VL\n", "give each chain its own '>' header"),
         (b">a\nMK-VL\n", ".a3m or .sto"),
         (b">a\nM\0K\n", "binary file"),

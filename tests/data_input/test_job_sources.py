@@ -3,15 +3,19 @@
 import gzip
 import json
 import lzma
+import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from fastfold_jax.data import job_sources
 from fastfold_jax.data.job_sources import find_jobs
+from fastfold_jax.data.structure import read_structure
 from fastfold_jax.data.template_features import template_of_chain
 from fastfold_jax.data.textfile import InputError
-from fastfold_jax.data.training.structure import read_structure
 
 A, B = "ACDEFG", "KLMNP"
 
@@ -22,6 +26,17 @@ def a3m(query: str, *rows: str) -> str:
 
 def sto(query: str) -> str:
     return f"# STOCKHOLM 1.0\nquery {query[:3]}\n\nquery {query[3:]}\n//\n"
+
+
+def faults(paths) -> list[str]:
+    """Why those jobs cannot be read that cannot."""
+    messages = []
+    for source in find_jobs(paths):
+        try:
+            source.read()
+        except InputError as error:
+            messages.append(str(error))
+    return messages
 
 
 @pytest.fixture
@@ -35,7 +50,8 @@ def found(tmp_path):
             path = directory / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(gzip.compress(content.encode()) if name.endswith(".gz") else content.encode())
-        given = [directory / next(iter(files))] if options.pop("single", False) else [directory]
+        single = options.pop("single", ("",))  # True for the only file
+        given = [directory / name for name in (files if single is True else single)]
         sources = find_jobs(given, **options)
         jobs = [source.read() for source in sources]
         for source, job in zip(sources, jobs, strict=True):
@@ -129,7 +145,7 @@ def test_a_broken_job_is_told_when_it_is_read(tmp_path):
         ("x.csv", "id,sequence,id\n", "must name the columns"),
         ("x.csv", "id,sequence\n", "without rows"),
         ("x.csv", "id,sequence\na\n", "line 2: the row has nothing in the column 'sequence'"),
-        ("x.csv", "id,sequence\na,ACD\nb,AC1\n", "line 3, column 3: '1' in 'b' is no amino acid"),
+        ("x.csv", "id,sequence\na,ACD\nb,AC1\n", "line 3, letter 3 of the sequence: '1' in 'b' is no amino acid"),
         ("x.csv", "id,sequence\na,AC::D\n", "line 2: 'a' has an empty chain"),
         ("x.csv", 'id,sequence\na,"ACD\n', "not a table"),
         ("x.csv", "id,sequence,stoichiometry\na,ACD,0\n", "stoichiometry '0'"),
@@ -171,16 +187,97 @@ def test_a_broken_job_is_told_when_it_is_read(tmp_path):
 )
 def test_what_is_wrong_is_named(tmp_path, name, content, expected):
     (tmp_path / name).write_text(content)
-    with pytest.raises(InputError) as error:
-        find_jobs([tmp_path / name])
-    message = str(error.value)
+    message = faults([tmp_path / name])[-1]
     assert expected in message and str(tmp_path) in message and "\n" not in message
 
 
 def test_missing_input(tmp_path):
-    for name in ("x.fasta", "x.a3m", "x.csv", "x.npz", "x"):
+    for name in ("x.fasta", "x.a3m", "x.csv", "x.npz", "x", "x" * 300):
         with pytest.raises(InputError, match="no such file"):
             find_jobs([tmp_path / name])
+    (tmp_path / "there.fasta").write_text(f">x\n{A}\n")
+    with pytest.raises(InputError, match=r"p\.csv, .*q\.fasta: no such file"):  # all that is mistyped at once
+        find_jobs([tmp_path / name for name in ("p.csv", "there.fasta", "q.fasta")])
+    with pytest.raises(InputError, match="no INPUT: accepted are one or more"):
+        find_jobs([])
+
+
+ENTRY = {"name": "one", "sequences": [{"protein": {"id": "A", "sequence": A}}]}
+LIGAND = {"name": "two", "sequences": [{"ligand": {"id": "L", "ccdCodes": ["ATP"]}}]}
+
+
+@pytest.mark.parametrize(
+    ("files", "names", "bad"),
+    [
+        ({"x.fasta": f">one\n{A}\n>two\nAC1\nA2\n>three\n{B}\n"}, ["one", "two", "three"], "line 4, column 3: '1'"),
+        ({"x.fasta": f">one\n{A}\n>two\n>three\n{B}\n"}, ["one", "two", "three"], "'two' has no sequence"),
+        ({"x.fasta": f">one\n{A}\n>two\nAC::D\n>three\n{B}*\n"}, ["one", "two", "three"], "'two' has an empty chain"),
+        ({"x.csv": f"id,sequence\none,{A}\ntwo,AC1\nthree,{B}\n"}, ["one", "two", "three"], "line 3, letter 3 of the"),
+        ({"x.csv": f"id,sequence\none,{A}\ntwo\nthree,{B}\n"}, ["one", "two", "three"], "line 3: the row has nothing"),
+        ({"x.json": json.dumps([ENTRY, LIGAND, ENTRY])}, ["one", "two", "one_2"], "job 2, sequence 1: 'ligand'"),
+        ({"x.json": json.dumps([ENTRY, 1, ENTRY])}, ["one", "x", "one_2"], "job 2: a job must be an object"),
+        ({"p.fa": f">a\n{A}\n", "q.fa": "prose", "r.fa": f">b\n{B}\n"}, ["p", "q", "r"], "q.fa, line 1: not a FASTA"),
+        ({"p.a3m": a3m(A), "q.a3m": a3m(B, "-"), "r.a3m": a3m(B)}, ["p", "q", "r"], "q.a3m, line 3: the row 'hit0'"),
+        (
+            {"p.csv": f"id,sequence\np,{A}\n", "q.csv": "x", "r.json": json.dumps(ENTRY)},
+            ["p", "q", "one"],
+            "q.csv, line 1",
+        ),
+    ],
+)
+def test_what_is_wrong_with_one_job_leaves_the_others(tmp_path, files, names, bad):
+    directory = tmp_path / "directory"
+    directory.mkdir()
+    for name, content in files.items():
+        (directory / name).write_text(content)
+    for given in [directory], [directory / name for name in files]:
+        first, wrong, third = find_jobs(given)
+        assert [first.name, wrong.name, third.name] == names
+        assert first.read().chains and third.read().chains and first.error is third.error is None
+        with pytest.raises(InputError) as error:
+            wrong.read()
+        assert bad in str(error.value)
+        assert wrong.error is error.value or bad.startswith("q.a3m")  # an alignment is not read before its turn
+
+
+def test_pipes_are_fasta(tmp_path, monkeypatch):
+    text = f">one\n{A}\n>two\n{B}\n".encode()
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    monkeypatch.setattr(job_sources, "_STANDARD_INPUT", fifo)
+
+    def find(content: bytes, given: str | Path, **options) -> list[tuple[str, list[str]]]:
+        with ThreadPoolExecutor(1) as writer:
+            writer.submit(fifo.write_bytes, content)
+            return [
+                (source.name, [chain.sequence for chain in source.read().chains])
+                for source in find_jobs([given], **options)
+            ]
+
+    assert find(text, "-") == find(gzip.compress(text), fifo) == [("one", [A]), ("two", [B])]
+    assert find(f">one\n{A}\n".encode(), "-") == [("one", [A])]
+    assert find(text, "-", joined=True) == [("job", [A, B])]
+    with pytest.raises(InputError, match=r"its name must end in \.a3m or \.sto"):
+        find(sto(A).encode(), "-")
+
+
+def test_alignments_kept_by_a_run_bear_the_name_of_their_job(found):
+    kept = {"first/msas/one.fasta": f">A x\n{A}\n", "first/msas/A/bfd_hits.a3m": a3m(A)}
+    other = {"second/msas/bfd_hits.sto": sto(A)}  # AlphaFold's have no FASTA
+    assert found({**kept, **other}, single=("first/msas", "second/msas")) == [("one", [A]), ("second", [A])]
+    manifest = {"first/manifest.json": MANIFEST, "first/one_x_arrays.npz": "", "first/ranking.json": "{}"}
+    assert found({**kept, **manifest}, single=("first",)) == [("one", [A])]
+    assert found({**kept, **manifest}, single=("first",), joined=True) == [("one", [A])]
+    assert found({**kept, **manifest, "summary.csv": "job,status\n"}) == [("one", [A])]
+
+
+MANIFEST = '{\n "format": 1,\n "finished": {}\n}'
+
+
+def test_predictions_without_alignments_are_no_input(tmp_path):
+    (tmp_path / "manifest.json").write_text(MANIFEST)
+    (tmp_path / "x_arrays.npz").write_text("")
+    assert "holds the predictions of a job without alignments" in faults([tmp_path])[0]
 
 
 def test_alphafold_3_documents(tmp_path):
@@ -267,9 +364,8 @@ def test_alphafold_3_templates_that_are_refused(tmp_path, shared_data, template,
         many = shared_data / "mmcif" / "2q2k.cif"
         entry["mmcifPath"] = str(many if entry["mmcifPath"] == "MANY" else template[0])
     (tmp_path / "x.json").write_text(protein(sequence="ACDE", templates=[entry]))
-    with pytest.raises(InputError) as error:
-        find_jobs([tmp_path / "x.json"])
-    assert expected in str(error.value) and "\n" not in str(error.value)
+    (message,) = faults([tmp_path / "x.json"])
+    assert expected in message and "\n" not in message
 
 
 @pytest.mark.parametrize(
@@ -284,12 +380,10 @@ def test_alphafold_3_templates_that_are_refused(tmp_path, shared_data, template,
 def test_other_molecules_are_named(tmp_path, document, expected):
     entry = {"name": "x", "sequences": [{"protein": {"id": "A", "sequence": "AC"}}, document]}
     (tmp_path / "x.json").write_text(json.dumps(entry))
-    with pytest.raises(InputError, match=expected):
-        find_jobs([tmp_path / "x.json"])
+    assert expected in faults([tmp_path / "x.json"])[0]
     entry = {"sequences": entry["sequences"][:1], "bondedAtomPairs": [[["A", 1, "SG"], ["A", 2, "SG"]]]}
     (tmp_path / "x.json").write_text(json.dumps(entry))
-    with pytest.raises(InputError, match="'bondedAtomPairs': AlphaFold 2 has no bonds"):
-        find_jobs([tmp_path / "x.json"])
+    assert "'bondedAtomPairs': AlphaFold 2 has no bonds" in faults([tmp_path / "x.json"])[0]
 
 
 def test_names_are_unique_over_all_inputs(tmp_path):

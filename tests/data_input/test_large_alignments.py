@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from fastfold_jax.data import a3m, stockholm
-from fastfold_jax.data.a3m_complex import parse_complex_a3m, read_complex_a3m
+from fastfold_jax.data.a3m_complex import read_complex_a3m
 from fastfold_jax.data.job import read_job
 from fastfold_jax.data.msa import Limits
-from fastfold_jax.data.stockholm import parse_stockholm, read_query, read_stockholm
+from fastfold_jax.data.stockholm import read_query, read_stockholm
 from fastfold_jax.data.textfile import InputError
 
 
@@ -33,11 +33,12 @@ def drawn(count: int, width: int) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-@pytest.mark.parametrize("block", [50, 333, 1 << 22])
-def test_a_stockholm_file_is_read_as_its_text_is(tmp_path, monkeypatch, block, end):
-    monkeypatch.setattr(stockholm, "_BLOCK", block)
+@pytest.mark.parametrize("block", [50, 333])
+def test_a_stockholm_file_is_read_in_pieces_as_at_once(tmp_path, monkeypatch, block, end):
     data = interleaved(drawn(40, 60), split=17, end=end)
-    whole = parse_stockholm(data, file="x", source="mgnify")
+    (tmp_path / "x.sto").write_bytes(data)
+    whole = read_stockholm(tmp_path / "x.sto", source="mgnify", choose=np.arange)
+    monkeypatch.setattr(stockholm, "_BLOCK", block)
     for name, packed in (("x.sto", data), ("x.sto.gz", gzip.compress(data)), ("bom.sto", b"\xef\xbb\xbf" + data)):
         (tmp_path / name).write_bytes(packed)
         read = read_stockholm(tmp_path / name, source="mgnify", choose=np.arange)
@@ -80,12 +81,11 @@ def complex_text(rows: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-@pytest.mark.parametrize("block", [40, 1 << 22])
-def test_a_complex_is_read_as_its_text_is(tmp_path, monkeypatch, block):
-    monkeypatch.setattr(a3m, "_BLOCK", block)
+def test_a_complex_is_read_in_pieces_as_at_once(tmp_path, monkeypatch):
     path = tmp_path / "x.a3m"
     path.write_text(complex_text(30))
-    whole = parse_complex_a3m(path.read_bytes(), file="x.a3m")
+    whole = read_complex_a3m(path, choose=lambda source, count: np.arange(count))
+    monkeypatch.setattr(a3m, "_BLOCK", 40)
     read = read_complex_a3m(path, choose=lambda source, count: np.arange(count))
     some = read_complex_a3m(path, choose=lambda source, count: np.arange(min(count, 5 if source == "paired" else 3)))
     for ours, theirs, few in zip(read, whole, some, strict=True):

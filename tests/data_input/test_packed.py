@@ -12,9 +12,9 @@ from packers import COMPRESS, zstd
 
 from fastfold_jax.data import layout
 from fastfold_jax.data.job_sources import find_jobs
+from fastfold_jax.data.structure import is_structure, structure_name
 from fastfold_jax.data.template_selection import Library
 from fastfold_jax.data.textfile import PACKED, InputError, read_bytes, read_head
-from fastfold_jax.data.training.structure import is_structure, structure_name
 
 
 def pack_zstd(data: bytes) -> bytes:

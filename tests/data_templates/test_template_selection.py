@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from fastfold_jax.constants import ATOM37_INDEX, GAP, MSA_LETTERS
 from fastfold_jax.data.job import read_job
+from fastfold_jax.data.structure import read_structure
 from fastfold_jax.data.template_features import Rejected, stack, template_of_chain, template_of_hit
 from fastfold_jax.data.template_hits import TemplateHit, read_hits
 from fastfold_jax.data.template_selection import Library, Rules, read_successors, select
 from fastfold_jax.data.textfile import InputError
-from fastfold_jax.data.training.structure import read_structure
 
 ANY = Rules(latest=None, most=20)
 

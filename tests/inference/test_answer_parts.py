@@ -6,12 +6,14 @@ import io
 import numpy as np
 import pytest
 
-from fastfold_jax.constants import ATOM37_INDEX, GAP
+from fastfold_jax.constants import ATOM37_INDEX, GAP, SEQUENCE_LETTER_TO_INDEX
 from fastfold_jax.data.assemble import assemble
 from fastfold_jax.data.job_chains import Chain, Job
+from fastfold_jax.data.raw import Templates, TemplateSource
 from fastfold_jax.inference.arrays import ArraysError, load_prediction, prediction_bytes
 from fastfold_jax.inference.coverage import Coverage, coverage_of
 from fastfold_jax.inference.interfaces import score_interfaces
+from fastfold_jax.inference.layout import chain_layout
 from fastfold_jax.inference.plots import write_plots
 
 
@@ -78,6 +80,33 @@ def test_arrays_survive(make_prediction, tmp_path):
     assert prediction_bytes(loaded) != data or loaded.passes[0].seconds == 0
     (tmp_path / "y.npz").write_bytes(prediction_bytes(make_prediction("GA", pae=None)))
     assert load_prediction(tmp_path / "y.npz").pae is None
+
+
+def test_the_templates_of_a_network_are_known(make_prediction, small_network, tmp_path):
+    """Where each came from, how much of the chain it has and how much of that is the same; as many as it looks at."""
+    letters = [SEQUENCE_LETTER_TO_INDEX[letter] for letter in "GAMK"]
+    rows = np.array([letters, [letters[0], GAP, letters[0], GAP], [GAP] * 4, letters], np.int32)
+    sources = tuple(TemplateSource(name=f"{i}abc", chain="B", released="2001-02-03") for i in range(4))
+    mask = np.ones((4, 4, 37), np.float32)
+    templates = Templates(aatype=rows, positions=np.zeros((4, 4, 37, 3), np.float32), atom_mask=mask, sources=sources)
+    chain = Chain(id="A", description="", sequence="GAMK", templates=templates)
+    copy = dataclasses.replace(chain, id="B", templates=None)  # has those of its first copy
+    job = Job(name="j", chains=(chain, copy, Chain(id="C", description="", sequence="W")))
+    raw = assemble(job, small_network)
+    first, second, third = chain_layout(raw, job, 3)
+    assert [(used.name, used.identity, used.coverage) for used in first.templates] == [
+        ("0abc", 1.0, 1.0),
+        ("1abc", 0.5, 0.5),
+    ]
+    assert second.templates == first.templates and third.templates == ()
+    assert all(not chain.templates for chain in chain_layout(raw, job, 0))
+    anonymous = dataclasses.replace(chain, templates=dataclasses.replace(templates, sources=()))
+    used = chain_layout(raw, dataclasses.replace(job, chains=(anonymous, *job.chains[1:])), 3)[0].templates[0]
+    assert used.name is None and used.identity == 1.0
+    prediction = make_prediction("GAMK")
+    prediction = dataclasses.replace(prediction, chains=(dataclasses.replace(first, id="A"),))
+    (tmp_path / "x.npz").write_bytes(prediction_bytes(prediction))
+    assert load_prediction(tmp_path / "x.npz").chains[0].templates == first.templates
 
 
 def test_other_files_are_no_prediction(tmp_path, make_prediction):

@@ -72,7 +72,8 @@ def test_the_same_seed_gives_the_same_answer(predictor, result):
 
 
 @pytest.mark.parametrize(
-    ("what", "message"), [("GAM1K", "column 4: '1'"), ("", "no sequence"), ("x.fasta", "pathlib.Path"), ("A:", "empty")]
+    ("what", "message"),
+    [("GAM1K", "letter 4 of the sequence: '1'"), ("", "no sequence"), ("x.fasta", "pathlib.Path"), ("A:", "empty")],
 )
 def test_bad_sequences(predictor, what, message):
     with pytest.raises(UserError, match=message):

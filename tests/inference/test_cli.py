@@ -21,6 +21,7 @@ from fastfold_jax.inference.config import InferenceConfig
 from fastfold_jax.inference.models import locate
 from fastfold_jax.params.fit import storage
 from fastfold_jax.params.store import save
+from fastfold_jax.search import hmmer
 from fastfold_jax.search.report import silent
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -101,6 +102,27 @@ def test_what_is_to_be_searched_is_looked_for_once_before_the_first_job(command,
     assert code == 2 and text.count(f"{option} {missing}: no such") == 1
 
 
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--custom-templates", "nowhere.pdb"), "--custom-templates nowhere.pdb: no such file"),
+        (("--template-sequences", "nowhere.fa"), "--template-sequences nowhere.fa: no such file"),
+        (("--relax", "best"), "relaxation needs OpenMM and PDBFixer"),
+        (("--databases", "good.fasta", "--no-search-cache"), "searching FASTA databases needs pyhmmer"),
+    ],
+)
+def test_what_is_missing_is_told_before_anything_is_computed(command, fasta, monkeypatch, dry, options, message):
+    def absent(name):
+        raise hmmer.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(hmmer.metadata, "version", absent)
+    monkeypatch.setitem(sys.modules, "openmm", None)
+    monkeypatch.setattr(job_run, "complete", lambda *_: pytest.fail("searched"))
+    code, text = command(fasta, "--params", "demo", *options, *dry)
+    assert code == 2 and message in text and len(text.splitlines()) == 1
+
+
 def test_what_no_model_may_find_is_told_once(command, tmp_path):
     (tmp_path / "two.fasta").write_text(">a\nGAMKW\n>b\nGAMKW:GAMKW\n")
     code, text = command(str(tmp_path / "two.fasta"), "--params", str(tmp_path / "nowhere"))
@@ -139,6 +161,8 @@ def test_a_dry_run_ends_with_the_code_of_the_run(command, tmp_path):
     assert code == 2 and "not an A3M file" in text
     assert command(str(tmp_path / "bad.a3m"), str(tmp_path / "good.fasta"), *options)[0] == 3
     assert command(str(tmp_path / "good.fasta"), *options)[0] == 0
+    (tmp_path / "two.fasta").write_text(">good\nGAMKW\n>bad\nGA1\n")
+    assert command(str(tmp_path / "two.fasta"), *options)[0] == 3
 
 
 def test_templates_that_no_network_reads_are_told_of(caplog):
@@ -149,6 +173,18 @@ def test_templates_that_no_network_reads_are_told_of(caplog):
         chain = Chain(id="A", description="", sequence="GAMKW", templates=given)
         job_run.complete(Job(name="x", chains=(chain,)), networks, config, silent)
         assert caplog.text.count("x: templates are left out, since demo uses none") == told
+
+
+def test_no_input(command, fasta, tmp_path):
+    for dry in (), ("--dry-run",):
+        assert command("--params", "random", *dry) == (
+            2,
+            "fastfold-infer: error: no INPUT: accepted are one or more files or directories\n",
+        )
+        for option in ("--model", "--databases"):
+            code, text = command("--params", "demo", option, "demo", fasta, *dry)
+            assert code == 2 and len(text.splitlines()) == 1
+            assert f"no INPUT: {option} takes all that follows it, {fasta} too" in text
 
 
 def test_missing_input(command, tmp_path):

@@ -1,12 +1,21 @@
 """The command line as it is typed."""
 
+import re
 from pathlib import Path
 
 import pytest
 import tyro
 
+from fastfold_jax.config import command_line
 from fastfold_jax.errors import UserError
-from fastfold_jax.inference.config import ExecutionOptions, InferenceConfig, RecyclingOptions, SamplingOptions
+from fastfold_jax.inference.config import (
+    PROGRAM,
+    ExecutionOptions,
+    InferenceConfig,
+    RecyclingOptions,
+    SamplingOptions,
+)
+from fastfold_jax.inference.elsewhere import ELSEWHERE
 
 
 def parse(*args: str) -> InferenceConfig:
@@ -65,22 +74,47 @@ def test_bad_recycling(options):
 
 
 @pytest.mark.parametrize(
-    "args",
+    ("args", "message"),
     [
-        "in",
-        "in --out o --stoichiometry 2:",
-        "in --out o --report-models 0",
-        "in --out o --precision fp8",
-        "in --out o --max-msa 5",
-        "in --out o --kernels cuda",
-        "in --out o --x",
+        ("in", "--out DIR"),
+        ("in --out", "Missing value for argument '--out'"),
+        ("in --out o --stoichiometry 2:", "--stoichiometry: the stoichiometry '2:'"),
+        ("in --out o --report-models 0", "--report-models 0: accepted are numbers from 1"),
+        ("in --out o --precision fp8", "'fp8'"),
+        ("in --out o --max-msa 5", "--max-msa 5: accepted are two numbers M:E"),
+        ("in --out o --kernels cuda", "invalid choice 'cuda' for argument '--kernels'. Expected one of ('auto',"),
+        ("in --out o --seed x", "--seed: invalid literal"),
+        ("in --out o --msa local", "--msa local: needs --databases"),
+        ("in --out o --x", "--x: no such option; see --help"),
+        ("in --out o --num-sed=3", "--num-sed: no such option, perhaps --num-seeds; see --help"),
+        ("in --out o --num-recycle 3 --zip", "--num-recycle: ColabFold's option, here --recycles; --zip: ColabFold's"),
+        ("--fasta_paths=x --output_dir=o", "--fasta_paths: AlphaFold's option, here INPUT; --output_dir: AlphaFold's"),
     ],
 )
-def test_bad_options_exit_with_2(args, capsys):
-    with pytest.raises(SystemExit) as exit_:
-        parse(*args.split())
-    assert exit_.value.code == 2
-    assert "Traceback" not in capsys.readouterr().err
+def test_bad_options_are_told_in_one_line(args, message, capsys):
+    with pytest.raises(UserError) as error:
+        command_line.parse(InferenceConfig, PROGRAM, args.split(), ELSEWHERE)
+    assert message in str(error.value) and "\n" not in str(error.value) and "│" not in str(error.value)
+    assert capsys.readouterr().err == ""
+
+
+MIGRATION = (Path(__file__).parents[2] / "docs" / "migration.md").read_text(encoding="utf-8")
+OWN = set(command_line.option_names(InferenceConfig))
+ROWS = re.findall(r"^\| (`--.*?)(?<!\\)\|(.*?)(?<!\\)\|", MIGRATION, flags=re.MULTILINE)
+
+
+def options_in(text: str) -> set[str]:
+    return {name.replace("_", "-") for name in re.findall(r"--([a-z][\w-]+)", text)}
+
+
+def test_options_of_other_programs_are_told_as_the_manual_tells_them():
+    told: dict[str, set[str]] = {}
+    for theirs, ours in ROWS:
+        for name in options_in(theirs) - OWN:
+            told.setdefault(name, set()).update(options_in(ours))
+    assert told.keys() == ELSEWHERE.keys()
+    for name, said in ELSEWHERE.items():
+        assert options_in(said) <= told[name] & OWN, name
 
 
 def test_help_states_groups_defaults_and_units(capsys):
@@ -102,3 +136,4 @@ def test_help_states_groups_defaults_and_units(capsys):
         "(default: 0)",
     ):
         assert part in text
+    assert "default: )" not in text and "default: None" not in text

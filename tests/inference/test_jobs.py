@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from fastfold_jax.inference import cli, dry_run, engine, job_run
+from fastfold_jax.inference import answer, cli, dry_run, engine, job_run
 from fastfold_jax.inference.compile_cache import use_compile_cache
 from fastfold_jax.inference.config import (
     AnswerOptions,
@@ -22,9 +22,15 @@ from fastfold_jax.inference.config import (
     RecyclingOptions,
     SamplingOptions,
 )
+from fastfold_jax.inference.engine import Parameters
+from fastfold_jax.inference.files import OutputError
 from fastfold_jax.inference.manifest import Manifest
+from fastfold_jax.inference.models import NetworkTable
 from fastfold_jax.inference.predictor import PredictionError
+from fastfold_jax.inference.relax import RelaxOptions
 from fastfold_jax.inference.run import run
+from fastfold_jax.inference.sources import job_sources
+from fastfold_jax.search.config import SearchOptions, TemplateOptions
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 # Two of one size, which share a program, and a table with a complex.
@@ -195,6 +201,96 @@ def test_what_is_damaged_is_made_again_and_no_more(whole, copy, source, small_ne
     }
 
 
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """Predictions as other hardware makes them: atoms are a little off."""
+    predict = engine.Engine.predict
+
+    def other(self, *args):
+        prediction, timing = predict(self, *args)
+        return dataclasses.replace(prediction, atom_positions=prediction.atom_positions + 0.01), timing
+
+    monkeypatch.setattr(engine.Engine, "predict", other)
+    monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:1])
+
+
+@pytest.mark.parametrize("how", ["redo", "damage"])
+def test_what_is_made_again_is_published_again(copy, source, small_network, elsewhere, how):
+    directory = copy / "one"
+    best = json.loads((directory / "ranking.json").read_text())["order"][0]
+    before = (directory / "ranked_0.cif").read_bytes()
+    if how == "damage":
+        (directory / f"one_{best}.cif").unlink()
+    run(configuration(copy, source, jobs=JobOptions(redo=how == "redo")), networks=[small_network])
+    after = (directory / "ranked_0.cif").read_bytes()
+    assert after == (directory / f"one_{best}.cif").read_bytes() != before
+
+
+def test_what_is_made_again_is_relaxed_again(copy, source, small_network, elsewhere, monkeypatch):
+    relaxed = []
+
+    def relax(prediction, directory, job, options):
+        relaxed.append(prediction.name)
+        return (), {"problem": "none of these can be"}
+
+    monkeypatch.setattr(answer, "relax_prediction", relax)
+    monkeypatch.setattr("fastfold_jax.inference.relax.check", lambda options: None)
+    changes = {"relaxation": RelaxOptions(relax="best")}
+    for jobs, number in ((JobOptions(), 3), (JobOptions(), 3), (JobOptions(redo=True), 6)):
+        run(configuration(copy, source, jobs=jobs, **changes), networks=[small_network])
+        assert len(relaxed) == number
+    best = json.loads((copy / "one" / "ranking.json").read_text())["order"][0]
+    (copy / "one" / f"one_{best}.pdb").unlink()
+    run(configuration(copy, source, **changes), networks=[small_network])
+    assert len(relaxed) == 6  # the same again: what was relaxed still is its relaxed structure
+
+
+def test_another_template_or_database_makes_other_predictions(source, small_network, tmp_path):
+    template, databases = tmp_path / "t.pdb", tmp_path / "databases"
+    databases.mkdir()
+    for path in (template, databases / "uniref90.fasta"):
+        path.write_text(">a\nGA\n")
+    options = {
+        "templates": TemplateOptions(custom_templates=(str(template),)),
+        "search": SearchOptions(databases=(databases,)),
+    }
+    config = configuration(tmp_path / "out", source, **options)
+
+    def digests() -> set[str]:
+        context = job_run.Context(config=config, table=NetworkTable(config, [small_network]), parameters=Parameters())
+        return set(job_run.survey(context, job_sources(config)[0], tmp_path / "out").tasks.values())
+
+    first = digests()
+    assert digests() == first
+    template.write_text("another")
+    second = digests()
+    (databases / "mgnify.fasta").write_text(">a\nGA\n")
+    assert first.isdisjoint(second) and digests().isdisjoint(first | second)
+
+
+def test_another_jobs_answer_is_not_replaced(copy, small_network, tmp_path, monkeypatch):
+    monkeypatch.setattr(engine.Engine, "predict", no_prediction)
+    (tmp_path / "b.fasta").write_text(">b\nGAMK\n")
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    config = configuration(copy / "one", tmp_path / "b.fasta", jobs=JobOptions(redo=True))
+    for start in (run, dry_run.plan):
+        with pytest.raises(OutputError, match=r"holds what was predicted for another job, one, .* such as .*one/b"):
+            start(config, networks=[small_network])
+    assert before == {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+
+
+def test_a_job_that_was_alone_before_is_told_of(copy, source, small_network, monkeypatch, caplog):
+    """The directory of a single job, into which several go now: what is there stays, beside theirs."""
+    monkeypatch.setattr(engine.Engine, "predict", no_prediction)
+    alone = copy / "one"
+    before = {path: path.read_bytes() for path in alone.iterdir() if path.is_file()}
+    planned = dry_run.plan(configuration(alone, source), networks=[small_network])
+    assert {item.finished for item in planned} == {0}
+    assert "holds what was predicted for one when that was the only job" in caplog.text
+    assert f"one is made again unless you move those files to {alone / 'one'} first" in caplog.text
+    assert before == {path: path.read_bytes() for path in alone.iterdir() if path.is_file()}
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -241,6 +337,7 @@ def test_failures_show_in_the_exit_code(tmp_path, monkeypatch, capsys):
     outcome = job_run.JobOutcome(name="x", directory=tmp_path, num_res=1, ranked=(), made=0)
     failed = dataclasses.replace(outcome, error=PredictionError("out of memory"))
     monkeypatch.setattr(cli, "use_compile_cache", lambda directory: None)
+    monkeypatch.setattr(cli, "_set_up_logging", lambda *_, **__: None)
     monkeypatch.setattr(run_module, "run", lambda config, report: (outcome, failed))
     assert cli.main(["x.fasta", "--out", str(tmp_path)]) == cli.SOME_FAILED
     assert "1 of 2 jobs failed" in capsys.readouterr().err
@@ -267,23 +364,24 @@ def test_a_manifest_is_not_trusted(tmp_path):
     (tmp_path / "secret").write_text("x")
     directory = tmp_path / "out"
     directory.mkdir()
-    manifest = Manifest(directory)
+    manifest = Manifest(directory, "job")
     (directory / "a").write_text("a")
     manifest.add("work", "print", ["a"], {"score": 1})
-    assert Manifest(directory).finished("work", "print").content == {"score": 1}
+    assert Manifest(directory, "job").finished("work", "print").content == {"score": 1}
     assert (
-        Manifest(directory).finished("work", "other") is None and Manifest(directory).finished("more", "print") is None
+        Manifest(directory, "job").finished("work", "other") is None
+        and Manifest(directory, "job").finished("more", "print") is None
     )
     text = (directory / "manifest.json").read_text()
     for broken in (
         "",
         "[]",
-        '{"format": 1}',
+        '{"format": 2}',
         text.replace('"a"', '"../secret"'),
-        text.replace('"format": 1', '"format": 9'),
+        text.replace('"format": 2', '"format": 9'),
     ):
         (directory / "manifest.json").write_text(broken)
-        assert Manifest(directory).finished("work", "print") is None
+        assert Manifest(directory, "job").finished("work", "print") is None
 
 
 def test_dry_run_runs_nothing_and_writes_nothing(source, small_network, tmp_path, monkeypatch):
@@ -303,7 +401,6 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from fastfold_jax.config.presets import preset
-from fastfold_jax.inference import files
 from fastfold_jax.inference.config import *
 from fastfold_jax.inference.run import run
 
@@ -317,7 +414,7 @@ def dying(*paths):  # dies like a process that is killed, before or after a file
         os.kill(os.getpid(), 9)
     replace(*paths)
 
-files.os.replace = dying
+os.replace = dying
 from fastfold_jax.inference.compile_cache import use_compile_cache
 use_compile_cache(Path(cache))
 config = InferenceConfig(

@@ -7,6 +7,7 @@ import pytest
 
 from fastfold_jax.errors import UserError
 from fastfold_jax.inference.ranking import Finished, rank, write_ranking
+from fastfold_jax.inference.result import UsedTemplate
 from fastfold_jax.inference.writers import write_prediction
 
 
@@ -47,6 +48,25 @@ def test_a_relaxed_structure_takes_the_place_of_the_predicted_one(make_predictio
 def test_a_summary_survives_json(make_prediction, tmp_path):
     item = Finished.of(make_prediction("GAW", "KDE"), ["a.pdb"])
     assert item.interfaces and Finished.from_json(json.loads(json.dumps(item.to_json()))) == item
+
+
+def test_templates_are_listed_by_chain(make_prediction, tmp_path):
+    prediction = make_prediction("GAW", "KDE", "MK")
+    used = UsedTemplate(name="1abc", chain="B", released="2001-02-03", identity=0.25, coverage=0.5)
+    unknown = UsedTemplate(name=None, chain=None, released=None, identity=1.0, coverage=1.0)
+    first, second, third = prediction.chains
+    chains = (
+        dataclasses.replace(first, templates=(used, unknown)),
+        second,
+        dataclasses.replace(third, templates=(unknown,)),
+    )
+    prediction = dataclasses.replace(prediction, chains=chains)
+    item = Finished.of(prediction, write_prediction(prediction, tmp_path, "job"))
+    write_ranking([item], tmp_path, {})
+    nameless = {"identity": 1.0, "coverage": 1.0}
+    named = {"name": "1abc", "chain": "B", "released": "2001-02-03", "identity": 0.25, "coverage": 0.5}
+    content = json.loads((tmp_path / "ranking.json").read_text())
+    assert content["predictions"][item.name]["templates"] == {"A": [named, nameless], "C": [nameless]}
 
 
 def test_ties_keep_their_order(make_prediction, tmp_path):

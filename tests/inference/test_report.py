@@ -20,6 +20,7 @@ from fastfold_jax.inference.ranking import Finished
 from fastfold_jax.inference.relax import RelaxOptions
 from fastfold_jax.inference.report import Page, report_html
 from fastfold_jax.inference.reproduce import command_line
+from fastfold_jax.inference.result import UsedTemplate
 from fastfold_jax.search.config import SearchOptions
 
 CONFIG = InferenceConfig(
@@ -62,6 +63,17 @@ def test_what_the_page_holds(make_prediction):
     np.testing.assert_allclose(*distances, atol=0.05)  # moved as a whole, if at all
     assert "max-msa 16:32" in data["command"] and "'my file.fasta'" in data["command"]
     assert "10.1038/s41586-021-03819-2" in data["bibtex"]
+
+
+def test_templates_are_told(make_prediction, tmp_path):
+    used = UsedTemplate(name="1abc", chain="B", released="2001-02-03", identity=0.254, coverage=0.5)
+    prediction = make_prediction("GAMKW")
+    chain = dataclasses.replace(prediction.chains[0], templates=(used,))
+    text = page(dataclasses.replace(prediction, chains=(chain,)))
+    assert data_of(text)["ranking"][0]["templates"] == [{"of": "A", **used.to_json()}]
+    dom = in_chromium(text, "", tmp_path)
+    cells = "".join(f"<td.*?>{cell}</td>" for cell in ("A", "1abc", "B", "2001-02-03", "25 %", "50 %"))
+    assert re.search(cells, dom) and '<section id="interfaces" hidden="">' in dom
 
 
 def test_predictions_lie_over_the_best(make_prediction):

@@ -77,7 +77,7 @@ def test_all_files_are_there(finished_run):
     expected = {"ranking.json", "timings.json", "manifest.json", "coverage.json", "report.html", "msas"}
     expected |= {f"ranked_{i}.{end}" for i in range(2) for end in ("pdb", "cif")}
     for seed in range(2):
-        ends = (".pdb", ".cif", "_confidence.json", "_pae.json", "_arrays.npz")
+        ends = (".pdb", ".cif", "_confidence.json", "_pae.json", "_scores.json", "_arrays.npz")
         expected |= {f"seven_model_1_ptm_seed{seed}{end}" for end in ends}
     assert {path.name for path in out.iterdir()} == expected
     assert len(results) == 2
@@ -341,12 +341,14 @@ def relaxing(monkeypatch):
             "rounds": 1,
             "steps": 100,
             "problem": "not converged after 100 steps" if options.relax_rounds == 7 else None,
+            "program": "OpenMM 8",
             "platform": "CPU",
             "seconds": 1.0,
         }
         return RelaxResult(structure=after, before=some, after=none, **figures)
 
     monkeypatch.setattr("fastfold_jax.inference.relaxing.relax", relax)
+    monkeypatch.setattr("fastfold_jax.inference.relax.check", lambda options: None)
     return asked
 
 
@@ -365,6 +367,8 @@ def test_relaxed_structures_are_ranked_and_kept(relaxing, small_network, tmp_pat
     assert relaxation["violations_before"]["residues"] == 7 and relaxation["violations_after"]["residues"] == 0
     assert relaxation["energy_kcal_per_mol"] == [5.0, -5.0]
     assert "problem" not in relaxation and relaxation["steps"] == 100
+    assert "Relaxed by OpenMM 8 in" in (tmp_path / "out" / "ranked_0.pdb").read_text()
+    assert "Relaxed by OpenMM 8 in" in (tmp_path / "out" / "ranked_0.cif").read_text()
     page = (tmp_path / "out" / "report.html").read_bytes()
     run(config, networks=[small_network])
     (tmp_path / "out" / "ranked_0.pdb").unlink()

@@ -11,10 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fastfold_jax.atomic import replacing
 from fastfold_jax.constants import ATOM37_INDEX, RESTYPE_3
 from fastfold_jax.inference.files import OutputError, prepare_directory, write_atomically
-from fastfold_jax.inference.provenance import RANDOM_WARNING
-from fastfold_jax.inference.structure import build_structure, chain_ids, pdb_obstacle
+from fastfold_jax.inference.mmcif import mmcif_text
+from fastfold_jax.inference.provenance import RANDOM_WARNING, Relaxation
+from fastfold_jax.inference.structure import build_structure, chain_ids, mark_relaxed, pdb_obstacle, pdb_text
 from fastfold_jax.inference.writers import confidence_json, pae_json, write_prediction
 
 
@@ -154,6 +156,7 @@ def test_random_parameters_are_written_everywhere(make_prediction, tmp_path):
     assert "MEANS NOTHING" in gemmi.cif.read(str(files[".cif"])).sole_block().find_value("_pdbx_data_usage.details")
     assert "MEANS NOTHING" in json.loads(files["_confidence.json"].read_text())["warning"]
     assert "MEANS NOTHING" in json.loads(files["_pae.json"].read_text())[0]["warning"]
+    assert "MEANS NOTHING" in json.loads(files["_scores.json"].read_text())["warning"]
 
 
 def test_confidence_has_the_database_form(make_prediction):
@@ -173,8 +176,27 @@ def test_pae_has_the_database_form(make_prediction, tmp_path):
     assert json.loads(written(prediction, tmp_path)["_pae.json"].read_text()) == content
 
 
-def test_no_pae_file_without_that_head(make_prediction, tmp_path):
-    assert "_pae.json" not in written(make_prediction("GA", pae=None, ptm=None), tmp_path)
+def test_scores_have_colabfolds_form(make_prediction, tmp_path):
+    pae = np.array([[0.1234, 31.006], [2.5, 0.0]], np.float32)
+    prediction = make_prediction("GA", pae=pae, plddt=np.array([95.126, 7.0], np.float32), ptm=0.756, iptm=0.123)
+    content = json.loads(written(prediction, tmp_path)["_scores.json"].read_text())
+    assert content.pop("max_pae") == pytest.approx(31.006, abs=1e-5)
+    assert content == {"plddt": [95.13, 7.0], "pae": [[0.12, 31.01], [2.5, 0.0]], "ptm": 0.76, "iptm": 0.12}
+
+
+def test_nothing_of_aligned_errors_without_that_head(make_prediction, tmp_path):
+    files = written(make_prediction("GA", pae=None, ptm=None), tmp_path)
+    assert "_pae.json" not in files
+    assert json.loads(files["_scores.json"].read_text()).keys() == {"plddt"}
+
+
+def test_modelcif_says_what_it_must(make_prediction, tmp_path):
+    """What version 1.4.6 of its dictionary asks for: an origin that it knows, and the assembly that others point to."""
+    block = gemmi.cif.read(str(written(make_prediction("GA", "MK", "GA"), tmp_path)[".cif"])).sole_block()
+    assert list(block.find_values("_ma_target_entity.origin")) == ["designed", "designed"]
+    (assembly,) = block.find_values("_ma_struct_assembly_details.assembly_id")
+    assert set(block.find_values("_ma_struct_assembly.assembly_id")) == {assembly}
+    assert block.find_value("_ma_model_list.assembly_id") == assembly
 
 
 def test_real_prediction(shared_data, make_prediction, tmp_path):
@@ -225,6 +247,34 @@ def test_mmcif_only_for_100_000_atoms(make_prediction):
 def test_chain_ids_are_distinct():
     ids = chain_ids(1000)
     assert ids[:3] == ("A", "B", "C") and ids[61:63] == ("9", "AA") and len(set(ids)) == 1000
+
+
+def test_a_structure_that_was_relaxed_says_so(make_prediction):
+    prediction = make_prediction("GA")
+    structure = build_structure(prediction, "job")
+    relaxation = Relaxation(program="OpenMM 8.2", details="Relaxed by OpenMM 8.2.")
+    mark_relaxed(structure, prediction, relaxation)
+    assert "REMARK   6 Relaxed by OpenMM 8.2." in pdb_text(structure)
+    block = gemmi.cif.read_string(mmcif_text(structure, prediction, relaxation)).sole_block()
+    assert [list(row) for row in block.find("_software.", ["name", "version", "classification"])] == [
+        ["FastFold-JAX", "0.1", "'model building'"],
+        ["OpenMM", "8.2", "refinement"],
+    ]
+    names = ["method_type", "software_group_id", "input_data_group_id", "output_data_group_id"]
+    predicted, relaxed = (list(row) for row in block.find("_ma_protocol_step.", names))
+    assert predicted == ["modeling", "1", "1", "2"] and relaxed == ["'model refinement'", "2", "2", "3"]
+    assert [row[0] for row in block.find("_ma_software_group.", ["software_id"])] == ["1", "2"]
+    assert block.find_value("_ma_model_list.data_id") == "3"
+    assert "Relaxed" not in pdb_text(build_structure(prediction, "job"))
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path):
+    path = tmp_path / "x"
+    with replacing(path) as first:
+        first.write(b"first")
+        write_atomically(path, "second")
+        assert path.read_bytes() == b"second"
+    assert path.read_bytes() == b"first" and [p.name for p in tmp_path.iterdir()] == ["x"]
 
 
 def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):

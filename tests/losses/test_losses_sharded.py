@@ -16,6 +16,7 @@ from fastfold_jax.constants.atoms import ATOM37_MASK
 from fastfold_jax.data.batch import Features
 from fastfold_jax.data.labels import Labels
 from fastfold_jax.geometry import Rigid, atom14_to_atom37
+from fastfold_jax.losses.permutation import match_copies
 from fastfold_jax.losses.total import total_loss
 from fastfold_jax.model.alphafold import FullOutputs, Outputs
 from fastfold_jax.model.distributed import WHOLE, on_mesh, output_specs
@@ -125,6 +126,25 @@ def differentiate(network: str, devices: int):
     specs = output_specs(config, Execution(outputs="full"))
     whole = on_mesh(local, mesh, in_specs=(specs,), out_specs=(WHOLE, PartitionSpec()))
     return jax.jit(jax.value_and_grad(whole, has_aux=True))(_outputs(_known()))
+
+
+def test_no_product_rounds_coordinates_on_a_gpu():
+    """Lowered for one, every product asks for full float32: XLA's default there is TF32."""
+    features, labels = _example(_known())
+    two_copies = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf + 9.0]), labels.atom_positions)
+    labels = dataclasses.replace(labels, atom_positions=two_copies, atom_mask=jnp.concatenate([labels.atom_mask] * 2))
+
+    def loss(outputs):
+        return total_loss(outputs, features, labels, weights.MULTIMER_FINE_TUNING).total
+
+    def matched(predicted):
+        return match_copies(features, labels, predicted)
+
+    for function, argument in ((loss, _outputs(_known())), (matched, jnp.zeros((NUM_RES, 3)))):
+        text = jax.jit(function).trace(argument).lower(lowering_platforms=("cuda",)).as_text()
+        products = [line for line in text.splitlines() if "dot_general" in line]
+        assert products
+        assert all("precision = [HIGHEST, HIGHEST]" in line for line in products)
 
 
 @pytest.fixture(scope="module")

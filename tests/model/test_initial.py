@@ -27,7 +27,6 @@ def test_state_is_the_models_and_depends_on_the_seed_alone(name):
     ("scope", "fan_in"),
     [
         ("evoformer.evoformer_iteration.msa_transition.transition2.weights", 1024),
-        ("evoformer.evoformer_iteration.msa_column_attention.attention.query_w", 256),
         ("evoformer.evoformer_iteration.msa_column_attention.attention.output_w", 256),
         ("evoformer.evoformer_iteration.outer_product_mean.output_w", 1024),
         ("evoformer.input_embedder.preprocess_msa.weights", 49),
@@ -39,6 +38,13 @@ def test_weights_keep_the_variance_of_activations(scope, fan_in):
     for name in scope.split("."):
         leaf = leaf[name]
     assert np.std(leaf[...]) * fan_in**0.5 == pytest.approx(1.0, rel=0.03)
+
+
+def test_attention_starts_at_the_scale_of_haiku():
+    """Whose fans of weights [256, 8, 32] are 256 * 8 and 256 * 32."""
+    block = init_state(small("model_3"), seed=0)["evoformer"]["evoformer_iteration"]
+    weights = block["msa_column_attention"]["attention"]["query_w"][...]
+    assert np.std(weights) == pytest.approx((2 / (256 * 8 + 256 * 32)) ** 0.5, rel=0.01)
 
 
 def test_no_weight_is_left_at_zero_when_asked():

@@ -1,5 +1,7 @@
 """What operations do beyond their values: forms for platforms, derivatives of every kind, batching, choice, refusal."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ from interpreter import INTERPRETER
 from jax.sharding import Mesh, PartitionSpec
 
 import pallas_kernels
+from fastfold_jax.autochunk.operations import OPERATIONS
 from pallas_kernels import blocks, launch, tuning
 from pallas_kernels.attention.api import ATTENTION
 from pallas_kernels.dispatch import ImplementationUnavailable
@@ -230,6 +233,32 @@ def test_a_platform_without_kernels_refuses_when_the_program_is_lowered():
     with pytest.raises(ImplementationUnavailable, match="Triton kernels run on cuda and the program is for cpu"):
         function.lower(x)
     assert LAYER_NORM.why_not("triton", x, vector, vector, platform="cuda") is None
+
+
+@pytest.mark.parametrize(
+    ("capability", "reason"),
+    [
+        ("7.5", r"Triton kernels are for compute capability 8.0 \(Ampere\) or more, the program for 7.5"),
+        ("11.0", "kernels are assembled by CUDA 12, which does not know compute capability 11.0"),
+    ],
+)
+def test_a_gpu_that_kernels_are_not_for_runs_xla_and_refuses_what_is_asked_for_by_name(monkeypatch, capability, reason):
+    device = types.SimpleNamespace(compute_capability=capability, device_kind="")
+    monkeypatch.setattr(launch.jax, "local_devices", lambda backend: [device])
+    x, vector = _normal(2, 64), _normal(64)
+
+    def lowered(implementation):
+        function = lambda x: pallas_kernels.layer_norm(x, vector, vector, implementation=implementation)  # noqa: E731
+        return jax.jit(function).trace(x).lower(lowering_platforms=("cuda",)).as_text()
+
+    assert "triton_kernel_call" not in lowered("auto")
+    with pytest.raises(ImplementationUnavailable, match=f"layer_norm cannot run as 'triton': {reason}"):
+        lowered("triton")
+    # AutoChunk must know that there is no kernel, which would need less memory.
+    (rule,) = (rule for primitive, rule in OPERATIONS.items() if primitive.name == "layer_norm")
+    assert not rule.fused("cuda")
+    device.compute_capability = "8.0"
+    assert rule.fused("cuda")
 
 
 def test_missing_packages_are_a_reason(monkeypatch):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 from pallas_kernels import launch, tuning
@@ -54,7 +55,6 @@ def test_a_gpus_own_table_comes_before_its_capabilitys_and_the_default(tmp_path,
 def test_kernels_compile_where_sizes_are_one():
     """jax-triton makes such a size a constant, and what was a tensor in the kernel becomes a number."""
     import compile_kernels
-    import jax
     import jax.numpy as jnp
 
     from pallas_kernels.attention import triton as attention
@@ -103,6 +103,66 @@ def test_mosaic_kernels_compile_and_spill_nothing():
             usage = compile_kernels.compile_mosaic(specimen)
             assert usage.spill_bytes == 0 and 128 <= usage.registers <= 168, specimen.kernels
             assert usage.shared_bytes <= compile_kernels.SHARED_LIMIT[90], specimen.kernels
+
+
+@pytest.mark.parametrize(("capability", "newest"), [(90, 8.7), (103, 8.8), (121, 8.8)])
+def test_kernels_are_written_for_the_cuda_that_jax_runs_on(capability, newest):
+    """CUDA 12 ends with PTX 8.8; Triton by itself may write for CUDA 13."""
+    import compile_kernels
+    import specimens
+
+    specimen = next(s for s in specimens.all_of() if s.kernels == ("softmax_forward",))
+    (request,) = compile_kernels.launches(specimen.function, *specimen.arrays)
+    ptx, _ = compile_kernels.assembly(request, capability)
+    assert f".version {newest}\n" in ptx and f".target sm_{capability}a" in ptx
+    assert compile_kernels.compile_launch(request, capability).spill_bytes == 0
+
+
+def test_one_form_of_a_kernel_is_tuned_for_each_entry_of_a_table():
+    """The one with bias and mask, and no entry for two types: the last tuned would stand for both."""
+    import specimens
+
+    kernels = [
+        (kernel, tuple(specimen.when.items()), specimen)
+        for specimen in (*specimens.all_of(), *specimens.of_mosaic())
+        for kernel in specimen.kernels
+    ]
+    usual = [(kernel, when) for kernel, when, specimen in kernels if specimen.usual]
+    assert len(usual) == len(set(usual)) and set(usual) == {(kernel, when) for kernel, when, _ in kernels}
+    for kernel, _, specimen in kernels:
+        if specimen.usual and kernel.startswith("attention"):
+            assert specimen.note == "" and None not in jax.tree.leaves(specimen.arrays, is_leaf=lambda x: x is None)
+
+
+def test_tuning_leaves_out_a_candidate_that_fails_and_keeps_what_it_found(tmp_path, monkeypatch, capsys):
+    import specimens
+    import tune_kernels
+
+    def specimen(kernel):
+        def function(x):
+            if tuning.config(kernel).num_warps == 8:
+                raise RuntimeError("too many warps\nand more")
+            return x + 1
+
+        x = jax.ShapeDtypeStruct((4,), "float32")
+        return specimens.Specimen(kernels=(kernel,), when={"dtype": "float32"}, function=function, arrays=(x,))
+
+    four, eight = (launch.Config(blocks={"BLOCK_R": 1}, num_warps=n, num_stages=2) for n in (4, 8))
+    found = {"some": [four, eight], "none": [eight], "other": [four]}
+    monkeypatch.setattr(tune_kernels, "TABLES", tmp_path)
+    (tmp_path / "nvidia_h200.json").write_text(json.dumps({"other": [{"when": {}, "blocks": {}}]}))
+    monkeypatch.setattr(specimens, "all_of", lambda n: map(specimen, found))
+    monkeypatch.setattr(tune_kernels, "candidates", lambda kernel, when: found[kernel])
+    monkeypatch.setattr(tune_kernels, "fits", lambda *_: True)
+    monkeypatch.setattr("sys.argv", ["tune_kernels.py", "--rounds", "1"])
+    with launch.compiling_for(80, "NVIDIA H200"):
+        tune_kernels.main()
+    table = json.loads((tmp_path / "nvidia_h200.json").read_text())
+    assert [e["num_warps"] for e in table["some"]] == [4] and "none" not in table
+    assert table["other"][0]["when"] == {"dtype": "float32"}, "an entry for everything hides the one that was tuned"
+    said = capsys.readouterr().out
+    assert said.count("left out: RuntimeError: too many warps\n") == 2
+    assert "none {'dtype': 'float32'}: not tuned: LookupError: no candidate runs" in said
 
 
 def test_tuning_drops_what_does_not_fit():

@@ -115,6 +115,30 @@ def test_drawn_parameters_are_saved_and_read(name, sizes, tmp_path):
     assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(again), strict=True))
 
 
+def test_heads_that_a_file_lacks_are_drawn_if_asked(tmp_path, caplog):
+    """As where the stage `ptm` goes on with `fine-tuning`; half a head, or any other part, stays an error."""
+    sizes = {"evoformer_blocks": 1, "extra_msa_blocks": 1, "template_blocks": 1}
+    without, network = preset("model_1", **sizes), preset("model_1_ptm", **sizes)
+    path = tmp_path / "params.npz"
+    store.save(init_state(without, 3, zero_final=False), without, path)
+    with pytest.raises(ParamsError, match=r"2 missing \(.*predicted_aligned_error_head"):
+        store.load(path, network)
+    with caplog.at_level("INFO"):
+        state = store.load(path, network, draw_heads=5)
+    assert f"{path}: has no predicted_aligned_error_head, drawn anew" in caplog.text
+    store.save(state, network, tmp_path / "whole.npz")
+    with np.load(path) as read, np.load(tmp_path / "whole.npz") as whole:
+        assert {key for key in whole if key not in read} == {
+            f"alphafold/alphafold_iteration/predicted_aligned_error_head/logits//{name}" for name in ("weights", "bias")
+        }
+        assert all(np.array_equal(read[key], whole[key]) for key in read)
+        arrays = dict(whole)
+    for cut in ("predicted_aligned_error_head/logits//bias", "evoformer/left_single//bias"):
+        np.savez(tmp_path / "cut.npz", **{key: array for key, array in arrays.items() if not key.endswith(cut)})
+        with pytest.raises(ParamsError, match=rf"1 missing \(.*{cut}"):
+            store.load(tmp_path / "cut.npz", network, draw_heads=5)
+
+
 def test_state_of_another_network_is_not_written(tmp_path):
     config = preset("model_3", evoformer_blocks=1, extra_msa_blocks=1)
     state = init_state(config, 0, zero_final=False)

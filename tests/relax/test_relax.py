@@ -9,7 +9,7 @@ import pytest
 
 from fastfold_jax.errors import UserError
 from fastfold_jax.inference import relax_openmm
-from fastfold_jax.inference.relax import RelaxOptions, relax
+from fastfold_jax.inference.relax import RelaxOptions, check, relax
 from fastfold_jax.inference.relax_chains import Peptides
 from fastfold_jax.inference.relax_rings import pierced
 from fastfold_jax.inference.relax_violations import find_violations
@@ -278,6 +278,14 @@ def test_a_platform_that_is_not_there(shared_data, monkeypatch):
     monkeypatch.setitem(relax_openmm._PLATFORMS, "cuda", "NoSuchPlatform")
     with pytest.raises(UserError, match="--relax-platform cuda: this OpenMM has no such platform, only "):
         relax(read(shared_data, "model_output.pdb"), RelaxOptions(relax_platform="cuda"))
+
+
+def test_platforms_are_tried_before_anything_is_predicted(monkeypatch):
+    check(RelaxOptions(relax="best", relax_platform="cpu"))
+    monkeypatch.setitem(relax_openmm._PLATFORMS, "cuda", "NoSuchPlatform")
+    with pytest.raises(UserError, match="--relax-platform cuda: this OpenMM has no such platform, only "):
+        check(RelaxOptions(relax="best", relax_platform="cuda"))
+    check(RelaxOptions(relax="none", relax_platform="cuda"))
 
 
 def test_a_platform_that_does_not_work(shared_data, monkeypatch):

@@ -15,7 +15,7 @@ from fastfold_jax.data.fasta import Record
 from fastfold_jax.data.job import read_job
 from fastfold_jax.data.job_chains import Job, chains_of
 from fastfold_jax.data.sampling import sample
-from fastfold_jax.data.training.structure import read_structure
+from fastfold_jax.data.structure import read_structure
 from fastfold_jax.errors import UserError
 from fastfold_jax.search import template_search
 from fastfold_jax.search.config import SearchOptions, TemplateOptions
@@ -196,6 +196,22 @@ def test_structures_of_the_user_come_first(shared_data, search, ferritin):
     done = attach(job_of(ferritin, letters), options, search)
     assert [len(chain.templates) for chain in done.chains] == [1, 2]
     assert (done.chains[1].templates.aatype != GAP).sum() == 2 * len(letters)
+
+
+def test_a_directory_of_the_user_s_structures(shared_data, tmp_path, search, ferritin, caplog):
+    own = tmp_path / "own"
+    own.mkdir()
+    for name in ("2q2k.cif", "3zee.cif"):
+        shutil.copy(shared_data / "mmcif" / name, own)
+    shutil.copy(shared_data / "mini_databases" / "mmcif" / "6s61.cif", own / "last.cif")
+    (own / "notes.txt").write_text("no structure")
+    done = attach(job_of(ferritin, names="A"), TemplateOptions(custom_templates=(f"A={own}",)), search)
+    one = attach(job_of(ferritin), TemplateOptions(custom_templates=(str(own / "last.cif"),)), search)
+    assert len(done.chains[0].templates) == 3
+    np.testing.assert_array_equal(done.chains[0].templates.aatype[0], one.chains[0].templates.aatype[0])  # most alike
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="empty: holds no structure; accepted are"):
+        attach(job_of(ferritin), TemplateOptions(custom_templates=(str(tmp_path / "empty"),)), search)
 
 
 REFUSED = {

@@ -45,6 +45,16 @@ def test_a_single_chain(options, proteins, searches):
     assert raw.num_rows > 10 and raw.num_res == len(chain.sequence)
 
 
+def test_a_search_that_finds_nothing_is_told_of(options, proteins, caplog):
+    nothing = dataclasses.replace(job_of(proteins[REGULATOR]).chains[0], sequence="GSGSGSGSGSGSGSGSGSGS")
+    done = complete(Job(name="x", chains=(nothing,)), options)
+    assert [len(alignment.residues) for alignment in done.chains[0].alignments] == [1, 1, 1]
+    assert f"x: the search found nothing but {nothing.id} itself: predicted from sequence alone" in caplog.text
+    caplog.clear()
+    complete(job_of(proteins[REGULATOR]), options)
+    assert "nothing but" not in caplog.text
+
+
 def test_results_are_kept(options, proteins, searches):
     first = complete(job_of(proteins[REGULATOR]), options)
     count = len(searches)

@@ -16,6 +16,7 @@ from fastfold_jax.training.options import (
     MachineOptions,
     TemplateOptions,
     TrainConfig,
+    ValidationOptions,
 )
 from fastfold_jax.training.processes import shared_options
 
@@ -71,6 +72,20 @@ def test_every_option_reaches_the_data(tmp_path):
     assert (validation.max_chains, validation.max_copies) == (8, 6)
 
 
+def test_batches_of_another_size_keep_the_samples():
+    """Of the whole run, of warm-up and before the decay; `--steps` has the last word."""
+    preset, chosen = parsed().chosen(), parsed("--batch-size", 16).chosen()
+    samples = [
+        (stage.steps * stage.batch_size, stage.optimizer.warmup_steps * stage.batch_size, stage.optimizer.decay_after)
+        for stage in (preset, chosen)
+    ]
+    assert samples == [(10_000_000, 128_000, 50_000), (10_000_000, 128_000, 400_000)]
+    assert parsed("--batch-size", 16, "--steps", 7).chosen().steps == 7
+    assert parsed("--batch-size", 128).chosen() == preset
+    other = parsed("--preset", "fine-tuning", "--batch-size", 64).chosen()
+    assert (other.steps, other.optimizer.warmup_steps, other.optimizer.decay_after) == (23_438, 0, None)
+
+
 def test_chains_without_alignments_are_allowed_in_all_sets():
     config = parsed("--allow-no-alignment", "--validation-index", "recent.jsonl")
     data = config.training_data()
@@ -87,6 +102,16 @@ def test_chains_without_alignments_are_allowed_in_all_sets():
         (lambda: TemplateOptions(max_template_date="2018-04-30"), "--max-template-date: needs --template-mmcif"),
         (lambda: TemplateOptions(obsolete_pdbs=Path("o")), "--obsolete-pdbs: needs --template-mmcif"),
         (lambda: TemplateOptions(template_pool=0), "--template-pool 0"),
+        (lambda: TemplateOptions(template_pool=9), "--template-pool: needs --template-mmcif"),
+        (
+            lambda: DistillationOptions(distillation_fraction=0.5),
+            "--distillation-fraction: needs --distillation-index, the index of predicted structures",
+        ),
+        (lambda: DistillationOptions(distillation_min_confidence=70), "--distillation-min-confidence: needs"),
+        (lambda: ValidationOptions(validation_limit=5), "--validation-limit: needs --validation-index"),
+        (lambda: ValidationOptions(validation_released_after="nonsense"), "--validation-released-after: needs"),
+        (lambda: made(seed=-1), "--seed -1: accepted are numbers from 0 to 4294967295"),
+        (lambda: made(seed=2**32), "--seed 4294967296: accepted are numbers from 0 to 4294967295"),
         (lambda: made(ChainOptions(index=Path("i"), released_before="2018")), "released_before='2018'"),
         (lambda: made(templates=TemplateOptions(template_mmcif=Path("nowhere"))), "nowhere: no such directory"),
     ],

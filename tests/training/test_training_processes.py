@@ -2,14 +2,19 @@
 
 import json
 import resource
+import signal
 import socket
 import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 from tiny_stage import STRUCTURES
+
+from fastfold_jax.training.processes import Stop
+from parallel import make_mesh
 
 STEPS = 12
 
@@ -113,6 +118,28 @@ def test_killed_and_resumed_runs_equal_uninterrupted_ones(index, tmp_path, cache
     for name in first:
         np.testing.assert_array_equal(first[name], second[name], err_msg=name)
     assert losses(tmp_path / "whole") == losses(tmp_path / "killed") and len(losses(tmp_path / "whole")) == STEPS
+
+
+def test_a_signal_to_one_process_is_heard_by_all(monkeypatch):
+    """On devices of this process, as if they were several's."""
+    stop = Stop(make_mesh(data=2, dap=4))
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    before = stop.poll()
+    stop.ask(signal.SIGTERM, None)
+    assert stop.poll()() and not before()
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_stops_both_at_the_same_step(index, tmp_path, cache):
+    """Which both have saved then: the run that goes on equals one that was never stopped."""
+    succeed(start_two([index] * 2, tmp_path / "whole", cache))
+    stopped = start_two([index] * 2, tmp_path / "stopped", cache)
+    wait_for_step(stopped, tmp_path / "stopped", 1)
+    stopped[1].send_signal(signal.SIGTERM)
+    succeed(stopped)
+    assert 1 < len(losses(tmp_path / "stopped")) < STEPS
+    succeed(start_two([index] * 2, tmp_path / "stopped", cache))
+    assert losses(tmp_path / "whole") == losses(tmp_path / "stopped")
 
 
 @pytest.mark.slow

@@ -14,9 +14,12 @@ from tiny_stage import STAGE, STRUCTURES
 
 from fastfold_jax.config import training as table
 from fastfold_jax.errors import UserError
+from fastfold_jax.model.alphafold import init_state
+from fastfold_jax.params import store
 from fastfold_jax.training import options, run
 from fastfold_jax.training.checkpoint import CheckpointError, Checkpoints
 from fastfold_jax.training.cli import main
+from fastfold_jax.training.processes import Stop
 from fastfold_jax.training.recorder import Recorder
 from fastfold_jax.training.run import TrainingError
 
@@ -109,6 +112,21 @@ def test_sigterm_saves_and_the_next_run_goes_on_bit_for_bit(index, tmp_path, mon
     assert_equal_runs(tmp_path, uninterrupted)
 
 
+def test_whether_to_stop_is_read_behind_the_next_step(index, tmp_path, monkeypatch, uninterrupted):
+    """So devices of several processes, whose answer comes behind the step before, never wait for it."""
+    import tiny_stage
+
+    events, poll, make_step = [], Stop.poll, tiny_stage.shared_step
+
+    def noted(event, call):
+        return lambda *arguments: (events.append(event), call(*arguments))[1]
+
+    monkeypatch.setattr(Stop, "poll", noted("poll", lambda self: noted("read", poll(self))))
+    monkeypatch.setattr(run, "make_step", lambda *arguments, **_: noted("step", make_step(*arguments)))
+    run.run(config(index, tmp_path))
+    assert events == ["poll", "step", "read"] * STAGE.steps
+
+
 def test_an_exception_anywhere_costs_no_more_than_the_steps_since_the_checkpoint(
     index, tmp_path, monkeypatch, uninterrupted
 ):
@@ -134,6 +152,10 @@ def test_a_damaged_checkpoint_is_left_out(index, tmp_path, monkeypatch, uninterr
     run.run(config(index, tmp_path))
     assert f"checkpoint {steps[-1]} is damaged" in caplog.text
     assert_equal_runs(tmp_path, uninterrupted)
+    # The same step has been saved again in its place.
+    caplog.clear()
+    run.run(config(index, tmp_path))
+    assert "is damaged" not in caplog.text
 
 
 def test_nothing_but_damaged_checkpoints_is_an_error(index, tmp_path):
@@ -141,7 +163,7 @@ def test_nothing_but_damaged_checkpoints_is_an_error(index, tmp_path):
     for path in (tmp_path / "checkpoints").rglob("*"):
         if path.is_file():
             path.write_bytes(b"")
-    with pytest.raises(CheckpointError, match="none of its checkpoints"):
+    with pytest.raises(CheckpointError, match=r"none of its checkpoints .* the latest because of: .*another --out"):
         run.run(config(index, tmp_path))
 
 
@@ -165,6 +187,7 @@ def test_a_full_disk_stops_no_training_and_costs_no_earlier_checkpoint(index, tm
         run.run(config(index, tmp_path))
     assert len(lines(tmp_path)) == STAGE.steps
     assert calls[-1] == STAGE.steps
+    assert parameters(tmp_path)  # all steps were made
 
 
 def test_steps_without_finite_gradient_end_the_run_with_a_diagnosis(index, tmp_path, monkeypatch):
@@ -186,6 +209,39 @@ def test_steps_without_finite_gradient_end_the_run_with_a_diagnosis(index, tmp_p
     monkeypatch.setattr(run, "make_step", broken)
     with pytest.raises(TrainingError, match=r"3 steps in a row.*not finite are .*No step succeeded since the start"):
         run.run(config(index, tmp_path))
+    assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()  # which JSON has no word for
+    assert lines(tmp_path)[0]["loss"] is None and lines(tmp_path)[0]["skipped"] == 1
+
+
+def test_too_little_memory_is_an_error_with_advice(index, tmp_path, monkeypatch):
+    def full(state, batch):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9 bytes")
+
+    monkeypatch.setattr(run, "make_step", lambda *_, **__: full)
+    with pytest.raises(TrainingError, match=r"out of memory at 16 residues, 4 MSA rows and 4 extra .*--memory-budget"):
+        run.run(config(index, tmp_path))
+
+
+def test_validation_keeps_to_the_memory_budget(index, tmp_path, monkeypatch, uninterrupted):
+    """The step is one compiled before; what is chunked here are validation's passes, before the last and it."""
+    budgets, chunked = [], run.autochunk
+    monkeypatch.setattr(
+        run, "autochunk", lambda apply, memory_budget: budgets.append(memory_budget) or chunked(apply, memory_budget)
+    )
+    machine = options.MachineOptions(precision="float32", no_remat=True, memory_budget="2")
+    validation = options.ValidationOptions(validation_index=index, validation_limit=1)
+    run.run(dataclasses.replace(config(index, tmp_path), machine=machine, validation=validation))
+    assert budgets == [2 * 2**30] * 2
+    scores = lines(tmp_path)[-1]
+    assert (scores["kind"], scores["step"], scores["chains"]) == ("validation", STAGE.steps, 1)
+
+
+def test_a_stage_that_adds_a_head_goes_on_with_the_one_before(index, tmp_path):
+    """As `ptm` does with `fine-tuning`."""
+    before = dataclasses.replace(STAGE.model, ptm_head=False)
+    store.save(init_state(before, 1), before, tmp_path / "before.npz")
+    state = run._initial(config(index, tmp_path, init=tmp_path / "before.npz"), STAGE)
+    assert jax.tree.structure(state) == jax.tree.structure(init_state(STAGE.model, 0))
 
 
 def test_unusable_data_is_an_error_before_the_first_step(tmp_path):
@@ -204,7 +260,7 @@ def test_unusable_data_is_an_error_before_the_first_step(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--preset", "nonesuch"], "accepted are initial, fine-tuning, ptm, multimer, demo"),
+        (["--preset", "nonesuch"], "accepted are initial, fine-tuning, ptm, multimer, multimer-fine-tuning, demo"),
         (["--checkpoint-every", "0"], "--checkpoint-every 0: accepted are numbers from 1"),
         (["--preset", "demo"], "nonesuch.jsonl"),
     ],

@@ -87,6 +87,27 @@ def test_names_of_streams_decide_everything(dataset):
     assert (one[-1] != one[-2]).any()  # passes are drawn anew
 
 
+@pytest.mark.parametrize("config", [MONOMER, MULTIMER], ids=["monomer", "multimer"])
+def test_rows_that_are_empty_in_the_crop_are_left_out(tmp_path, config):
+    """Most rows cover one end of a chain alone, and of the other chains none."""
+    rng = np.random.default_rng(6)
+    chains = {name: cif.random_letters(rng, 40) for name in "ABCD"}
+    path = cif.write_dataset(tmp_path, {"1abc": chains}, rows=2)
+    for name, letters in chains.items():
+        halves = [f"{cif.mutated(rng, letters)[:20]}{'-' * 20}" for _ in range(6)]
+        halves += [f"{'-' * 20}{cif.mutated(rng, letters)[20:]}" for _ in range(6)]
+        cif.write_a3m(tmp_path / "alignments" / f"1abc_{name}", letters, halves)
+    reader, records = opened(path, config)
+    example = reader.read(records["1abc_A"])
+    maker = Maker(config=config, augmentation=Augmentation(crop_size=12, deleted_blocks=0), copies=1)
+    for seed in range(4):
+        features, labels = make(maker, example, (seed,), num_recycles=0, clamped=True)
+        clusters, extra = features.msa_mask[-1].any(axis=1), features.extra_msa_mask[-1].any(axis=1)
+        assert clusters.sum() > 1
+        for rows in (labels.true_msa[clusters, :12], features.extra_msa[-1][extra, :12]):
+            assert (rows != GAP).any(axis=1).all()
+
+
 def test_a_real_chain(shared_data, tmp_path):
     config = IndexConfig(
         structures=shared_data / "mmcif", alignments=shared_data / "msa", out=tmp_path / "i.jsonl", workers=1

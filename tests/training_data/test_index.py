@@ -8,7 +8,7 @@ import cif
 import numpy as np
 import pytest
 
-from fastfold_jax.data.training.records import FileEntry, line, parse_line, read_index, unusable
+from fastfold_jax.data.training.records import ChainEntry, FileEntry, assign, line, parse_line, read_index, unusable
 from fastfold_jax.errors import UserError
 from fastfold_jax.training import index as command
 from fastfold_jax.training.index import IndexConfig, build_index, main
@@ -110,7 +110,7 @@ def test_broken_files_are_kept_with_the_reason(tmp_path, caplog):
 
 
 def test_clusters_and_duplicates(tmp_path):
-    (tmp_path / "clusters.txt").write_text("1AAA_A 1bbb_A\n1aaa_B\n1CCC_2\n")
+    (tmp_path / "clusters.txt").write_text("1AAA_A 1bbb_A\n1aaa_B\n")
     (tmp_path / "duplicates.txt").write_text("1aaa_A 1ccc_B\n")
     path, _ = dataset(tmp_path)
     for name in (tmp_path / "alignments").iterdir():
@@ -128,11 +128,25 @@ def test_clusters_and_duplicates(tmp_path):
     found = {f"{entry.name}_{chain.author}": chain for entry in build_index(config).files for chain in entry.chains}
     clusters = {name: chain.cluster for name, chain in found.items()}
     assert clusters["1aaa_A"] == clusters["1bbb_A"] != clusters["1aaa_B"] is not None
-    assert clusters["1ccc_B"] == "1CCC_2" and clusters["1bbb_B"] is None  # the second entity of 1ccc
+    assert clusters["1bbb_B"] is None
     assert {name: chain.alignment for name, chain in found.items() if chain.alignment} == {
         "1aaa_A": "1aaa_A",
         "1ccc_B": "1aaa_A",
     }
+
+
+def test_clusters_of_entities():
+    """A file whose names all end in numbers, as RCSB's, is of entities: chains may be called like another's entity."""
+    chains = (chain_entry(author="2", entity="1"), chain_entry(author="1", entity="2"))
+    entry = FileEntry(file="1abc.cif", size=1, mtime_ns=1, chains=chains)
+    (of_entities,) = assign([entry], [("1ABC_1", "9XYZ_1"), ("1ABC_2",)])
+    assert [chain.cluster for chain in of_entities.chains] == ["1ABC_1", "1ABC_2"]
+    (of_chains,) = assign([entry], [("1abc_1", "9xyz_A"), ("1abc_2",)])
+    assert [chain.cluster for chain in of_chains.chains] == ["1abc_2", "1abc_1"]
+
+
+def chain_entry(*, author: str, entity: str) -> ChainEntry:
+    return ChainEntry(label=f"L{entity}", author=author, entity=entity, length=5, resolved=5, composition=(5,))
 
 
 def test_lines_and_entries_are_the_same(tmp_path):

@@ -9,8 +9,8 @@ import pytest
 
 from fastfold_jax.constants import ATOM37_INDEX, ATOM37_MASK, RESTYPE_INDEX
 from fastfold_jax.data.job import read_job
+from fastfold_jax.data.structure import StructureError, read_structure, structure_name
 from fastfold_jax.data.textfile import InputError
-from fastfold_jax.data.training.structure import StructureError, read_structure, structure_name
 
 CA, N, SD, NH1, NH2 = (ATOM37_INDEX[name] for name in ("CA", "N", "SD", "NH1", "NH2"))
 

@@ -19,7 +19,7 @@ from fastfold_jax.data.raw import RawFeatures
 from fastfold_jax.data.sampling import draw_rows, sample
 from fastfold_jax.data.training import crop as crops
 from fastfold_jax.data.training import rows
-from fastfold_jax.data.training.example import Example, crop, only_rows
+from fastfold_jax.data.training.example import Example, crop, only_rows, without_empty_rows
 from fastfold_jax.errors import UserError
 
 Arrays = TypeVar("Arrays", Features, Labels)
@@ -69,7 +69,8 @@ class Maker:
     """Makes examples' arrays, all of the same shape.
 
     DISCREPANCY: AlphaFold assigns alignment rows to clusters by whole chains and crops afterwards; here the crop comes
-    first, so that rows are compared where the network sees them, at a fraction of the cost for long chains.
+    first, so that rows are compared where the network sees them, at a fraction of the cost for long chains. Rows that
+    are empty there are left out: they would take the places of others, and agree with no centre to be assigned to.
 
     Attributes:
         config: the model that they are for; its recycles and one more are the passes P.
@@ -150,7 +151,8 @@ class Maker:
             distillation: whether the structure is a prediction.
         """
         kept = choose_residues(example, self.augmentation, Draws(*name, _Stream.CROP), clamped=clamped)
-        raw = crop(self._fewer_rows(example.raw, Draws(*name, _Stream.ROWS), distillation), kept)
+        raw = self._fewer_rows(example.raw, Draws(*name, _Stream.ROWS), distillation)
+        raw = without_empty_rows(crop(raw, kept))
         seed = int(Draws(*name, _Stream.FEATURES).raw(1)[0])
         last = self.config.num_recycles
         passes = {

@@ -67,6 +67,8 @@ def spatial(
 ) -> Int[np.ndarray, " kept"] | None:
     """The residues nearest to one at an interface (AlphaFold-Multimer supplement, Algorithm 2).
 
+    Where there is room, residues of unknown place follow, as OpenFold has it.
+
     Args:
         alpha: Cα positions, Å.
         known: where they are known.
@@ -83,8 +85,7 @@ def spatial(
     centre = at_interface[_upto(draws, len(at_interface) - 1)]
     distance = np.linalg.norm(alpha - alpha[centre], axis=1) + _TIE * np.arange(len(alpha))
     distance[~known] = np.inf
-    nearest = np.argsort(distance, kind="stable")[:size]
-    return np.sort(nearest[known[nearest]])
+    return np.sort(np.argsort(distance, kind="stable")[:size])
 
 
 def interface(

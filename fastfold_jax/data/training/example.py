@@ -8,15 +8,15 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int
 
 from fastfold_jax.config.model import ModelConfig, MultimerConfig
-from fastfold_jax.constants import ATOM37_INDEX
+from fastfold_jax.constants import ATOM37_INDEX, GAP
 from fastfold_jax.data.assemble import assemble
 from fastfold_jax.data.draws import Draws
 from fastfold_jax.data.job import Job
 from fastfold_jax.data.msa import Limits
 from fastfold_jax.data.raw import RawFeatures, Templates
+from fastfold_jax.data.structure import ChainStructure, Structure, StructureError, read_structure
 from fastfold_jax.data.training.alignments import read_chain
 from fastfold_jax.data.training.selection import Record
-from fastfold_jax.data.training.structure import ChainStructure, Structure, StructureError, read_structure
 from fastfold_jax.data.training.templates import TemplateSource
 
 _ALPHA = ATOM37_INDEX["CA"]
@@ -188,6 +188,11 @@ def only_rows(raw: RawFeatures, rows: Int[np.ndarray, " rows"]) -> RawFeatures:
     return dataclasses.replace(
         raw, msa=raw.msa[rows], deletions=raw.deletions[rows], msa_mask=raw.msa_mask[rows], first=raw.first[rows]
     )
+
+
+def without_empty_rows(raw: RawFeatures) -> RawFeatures:
+    """The features without rows that have no letter, such as those of domains or chains that a crop has left out."""
+    return only_rows(raw, np.flatnonzero(((raw.msa != GAP) & raw.msa_mask).any(axis=1)))
 
 
 def _confident(chain: ChainStructure, least: float) -> ChainStructure:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fastfold_jax.constants.residues import RESTYPES_WITH_X
-from fastfold_jax.data.training.structure import Structure, structure_name
+from fastfold_jax.data.structure import Structure, structure_name
 from fastfold_jax.errors import UserError
 
 FORMAT = "fastfold-jax training index 1"
@@ -228,15 +228,16 @@ def read_groups(path: Path) -> tuple[tuple[str, ...], ...]:
 def assign(entries: Iterable[FileEntry], clusters: Iterable[Iterable[str]]) -> Iterator[FileEntry]:
     """Entries with the cluster of each chain, which is named by its first member.
 
-    A chain is looked up as ``2q2k_A`` (author's chain, whatever the case of the PDB id), then as ``2q2k_1`` (entity).
+    Members are all chains, ``2q2k_A`` (author's chain, whatever the case of the PDB id), or all entities, ``2q2k_1``,
+    which they are if every one ends in a number: chains too may be called 1.
     """
     cluster_of = {_key(member): group[0] for group in map(tuple, clusters) for member in group}
+    of_entities = all(name.rpartition("_")[2].isdecimal() for name in cluster_of)
     for entry in entries:
         chains = []
         for chain in entry.chains:
-            names = (f"{entry.name}_{chain.author}", f"{entry.name}_{chain.entity}")
-            found = next((cluster_of[_key(name)] for name in names if _key(name) in cluster_of), None)
-            chains.append(dataclasses.replace(chain, cluster=found))
+            name = f"{entry.name}_{chain.entity if of_entities else chain.author}"
+            chains.append(dataclasses.replace(chain, cluster=cluster_of.get(_key(name))))
         yield dataclasses.replace(entry, chains=tuple(chains))
 
 

@@ -14,13 +14,13 @@ from fastfold_jax.data import layout
 from fastfold_jax.data.draws import Draws
 from fastfold_jax.data.job_chains import Chain
 from fastfold_jax.data.raw import Templates
+from fastfold_jax.data.structure import Structure
 from fastfold_jax.data.template_features import Rejected, stack
 from fastfold_jax.data.template_hits import TemplateHit, read_hits
 from fastfold_jax.data.template_selection import Library, Rules, read_successors, require_worth, select
 from fastfold_jax.data.training.alignments import files_of
 from fastfold_jax.data.training.records import Index
 from fastfold_jax.data.training.selection import iso_date
-from fastfold_jax.data.training.structure import Structure
 from fastfold_jax.errors import UserError
 
 _ONE_DAY = datetime.timedelta(days=1)

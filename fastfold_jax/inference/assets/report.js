@@ -85,22 +85,25 @@
   });
   $("model").onchange = () => show(Number($("model").value));
 
-  function fillInterfaces() {
-    const found = data.ranking[shown].interfaces;
-    $("interfaces").hidden = !found.length;
-    const table = $("interfaces").querySelector("table");
-    table.replaceChildren();
-    const titles = [["contacts", "contacts", 0], ["pLDDT", "plddt", 1], ["PAE (Å)", "pae", 1], ["least PAE (Å)", "pae_min", 1],
-      ["ipSAE", "ipsae", 3], ["LIS", "lis", 3], ["pDockQ", "pdockq", 3], ["pDockQ2", "pdockq2", 3]];
-    const first = element("tr");
-    first.append(element("th", "chains", "text"), ...titles.map(([title]) => element("th", title)));
-    table.append(first);
-    for (const item of found) {
-      const line = element("tr");
-      line.append(element("td", item.chains.join(" – "), "text"), ...titles.map(([, key, digits]) => element("td", number(item[key], digits))));
-      table.append(line);
-    }
+  /* The table of a section that is hidden without rows; a column is its title, what to write of a row, and a class. */
+  function fillTable(section, found, columns) {
+    $(section).hidden = !found.length;
+    const line = (tag, cells) => {
+      const made = element("tr");
+      made.append(...cells.map((cell, i) => element(tag, cell, columns[i][2])));
+      return made;
+    };
+    const lines = found.map((row) => line("td", columns.map(([, write]) => write(row))));
+    $(section).querySelector("table").replaceChildren(line("th", columns.map(([title]) => title)), ...lines);
   }
+  const figure = (title, key, digits) => [title, (row) => number(row[key], digits)];
+  const share = (title, key) => [title, (row) => `${Math.round(100 * row[key])} %`];
+  const words = (title, key) => [title, (row) => row[key] ?? "–", "text"];
+  const INTERFACE = [["chains", (row) => row.chains.join(" – "), "text"], figure("contacts", "contacts", 0), figure("pLDDT", "plddt", 1),
+    figure("PAE (Å)", "pae", 1), figure("least PAE (Å)", "pae_min", 1), figure("ipSAE", "ipsae", 3), figure("LIS", "lis", 3),
+    figure("pDockQ", "pdockq", 3), figure("pDockQ2", "pdockq2", 3)];
+  const TEMPLATE = [words("chain", "of"), words("template", "name"), words("its chain", "chain"), words("released", "released"),
+    share("identity", "identity"), share("coverage", "coverage")];
 
   /* Structure */
   const viewer = Viewer($("structure"), {
@@ -332,7 +335,8 @@
     rows.forEach((line, i) => line.classList.toggle("shown", i === place));
     viewer?.show(models[place], colours(), keep);
     paintMatrix();
-    fillInterfaces();
+    fillTable("interfaces", data.ranking[shown].interfaces, INTERFACE);
+    fillTable("templates", data.ranking[shown].templates, TEMPLATE);
     refresh();
     drawPlddt();
   }
