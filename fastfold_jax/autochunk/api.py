@@ -216,13 +216,16 @@ class Program:
         return self._best(budget)
 
     def _divided(self, budget: int, division: Division) -> LevelPlan:
-        return self.scheduler.plan(self.level, budget - self.arguments, self.overwritable, division)
+        plan = self.scheduler.plan(self.level, budget - self.arguments, self.overwritable, division)
+        # In another order alone it takes what XLA makes of it, not what is left by the plan's account.
+        return plan if plan.chunked else self.scheduler.unchanged(self.level)
 
     def _searched(self, budget: int) -> None:
         """Looks for something faster than what each region's own best gives, or smaller where that does not fit."""
         for share in _SMALL_SHARES:
             plan = functools.partial(self._divided, budget)
-            self._found.append(search(plan, Division(max(1, budget // share)), budget - self.arguments))
+            start = Division(max(1, budget // share))
+            self._found.append(search(plan, start, budget - self.arguments, lambda: self.scheduler.effort))
             if self.arguments + self._found[-1].peak <= budget:
                 break
 

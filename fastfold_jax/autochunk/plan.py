@@ -84,6 +84,7 @@ class Partition:
       small: Bytes up to which a value is no concern.
       anchors: Values that are made whole whatever reads them.
       choices: For values made chunk by chunk, the position among their `options` instead of what seems best.
+      effort: Equations looked at so far.
     """
 
     def __init__(self, level: Level, division: Division, score, seconds: Callable[[Region], float]):
@@ -92,6 +93,7 @@ class Partition:
         self.anchors |= {decision.value for decision in division.decisions if decision.option is None}
         self.choices = {d.value: d.option for d in division.decisions if d.option is not None}
         self._ancestors = _ancestors(level)
+        self.effort = 0
 
     def items(self) -> list[Item]:
         """The level's items, not yet in order."""
@@ -200,6 +202,7 @@ class Partition:
         extra: set[Value] = set()
         while True:
             region = walk(self.level, roots, lambda v: self.stop(v) or v in extra)
+            self.effort += len(region.steps)
             found = self._shared(region)
             if found is None:
                 self._walked[tuple(roots)] = region
@@ -230,6 +233,7 @@ class Partition:
         elsewhere = walk(
             self.level, [Root(v, None, (), 1) for v in seeds], self._stop_for_shared(seeds), through_whole=True
         )
+        self.effort += len(elsewhere.steps)
         windows: dict[int, list] = {}
         for step in elsewhere.steps:
             windows.setdefault(step.index, []).append(step.window)

@@ -60,6 +60,7 @@ class Equation:
       context: JAX's settings when it was traced, such as how random numbers are drawn; None for the present ones.
       scope: Names of the scopes around it, for profiles.
       acts: Whether it does something besides its results, such as printing: it runs once, and in its turn.
+      flows: For windows of its results, the windows of its inputs, as far as they are known.
     """
 
     primitive: core.Primitive
@@ -71,6 +72,7 @@ class Equation:
     context: Any = None
     scope: str = ""
     acts: bool = False
+    flows: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
 
     @property
     def name(self) -> str:
@@ -226,11 +228,6 @@ def keeps_operations(level: Level) -> bool:
 def levels_of(equation: Equation) -> list[Level]:
     """The levels inside an equation."""
     return [level for body in equation.bodies.values() for level in (body if isinstance(body, tuple) else (body,))]
-
-
-def num_equations(level: Level) -> int:
-    """How many equations there are, those inside others included."""
-    return sum(1 + sum(map(num_equations, levels_of(equation))) for equation in level.equations)
 
 
 def scan_counts(params: dict[str, Any], num_inputs: int) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 
 from fastfold_jax.autochunk.operation_rules import rule_of
 from fastfold_jax.autochunk.program import Equation, Level, Value
-from fastfold_jax.autochunk.rules import length_on
+from fastfold_jax.autochunk.rules import Rule, length_on
 from fastfold_jax.autochunk.windows import Chunk, Fixed, Window, chunk_part, moving
 
 
@@ -148,7 +148,7 @@ def walk(level: Level, roots: Sequence[Root], stop: Callable[[Value], bool], *, 
             if top is not None and top.reads:
                 reads = top.reads
             else:
-                reads = rule.flow(equation, w) if rule is not None and _same_shapes(equation) else None
+                reads = _flow(rule, equation, w) if rule is not None and _same_shapes(equation) else None
             if reads is None:
                 if through_whole:
                     reads = [()] * len(equation.inputs)
@@ -183,6 +183,13 @@ def overlap(one: Window, other: Window) -> bool:
         if mine.start + mine.length <= theirs.start or theirs.start + theirs.length <= mine.start:
             return False
     return True
+
+
+def _flow(rule: Rule, equation: Equation, w: Window) -> list[Window] | None:
+    """The windows of the inputs, remembered: planning asks for the same again and again."""
+    if w not in equation.flows:
+        equation.flows[w] = rule.flow(equation, w)
+    return equation.flows[w]
 
 
 def _same_shapes(equation: Equation) -> bool:

@@ -71,7 +71,11 @@ class LevelPlan:
 
 
 class Scheduler:
-    """Plans levels for a target; remembers what it has planned."""
+    """Plans levels for a target; remembers what it has planned.
+
+    Attributes:
+      effort: Equations looked at so far, which is what planning takes its time for.
+    """
 
     def __init__(self, target: Target):
         self.target = target
@@ -80,6 +84,7 @@ class Scheduler:
         self._orders: dict[tuple[int, Division], list[Item]] = {}
         self._whole: dict[int, Estimate] = {}
         self._values: dict[int, set[Value]] = {}
+        self.effort = 0
 
     def plan(self, level: Level, budget: int, overwritable: set[Value], division: Division) -> LevelPlan:
         """A level's plan: its regions with the largest chunks that fit.
@@ -119,6 +124,7 @@ class Scheduler:
         if (id(level), division) not in self._orders:
             partition = Partition(level, division, self._score, self._whole_seconds)
             self._orders[id(level), division] = arrange(partition.items())
+            self.effort += partition.effort
         return self._orders[id(level), division]
 
     def unchanged(self, level: Level) -> LevelPlan:
@@ -192,8 +198,7 @@ class Scheduler:
             placed.append(entry)
             for value in [v for v in alive if last.get(v, position) <= position]:
                 del alive[value]
-        plan = LevelPlan(level, placed, peak, seconds, self.whole(level))
-        return plan if plan.chunked else self.unchanged(level)
+        return LevelPlan(level, placed, peak, seconds, self.whole(level))
 
     def _allocate(self, level: Level, entry: Placed, free: set[Value], alive: dict[Value, int]) -> None:
         """Makes room for an item's results, where possible in memory that it is the last to read."""

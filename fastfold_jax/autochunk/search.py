@@ -4,22 +4,22 @@ from collections.abc import Callable, Iterator
 
 from fastfold_jax.autochunk.estimate import is_reduction
 from fastfold_jax.autochunk.plan import Decision, Division, is_costly
-from fastfold_jax.autochunk.program import num_equations
 from fastfold_jax.autochunk.region import options
 from fastfold_jax.autochunk.schedule import LevelPlan, Placed
 
-# States that are kept from round to round, rounds, plans, and equations planned in all: seconds, whatever the program.
+# States that are kept from round to round, rounds, plans, and equations looked at: seconds, whatever the program. Not a
+# limit of time, which would give every process of a run, and every run, a plan of its own.
 _WIDTH = 3
 _ROUNDS = 4
 _MOST = 40
-_EFFORT = 100_000
+_EFFORT = 150_000
 # Regions of a plan where other decisions are tried: those that lose the most time, or take the most memory.
 _REGIONS = 4
 
 Plan = Callable[[Division], LevelPlan]
 
 
-def search(plan: Plan, start: Division, budget: int) -> LevelPlan:
+def search(plan: Plan, start: Division, budget: int, effort: Callable[[], int]) -> LevelPlan:
     """The best plan found: the fastest within a budget, or else the smallest.
 
     A state is a set of decisions; its neighbours decide one thing more, or otherwise, about one of the regions that
@@ -29,20 +29,21 @@ def search(plan: Plan, start: Division, budget: int) -> LevelPlan:
       plan: Makes the plan for a division of the program.
       start: The division without decisions.
       budget: Bytes beside the program's inputs.
+      effort: Equations looked at so far, in planning.
     """
+    most = effort() + _EFFORT
 
     def cost(found: LevelPlan) -> tuple[int, float]:
         return max(0, found.peak - budget), found.seconds
 
     known = {start: plan(start)}
-    most = min(_MOST, _EFFORT // max(1, num_equations(known[start].level)))
     beam = [start]
     for _ in range(_ROUNDS):
         best = min(cost(found) for found in known.values())
         for division in beam:
             for decision in _alternatives(known[division], budget):
                 other = division.with_decision(decision)
-                if other not in known and len(known) < most:
+                if other not in known and len(known) < _MOST and effort() < most:
                     known[other] = plan(other)
         beam = sorted(known, key=lambda division: cost(known[division]))[:_WIDTH]
         if cost(known[beam[0]]) >= best:

@@ -42,7 +42,7 @@ def test_a_backward_pass_gets_faster_at_the_same_budget(arguments, monkeypatch):
     budget = budget_of(pull_back, arguments, 0.35)
     chunked = autochunk(pull_back, budget, float("inf"), target=H200)
     found = chunked.explain(*arguments)
-    monkeypatch.setattr(api, "search", lambda plan, start, budget: plan(start))
+    monkeypatch.setattr(api, "search", lambda plan, start, budget, effort: plan(start))
     alone = autochunk(pull_back, budget, float("inf"), target=H200).explain(*arguments)
     assert found.after <= budget and alone.after <= budget
     # 0.92 as JAX 0.12 writes the backward pass, below 0.9 as 0.10 does.
