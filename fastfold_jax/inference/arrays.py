@@ -73,7 +73,7 @@ def load_prediction(path: str | Path) -> Prediction:
             ResidueRange(
                 id=chain["id"],
                 description=chain["description"],
-                templates=tuple(UsedTemplate(**template) for template in chain["templates"]),
+                templates=tuple(UsedTemplate(**template) for template in chain.get("templates", ())),
                 start=start,
                 aatype=arrays["aatype"][start:stop].astype(np.int32),
                 numbers=arrays["residue_numbers"][start:stop],

@@ -196,6 +196,10 @@ def test_structures_of_the_user_come_first(shared_data, search, ferritin):
     done = attach(job_of(ferritin, letters), options, search)
     assert [len(chain.templates) for chain in done.chains] == [1, 2]
     assert (done.chains[1].templates.aatype != GAP).sum() == 2 * len(letters)
+    sources = [[(source.name, source.chain) for source in chain.templates.sources] for chain in done.chains]
+    assert sources == [[(str(own), "A")], [(str(own), "A")] * 2]
+    assert done.chains[0].templates.then(done.chains[0].templates).sources == done.chains[0].templates.sources * 2
+    assert done.chains[0].templates.sources[0].released == "2008-02-05"
 
 
 def test_a_directory_of_the_user_s_structures(shared_data, tmp_path, search, ferritin, caplog):
