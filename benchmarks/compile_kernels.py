@@ -1,12 +1,16 @@
-"""Compiles every kernel for GPUs that need not be here: registers, shared memory and spills of each.
+"""Compiles every kernel for GPUs that need not be here: registers, shared memory, spills and instructions of each.
 
     python benchmarks/compile_kernels.py --capabilities 80 90 100 --json report.json
 
 What is compiled is what would be launched. Of Triton: the operations run on abstract arrays, and their launches are
 collected. Of Mosaic GPU, whose kernels are for 9.0 alone: programs of one operation, by XLA, which writes down what
 ptxas says (it needs the extra `aot`). Exits with 1 if a kernel spills registers or does not fit.
+
+Instructions are those in Triton's PTX of matrix products and exponentials: each is counted once, in a loop or not, so
+they compare block sizes, by what a thread issues in a trip of the loop.
 """
 
+import collections
 import contextlib
 import dataclasses
 import importlib.util
@@ -32,11 +36,17 @@ import specimens  # noqa: E402
 
 from pallas_kernels import launch, tuning  # noqa: E402
 
-# Bytes of shared memory a program may have.
-SHARED_LIMIT = {80: 163 * 1024, 86: 99 * 1024, 89: 99 * 1024, 90: 227 * 1024, 100: 227 * 1024, 120: 99 * 1024}
+# Bytes of shared memory a program may have, by compute capability (CUDA's programming guide).
+SHARED_LIMIT = {
+    **dict.fromkeys((80, 87), 163 * 1024),
+    **dict.fromkeys((86, 89, 120, 121), 99 * 1024),
+    **dict.fromkeys((90, 100, 103, 110), 227 * 1024),
+}
 _TRITON_TYPES = {"float32": "*fp32", "bfloat16": "*bf16"}
-_COLUMNS = ("capability", "kernel", "case", "registers", "warps", "spill_bytes", "shared_bytes")
-_WIDTHS = {"capability": 10, "kernel": 26, "case": 34, "registers": 9, "warps": 5, "spill_bytes": 11}
+_COLUMNS = ("capability", "kernel", "case", "registers", "warps", "spill_bytes", "shared_bytes", "instructions")
+_WIDTHS = dict.fromkeys(_COLUMNS, 12) | {"kernel": 26, "case": 34}
+# Products of warpgroups, warps and, from Blackwell on, whole programs; exponentials.
+_COUNTED = re.compile(r"^\s*(?:@\S+\s+)?(wgmma\.mma_async|mma|tcgen05\.mma|ex2)\.(?:\S*(m\d+n\d+k\d+))?", re.MULTILINE)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,11 +57,13 @@ class Usage:
       registers: Of a thread.
       spill_bytes: Stores and loads of registers that did not fit, of a thread.
       shared_bytes: Shared memory of a program.
+      instructions: How many of a kind there are, such as `16 wgmma.mma_async m64n32k16`; of Triton's kernels.
     """
 
     registers: int
     spill_bytes: int
     shared_bytes: int
+    instructions: str = ""
 
 
 def launches(function: Callable, *arrays: Any, **static: Any) -> list[launch.Launch]:
@@ -81,9 +93,18 @@ def _triton_cache():
             os.environ["TRITON_CACHE_DIR"] = ""
 
 
-@_triton_cache()
 def compile_launch(request: launch.Launch, capability: int) -> Usage:
     """Compiles a launch's kernel as jax-triton does, and has ptxas count."""
+    ptx, shared = assembly(request, capability)
+    registers, spills = _assemble(ptx)
+    counts = collections.Counter(" ".join(filter(None, found.groups())) for found in _COUNTED.finditer(ptx))
+    instructions = ", ".join(f"{count} {name}" for name, count in sorted(counts.items(), reverse=True))
+    return Usage(registers=registers, spill_bytes=spills, shared_bytes=shared, instructions=instructions)
+
+
+@_triton_cache()
+def assembly(request: launch.Launch, capability: int) -> tuple[str, int]:
+    """The PTX of a launch's kernel, as jax-triton makes it, and the bytes of shared memory of a program."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -106,8 +127,7 @@ def compile_launch(request: launch.Launch, capability: int) -> Usage:
     config = {"num_warps": request.config.num_warps, "num_stages": request.config.num_stages}
     options = config | launch.backend_options(capability)
     compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
-    registers, spills = _assemble(compiled.asm["ptx"], capability)
-    return Usage(registers=registers, spill_bytes=spills, shared_bytes=compiled.metadata.shared)
+    return compiled.asm["ptx"], compiled.metadata.shared
 
 
 def compile_mosaic(specimen: specimens.Specimen) -> Usage:
@@ -134,16 +154,18 @@ def compile_mosaic(specimen: specimens.Specimen) -> Usage:
     return Usage(registers=registers, spill_bytes=spills, shared_bytes=shared)
 
 
-def _assemble(ptx: str, capability: int) -> tuple[int, int]:
-    """Registers of a thread and bytes spilled, from ptxas."""
-    from triton.backends.nvidia.compiler import get_ptxas
+def _assemble(ptx: str) -> tuple[int, int]:
+    """Registers of a thread and bytes spilled, from ptxas of CUDA 12, which JAX runs on; Triton may bring a newer."""
+    from triton import knobs
 
+    tools = (knobs.nvidia.ptxas, knobs.nvidia.ptxas_blackwell)
+    ptxas = max((tool for tool in tools if tool.version.startswith("12.")), key=lambda tool: tool.version)
     architecture = re.search(r"^\.target (\w+)", ptx, re.MULTILINE)
     assert architecture
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.ptx"
         path.write_text(ptx)
-        command = [get_ptxas(capability).path, "-v", "--gpu-name", architecture[1], str(path), "-o", str(path) + ".o"]
+        command = [ptxas.path, "-v", "--gpu-name", architecture[1], str(path), "-o", str(path) + ".o"]
         said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
     return _counted(said)
 
@@ -158,7 +180,7 @@ def _counted(said: str) -> tuple[int, int]:
 
 
 def _line(row: dict[str, Any]) -> str:
-    return "  ".join(str(row[column]).ljust(_WIDTHS.get(column, 0)) for column in _COLUMNS)
+    return "  ".join(str(row[column]).ljust(_WIDTHS[column]) for column in _COLUMNS)
 
 
 def _kernels(capability: int) -> Iterator[tuple[str, specimens.Specimen, int, Callable[[], Usage]]]:

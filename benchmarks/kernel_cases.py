@@ -227,7 +227,8 @@ def _colabfold_transition(x, norm, first, second):
     from colabfold_kernels.transition import fused_transition
 
     (w1, b1), (w2, b2) = jax.tree.map(lambda y: y.astype(x.dtype), (first, second))
-    return x + fused_transition(x, *norm, w1, b1, w2, b2)
+    # Written over x, which XLA copies first here, as the next call needs it.
+    return fused_transition(x, *norm, w1, b1, w2, b2, add_input=True)
 
 
 def layer_norm(n: int, dtype: str) -> Case:

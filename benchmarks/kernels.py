@@ -6,8 +6,9 @@
 
 All sides of a case run in turn (A, B, A, B, ...) in one process; medians are reported, with achieved TFLOP/s and GB/s
 of the work that cannot be avoided, temporaries as the compiler plans them, and the fraction of the floor: the longest
-of the times that products, exponentials and memory traffic take at the GPU's peak. A side that cannot run says why.
-Peers, where installed: cuDNN through JAX, tokamax, cuequivariance_jax, colabfold-kernels.
+of the times that products, exponentials and memory traffic take at the GPU's peak, where that is known. A side that
+cannot run says why. The report is written after every case. float32 products are float32 products on all sides. Peers,
+where installed: cuDNN through JAX, tokamax, cuequivariance_jax, colabfold-kernels.
 """
 
 import argparse
@@ -31,13 +32,14 @@ from pallas_kernels import launch  # noqa: E402
 from parallel.audit import target as described  # noqa: E402
 
 COLUMNS = ["operation", "size", "pass", "side", "ms", "tflops", "gb_s", "floor", "temp_mib", "speedup", "note"]
-# Of a GPU: dense bf16 TFLOP/s, memory TB/s, special-function T/s. From the makers' data sheets; the last is 16 a
-# processor and clock.
+# Of a GPU, as JAX calls it: dense TFLOP/s by type, memory TB/s, special-function T/s. From the makers' data sheets; the
+# last is 16 a processor and clock. Relatives of like names (H100 PCIe, GH200) have others.
 PEAKS = {
-    "A100": (312.0, 2.0, 2.4),
-    "H100": (989.0, 3.35, 3.9),
-    "H200": (989.0, 4.8, 3.9),
-    "B200": (2250.0, 8.0, 4.4),
+    "NVIDIA A100-SXM4-40GB": ({"bfloat16": 312.0, "float32": 19.5}, 1.555, 2.4),
+    "NVIDIA A100-SXM4-80GB": ({"bfloat16": 312.0, "float32": 19.5}, 2.039, 2.4),
+    "NVIDIA H100 80GB HBM3": ({"bfloat16": 989.0, "float32": 67.0}, 3.35, 3.9),
+    "NVIDIA H200": ({"bfloat16": 989.0, "float32": 67.0}, 4.8, 3.9),
+    "NVIDIA B200": ({"bfloat16": 2250.0, "float32": 75.0}, 8.0, 4.4),
 }
 # A launch is repeated within a timing until it takes about this long.
 TIMING_SECONDS = 0.02
@@ -83,37 +85,33 @@ def compiled_sides(case: kernel_cases.Case, name: str, only: list[str], place) -
     for side, function in case.sides.items():
         if (only and side not in only) or (side == "triton_atomic" and name == "forward"):
             continue
-        try:
-            programs[side] = jax.jit(passes(case, function)[name]).lower(*arrays).compile()
-        except Exception as error:  # whatever a package or the compiler raises is that side's result
-            programs[side] = f"{type(error).__name__}: {error}".splitlines()[0][:100]
+        programs[side] = measure.attempt(lambda f=function: jax.jit(passes(case, f)[name]).lower(*arrays).compile())
     return programs
 
 
+def seconds_each(program, arrays: tuple[Any, ...], repeats: int) -> float:
+    """Seconds of a call. No result is held while the next is made, which would take the memory of both."""
+    start = time.perf_counter()
+    for _ in range(repeats - 1):
+        program(*arrays)
+    jax.block_until_ready(program(*arrays))
+    return (time.perf_counter() - start) / repeats
+
+
 def time_sides(programs: dict[str, Any], arrays: tuple[Any, ...], rounds: int) -> dict[str, Any]:
-    """Median seconds of each program, or why it failed, all in turn."""
-    results: dict[str, Any] = {}
-    repeats = {}
-    for side, program in programs.items():
-        if isinstance(program, str):
-            results[side] = program
-            continue
-        try:
-            jax.block_until_ready(program(*arrays))
-            start = time.perf_counter()
-            jax.block_until_ready(program(*arrays))
-            repeats[side] = max(1, round(TIMING_SECONDS / (time.perf_counter() - start)))
-        except Exception as error:  # most often out of memory, which is that side's result
-            results[side] = f"{type(error).__name__}: {error}".splitlines()[0][:100]
-    taken: dict[str, list[float]] = {side: [] for side in repeats}
-    for _ in range(rounds):
-        for side, count in repeats.items():
-            start = time.perf_counter()
-            for _ in range(count):
-                out = programs[side](*arrays)
-            jax.block_until_ready(out)
-            taken[side].append((time.perf_counter() - start) / count)
-    return results | {side: statistics.median(times) for side, times in taken.items()}
+    """Median seconds of each program, or why it failed, all in turn, after two rounds that do not count."""
+    failed = {side: program for side, program in programs.items() if isinstance(program, str)}
+    repeats, taken = dict.fromkeys(programs, 1), {side: [] for side in programs}
+    for turn in range(-2, rounds):
+        for side in [side for side in programs if side not in failed]:
+            seconds = measure.attempt(seconds_each, programs[side], arrays, repeats[side])
+            if isinstance(seconds, str):  # most often out of memory
+                failed[side] = seconds
+            elif turn >= 0:
+                taken[side].append(seconds)
+            elif turn == -1:
+                repeats[side] = max(1, round(TIMING_SECONDS / seconds))
+    return failed | {side: statistics.median(times) for side, times in taken.items() if side not in failed}
 
 
 def rows_of(case: kernel_cases.Case, name: str, programs: dict, times: dict, peaks: tuple | None) -> list[dict]:
@@ -130,7 +128,8 @@ def rows_of(case: kernel_cases.Case, name: str, programs: dict, times: dict, pea
         if isinstance(seconds, float):
             row |= {"ms": 1e3 * seconds, "tflops": work.flops / seconds / 1e12, "gb_s": work.bytes / seconds / 1e9}
             if peaks is not None:
-                floor = max(work.flops / peaks[0], work.bytes / peaks[1], work.exponentials / peaks[2]) / 1e12
+                products, memory, special = peaks
+                floor = max(work.flops / products, work.bytes / memory, work.exponentials / special) / 1e12
                 row["floor"] = floor / seconds
             if side in kernel_cases.OURS and others:
                 row["speedup"] = min(others) / seconds
@@ -191,26 +190,37 @@ def flags() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def measured(case: kernel_cases.Case, name: str, asked: argparse.Namespace, place, peaks: tuple | None) -> list[dict]:
+    """Lines of the table for one pass of a case."""
+    programs = compiled_sides(case, name, asked.sides, place)
+    times: dict[str, Any] = {}
+    if asked.compile_only is None:
+        out = jax.eval_shape(case.sides["xla"], *case.arrays)
+        times = time_sides(programs, draw(case, *([out] if "backward" in name else [])), asked.rounds)
+    return rows_of(case, name, programs, times, peaks)
+
+
 def main() -> None:
-    """Parses flags, times every case, prints lines as they are done."""
+    """Parses flags, times every case, prints lines and writes the report as they are done."""
     asked = flags()
     lengths, batches = ([256], [128]) if asked.quick else (asked.lengths, asked.rows)
     context, place, device = target(asked.compile_only)
-    peaks = next((peak for name, peak in PEAKS.items() if name in device), None)
+    peaks = None
+    if device in PEAKS:
+        products, *others = PEAKS[device]
+        peaks = products[asked.dtype], *others
     report: dict[str, Any] = {"machine": measure.machine(), "device": device, "dtype": asked.dtype, "results": []}
-    with context:
+    with context, jax.default_matmul_precision("highest" if asked.dtype == "float32" else None):
         for case in kernel_cases.all_of(lengths, batches, asked.dtype):
             if asked.only not in case.operation:
                 continue
             for name in ("forward", "forward + backward"):
-                programs = compiled_sides(case, name, asked.sides, place)
-                times: dict[str, Any] = {}
-                if asked.compile_only is None:
-                    out = jax.eval_shape(case.sides["xla"], *case.arrays)
-                    times = time_sides(programs, draw(case, *([out] if "backward" in name else [])), asked.rounds)
-                rows = rows_of(case, name, programs, times, peaks)
+                rows = measure.attempt(measured, case, name, asked, place, peaks)
+                if isinstance(rows, str):  # its arguments do not fit, say
+                    rows = [{"operation": case.operation, "size": case.size, "pass": name, "note": rows}]
                 first = not report["results"]
                 report["results"] += rows
+                measure.write(report, asked.json)
                 lines = measure.table(rows, COLUMNS).splitlines()
                 print("\n".join(lines if first else lines[1:]), flush=True)
     if asked.plot is not None:

@@ -75,11 +75,25 @@ def _cpu_name() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def finish(report: dict[str, Any], path: Path | None) -> None:
-    """Writes the report where the user asked for it."""
+def attempt(call: Callable[..., Any], *arguments: Any) -> Any:
+    """What a call returns or, where it raises, the first line of why: a result too, that must not cost the others."""
+    try:
+        return call(*arguments)
+    except Exception as error:  # whatever a package, the compiler or the GPU raises
+        return f"{type(error).__name__}: {error}".splitlines()[0][:100]
+
+
+def write(report: dict[str, Any], path: Path | None) -> None:
+    """Writes the report where the user asked for it; also one that is not whole yet."""
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def finish(report: dict[str, Any], path: Path | None) -> None:
+    """Writes the whole report, and says so."""
+    write(report, path)
+    if path is not None:
         print(f"wrote {path}")
 
 

@@ -28,12 +28,14 @@ class Specimen:
       kernels: Names that it asks `pallas_kernels.tuning` about.
       when: What their block sizes depend on, as in the tables.
       note: What else is particular.
+      usual: Whether it is what block sizes are tuned on, of those that share them.
       function: `(*arrays, **static) -> outputs`, in Triton unless it comes from `of_mosaic`.
     """
 
     kernels: tuple[str, ...]
     when: dict[str, Any]
     note: str = ""
+    usual: bool = True
     function: Callable
     arrays: tuple[Any, ...]
     static: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -51,7 +53,8 @@ def all_of(n: int = 256) -> Iterator[Specimen]:
             yield from _layer_norm(n, channels, dtype)
         logits = _array(_ROWS, 8, n, n, dtype=dtype)
         arrays = (logits, _array(8, n, n, dtype=dtype), _array(_ROWS, n))
-        yield Specimen(kernels=("softmax_forward",), when={}, note=kind, function=softmax.softmax, arrays=arrays)
+        when = {"dtype": kind}
+        yield Specimen(kernels=("softmax_forward",), when=when, function=softmax.softmax, arrays=arrays)
         for channels in (64, 128, 256):
             when = {"dtype": kind, "channels": channels}
             x, norm = _array(n, n, channels, dtype=dtype), (_array(channels), _array(channels))
@@ -59,14 +62,10 @@ def all_of(n: int = 256) -> Iterator[Specimen]:
             yield Specimen(kernels=("transition_forward",), when=when, function=transition.transition, arrays=arrays)
         for channels in (64, 128):
             yield from _triangle(n, channels, dtype)
-        operand = _array(512, n, 32, dtype=dtype)
+        operand, when = _array(512, n, 32, dtype=dtype), {"dtype": kind}
         arrays = (operand, operand, _array(32, 32, 128), _array(128), _array(n, n))
-        yield Specimen(
-            kernels=("outer_product_mean_forward",),
-            when={"dtype": kind},
-            function=outer.outer_product_mean,
-            arrays=arrays,
-        )
+        function = outer.outer_product_mean
+        yield Specimen(kernels=("outer_product_mean_forward",), when=when, function=function, arrays=arrays)
 
 
 def of_mosaic(n: int = 256) -> Iterator[Specimen]:
@@ -109,13 +108,19 @@ def _attention(n: int, dtype: Any, when: dict[str, Any], note: str = "") -> Iter
         arrays = (x, x, x, *extras)
         kind = " ".join(filter(None, (note, "q, k, v alone" if plain else "")))
         yield Specimen(
-            kernels=("attention_forward",), when=when, note=kind, function=attention.attention_saving, arrays=arrays
+            kernels=("attention_forward",),
+            when=when,
+            note=kind,
+            usual=not kind,
+            function=attention.attention_saving,
+            arrays=arrays,
         )
         for form, function, kernels in forms[:1] if plain else forms:
             yield Specimen(
                 kernels=kernels[:2] if plain else kernels,
                 when=when,
                 note=" ".join(filter(None, (kind, form))),
+                usual=not (kind or form),
                 function=function,
                 arrays=(arrays, (x, statistics, statistics), x),
                 static={"wanted": (0, 1, 2) if plain else (0, 1, 2, 3)},
@@ -126,7 +131,7 @@ def _layer_norm(n: int, channels: int, dtype: Any) -> Iterator[Specimen]:
     x, vector = _array(n, n, channels, dtype=dtype), _array(channels)
     arrays, static = (x, vector, vector), {"epsilon": 1e-5}
     block = max(16, 1 << (channels - 1).bit_length())
-    shared: dict[str, Any] = {"when": {"channels": block}, "note": f"{jnp.dtype(dtype).name} {channels}"}
+    shared: dict[str, Any] = {"when": {"dtype": jnp.dtype(dtype).name, "channels": block}, "note": str(channels)}
     yield Specimen(
         kernels=("layer_norm_forward",), function=layer_norm.layer_norm, arrays=arrays, static=static, **shared
     )

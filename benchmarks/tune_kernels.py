@@ -5,7 +5,7 @@
     python benchmarks/tune_kernels.py --compile-only 90      # no GPU: drops what spills, keeps the largest that is left
 
 Candidates that spill registers or do not fit are dropped before anything runs; the others run in turn, and the lowest
-median wins. Entries of kernels that were not tuned stay as they are.
+median wins. One that fails on the GPU is said and left out. Entries of kernels that were not tuned stay as they are.
 """
 
 import argparse
@@ -24,6 +24,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 import compile_kernels  # noqa: E402
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
+import measure  # noqa: E402
 import specimens  # noqa: E402
 
 from pallas_kernels import launch, tuning  # noqa: E402
@@ -86,23 +87,34 @@ def fits(specimen: specimens.Specimen, kernel: str, config: launch.Config, capab
 def fastest(
     specimen: specimens.Specimen, kernel: str, fitting: list[launch.Config], rounds: int
 ) -> tuple[launch.Config, float]:
-    """The fastest candidate and its seconds; all run in turn."""
+    """The fastest candidate and its seconds; all run in turn, but those that fail."""
     arrays = jax.tree.map(lambda x: jnp.ones(x.shape, x.dtype), specimen.arrays)
-    programs = []
-    for config in fitting:
+
+    def started(config):
         with tuning.trying({kernel: config}):
             call = lambda *arrays: specimen.function(*arrays, **specimen.static)  # noqa: E731
-            programs.append(jax.jit(call).lower(*arrays).compile())
-        jax.block_until_ready(programs[-1](*arrays))
+            program = jax.jit(call).lower(*arrays).compile()
+        jax.block_until_ready(program(*arrays))
+        return program
+
+    programs = []
+    for config in fitting:
+        program = measure.attempt(started, config)
+        if isinstance(program, str):
+            print(f"{kernel} {specimen.when}: {config} left out: {program}", flush=True)
+        else:
+            programs.append((config, program))
+    if not programs:
+        raise LookupError("no candidate runs")
     taken: list[list[float]] = [[] for _ in programs]
     for _ in range(rounds):
-        for times, program in zip(taken, programs, strict=True):
+        for times, (_, program) in zip(taken, programs, strict=True):
             start = time.perf_counter()
             jax.block_until_ready(program(*arrays))
             times.append(time.perf_counter() - start)
     medians = [statistics.median(times) for times in taken]
     best = min(range(len(medians)), key=medians.__getitem__)
-    return fitting[best], medians[best]
+    return programs[best][0], medians[best]
 
 
 def entry(when: dict[str, Any], config: launch.Config) -> dict[str, Any]:
@@ -142,18 +154,22 @@ def main() -> None:
     table = json.loads(path.read_text()) if path.is_file() else {}
     for specimen in (*specimens.all_of(asked.length), *(specimens.of_mosaic(asked.length) if hopper else ())):
         for kernel in specimen.kernels:
-            if asked.only not in kernel or specimen.note in ("uneven", "atomic", "q, k, v alone"):
+            if asked.only not in kernel or not specimen.usual:
                 continue
             fitting = [c for c in candidates(kernel, specimen.when) if fits(specimen, kernel, c, capability)]
             if not fitting:
                 print(f"{kernel} {specimen.when}: nothing fits")
                 continue
-            seconds = float("nan")
-            best = fitting[-1]
+            found = (fitting[-1], float("nan"))
             if asked.compile_only is None:
-                best, seconds = fastest(specimen, kernel, fitting, asked.rounds)
+                found = measure.attempt(fastest, specimen, kernel, fitting, asked.rounds)
+            if isinstance(found, str):
+                print(f"{kernel} {specimen.when}: not tuned: {found}", flush=True)
+                continue
+            best, seconds = found
             rest = [e for e in table.get(kernel, []) if e["when"] != specimen.when]
-            table[kernel] = [*rest, entry(specimen.when, best)]
+            # Ahead of what is less particular, as the first that agrees is taken.
+            table[kernel] = [entry(specimen.when, best), *rest]
             write(path, table)
             print(f"{kernel} {specimen.when}: {best}, {1e3 * seconds:.3f} ms, of {len(fitting)}", flush=True)
 

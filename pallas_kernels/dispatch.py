@@ -247,8 +247,9 @@ class Operation:
         del params
         if platform in self._platforms:
             return True
-        has_kernel = isinstance(self.triton, Kernel) and launch.missing_packages() is None
-        return platform == launch.platform() and implementation != "xla" and has_kernel
+        if platform != launch.platform() or implementation == "xla":
+            return False
+        return isinstance(self.triton, Kernel) and launch.why_not("triton", platform) is None
 
     def _form(self, platform, params):
         """The form of the function to lower for a platform."""

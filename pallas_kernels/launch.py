@@ -27,8 +27,8 @@ class Target:
     name: str = ""
 
     def __post_init__(self):
-        if not 80 <= self.capability < 200:
-            raise ValueError(f"capability={self.capability}: accepted are 80 (Ampere) and newer")
+        if not 10 <= self.capability < 200:
+            raise ValueError(f"capability={self.capability}: it is ten times the compute capability, as 90 is of 9.0")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,16 +83,16 @@ class Launcher:
     platform: str = "cuda"
 
 
-HOPPER = 90
+AMPERE, HOPPER, THOR = 80, 90, 110
 # Of CUDA 12.8. Triton by itself writes for the newest CUDA, but what assembles it is the CUDA that JAX runs on.
 _PTX_VERSION = 87
-# Compute capabilities, ten times, that this PTX does not know yet.
-_NEWER = (103, 110, 121)
+# Of the compute capabilities that only CUDA 12.9 knows.
+_NEWER_PTX = {103: 88, 121: 88}
 
 
 def backend_options(capability: int) -> dict[str, int]:
     """What Triton compiles by, beside a launch's configuration."""
-    return {} if capability in _NEWER else {"ptx_version": _PTX_VERSION}
+    return {"ptx_version": _NEWER_PTX.get(capability, _PTX_VERSION)}
 
 
 def _through_jax_triton(launch: Launch, target: Target) -> Sequence[jax.Array]:
@@ -139,7 +139,7 @@ def target() -> Target:
     The last happens only when a program is compiled ahead of time, on a machine without a GPU, without saying which.
     """
     chosen = _TARGET.get()
-    return chosen or _local_target() or Target(capability=80)
+    return chosen or _local_target() or Target(capability=AMPERE)
 
 
 def _local_target() -> Target | None:
@@ -181,12 +181,18 @@ def why_not(implementation: str, platform: str | None) -> str | None:
     if platform not in (None, _LAUNCHER.get().platform):
         kind = "Mosaic GPU" if mosaic else "Triton"
         return f"{kind} kernels run on {_LAUNCHER.get().platform} and the program is for {platform}"
-    if mosaic and platform is not None and target().capability != HOPPER:
-        return f"Mosaic GPU kernels are for compute capability 9.0 (Hopper), the program for {target().capability / 10}"
-    return missing_packages()
+    if platform is not None:
+        capability = target().capability
+        if mosaic and capability != HOPPER:
+            return f"Mosaic GPU kernels are for compute capability 9.0 (Hopper), the program for {capability / 10}"
+        if capability < AMPERE:
+            return f"Triton kernels are for compute capability 8.0 (Ampere) or more, the program for {capability / 10}"
+        if capability == THOR:
+            return f"kernels are assembled by CUDA 12, which does not know compute capability {capability / 10}"
+    return _missing_packages()
 
 
-def missing_packages() -> str | None:
+def _missing_packages() -> str | None:
     """Why Triton kernels cannot be compiled on this machine, or None if they can."""
     missing = [name for name in ("triton", "jax_triton") if importlib.util.find_spec(name) is None]
     if missing:

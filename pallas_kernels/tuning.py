@@ -1,5 +1,8 @@
 """Block sizes of kernels: a table a GPU, in `tuned/*.json`, and the defaults that hold where no table says otherwise.
 
+A GPU's tables are that of its name, of its compute capability and of the first of its family (8.0 of 8.9), in this
+order.
+
 A table maps kernels to entries `{"when": {...}, "blocks": {...}, "num_warps": n, "num_stages": n}`; the first whose
 `when` agrees with what is asked for is taken.
 """
@@ -30,7 +33,8 @@ def config(kernel: str, **case: Any) -> launch.Config:
     if override is not None:
         return override
     target = launch.target()
-    for table in (slug(target.name), f"sm{target.capability}", "default"):
+    family = target.capability // 10 * 10
+    for table in dict.fromkeys((slug(target.name), f"sm{target.capability}", f"sm{family}", "default")):
         for entry in _table(table).get(kernel, ()):
             if all(case.get(key) == value for key, value in entry["when"].items()):
                 return launch.Config(

@@ -1,7 +1,9 @@
 """Attention's Triton kernels: online softmax forward; backward for queries, for keys and values, for the bias.
 
 Everywhere: q, gate, out [b, q, h, d] and k, v [b, k, h, d] contiguous, bias [h, q, k], mask [1 or b, k]. Scores are
-in units of log 2. Lengths come in units that the compiler knows, so that it can load rows of the bias as vectors.
+q k + bias / scale; times `unit`, the scale in units of log 2, they are exponents, and so are peaks. That is a fused
+multiply-add for the bias and one for the peak. Backward they are the same to the last bit, or weights would not add up
+to one. Lengths come in units that the compiler knows, so that it can load rows of the bias as vectors.
 """
 
 import triton.language as tl
@@ -9,8 +11,9 @@ import triton.language as tl
 from pallas_kernels.device import jit
 
 _LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
-# Of a masked key, in units of log 2. All keys masked means even weights.
+# Exponent and score of a masked key. All keys masked means even weights: a power of two times any unit is exact.
 _MASKED: tl.constexpr = tl.constexpr(-1e9)
+_MASKED_SCORE: tl.constexpr = tl.constexpr(-(2.0**32))
 
 
 @jit
@@ -55,44 +58,52 @@ def _keys(start, k_len, BLOCK_K: tl.constexpr, TAIL: tl.constexpr):
 
 
 @jit
-def _masked(scores, mask, start, k_len, BLOCK_K: tl.constexpr, HAS_MASK: tl.constexpr, TAIL: tl.constexpr):
-    """Scores [q, k] with those of masked keys replaced, and those of keys that do not exist infinitely low."""
+def _kept(
+    values, masked, absent, mask_ptr, keys, start, k_len,
+    BLOCK_K: tl.constexpr, HAS_MASK: tl.constexpr, TAIL: tl.constexpr,
+):  # fmt: skip
+    """Values [q, k] with those of masked keys, and those of keys that do not exist, replaced."""
     if HAS_MASK:
-        scores = tl.where((mask > 0)[None, :], scores, _MASKED)
+        values = tl.where((tl.load(mask_ptr + keys) > 0)[None, :], values, masked)
     if TAIL:
-        scores = tl.where((start + tl.arange(0, BLOCK_K) < k_len)[None, :], scores, -float("inf"))
-    return scores
+        values = tl.where((start + tl.arange(0, BLOCK_K) < k_len)[None, :], values, absent)
+    return values
+
+
+@jit
+def _biased(products, bias, unit):
+    """Scores of products and a bias.
+
+    Fused by name: of a sum Triton makes what the product starts from, and then it does not load the bias ahead.
+    """
+    return tl.fma(bias.to(tl.float32), _LOG2_E / unit, products)
 
 
 @jit
 def _scores(
-    q, k_ptr, bias_rows, mask_ptr, start, keys, k_len, batch, head, scale,
-    HEADS: tl.constexpr, DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
-    HAS_BIAS: tl.constexpr, HAS_MASK: tl.constexpr, TAIL: tl.constexpr,
+    q, k_ptr, bias_rows, keys, k_len, batch, head, unit,
+    HEADS: tl.constexpr, DIM: tl.constexpr, BLOCK_D: tl.constexpr, HAS_BIAS: tl.constexpr,
 ):  # fmt: skip
-    """Loads a block of keys: their scores [q, k], themselves, and their mask."""
+    """Loads a block of keys: their scores [q, k], and themselves."""
     k = _rows(k_ptr, batch, head, keys, k_len, HEADS, DIM, BLOCK_D)
-    scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
+    scores = tl.dot(q, tl.trans(k), input_precision="ieee")
     if HAS_BIAS:
-        scores += tl.load(bias_rows[:, None] + keys[None, :]).to(tl.float32) * _LOG2_E
-    mask = tl.load(mask_ptr + keys) if HAS_MASK else 0.0
-    return _masked(scores, mask, start, k_len, BLOCK_K, HAS_MASK, TAIL), k, mask
+        scores = _biased(scores, tl.load(bias_rows[:, None] + keys[None, :]), unit)
+    return scores, k
 
 
 @jit
 def _forward_step(
-    total, peak, weighted, q, k_ptr, v_ptr, bias_rows, mask_ptr, start, k_len, batch, head, scale,
+    total, peak, weighted, q, k_ptr, v_ptr, bias_rows, mask_ptr, start, k_len, batch, head, unit,
     HEADS: tl.constexpr, DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
     HAS_BIAS: tl.constexpr, HAS_MASK: tl.constexpr, TAIL: tl.constexpr,
 ):  # fmt: skip
     """One block of keys of the online softmax."""
     keys = _keys(start, k_len, BLOCK_K, TAIL)
-    scores, _, _ = _scores(
-        q, k_ptr, bias_rows, mask_ptr, start, keys, k_len, batch, head, scale,
-        HEADS, DIM, BLOCK_D, BLOCK_K, HAS_BIAS, HAS_MASK, TAIL,
-    )  # fmt: skip
-    new_peak = tl.maximum(peak, tl.max(scores, 1))
-    weights = tl.exp2(scores - new_peak[:, None])
+    scores, _ = _scores(q, k_ptr, bias_rows, keys, k_len, batch, head, unit, HEADS, DIM, BLOCK_D, HAS_BIAS)
+    scores = _kept(scores, _MASKED_SCORE, -float("inf"), mask_ptr, keys, start, k_len, BLOCK_K, HAS_MASK, TAIL)
+    new_peak = tl.maximum(peak, tl.max(scores, 1) * unit)
+    weights = tl.exp2(tl.fma(scores, unit, -new_peak[:, None]))
     shrink = tl.exp2(peak - new_peak)
     v = _rows(v_ptr, batch, head, keys, k_len, HEADS, DIM, BLOCK_D)
     weighted = tl.dot(weights.to(v.dtype), v, acc=weighted * shrink[:, None], input_precision="ieee")
@@ -139,6 +150,7 @@ def forward(
     _store_rows(out_ptr, out, batch, head, wanted, q_len, HEADS, DIM, BLOCK_D)
     if SAVE:
         statistics = tl.cast(q_len, tl.int64) * (batch * HEADS + head) + wanted
+        peak = tl.where(peak == _MASKED_SCORE * (SCALE * _LOG2_E), _MASKED, peak)
         tl.store(peak_ptr + statistics, peak, mask=wanted < q_len)
         tl.store(total_ptr + statistics, total, mask=wanted < q_len)
 
@@ -155,21 +167,18 @@ def _rows_and_statistic(
 @jit
 def _queries_step(
     grad, q, cotangent, peak, delta, k_ptr, v_ptr, bias_rows, bias_grad_rows, mask_ptr, exists, start, k_len,
-    batch, head, scale,
+    batch, head, unit,
     HEADS: tl.constexpr, DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
     HAS_BIAS: tl.constexpr, HAS_MASK: tl.constexpr, TAIL: tl.constexpr, ATOMIC: tl.constexpr,
 ):  # fmt: skip
     """One block of keys of the queries' gradient."""
     keys = _keys(start, k_len, BLOCK_K, TAIL)
-    scores, k, mask = _scores(
-        q, k_ptr, bias_rows, mask_ptr, start, keys, k_len, batch, head, scale,
-        HEADS, DIM, BLOCK_D, BLOCK_K, HAS_BIAS, HAS_MASK, TAIL,
-    )  # fmt: skip
+    scores, k = _scores(q, k_ptr, bias_rows, keys, k_len, batch, head, unit, HEADS, DIM, BLOCK_D, HAS_BIAS)
     v = _rows(v_ptr, batch, head, keys, k_len, HEADS, DIM, BLOCK_D)
     products = tl.dot(cotangent, tl.trans(v), input_precision="ieee")
-    score_grad = tl.exp2(scores - peak[:, None]) * (products - delta[:, None])
-    if HAS_MASK:
-        score_grad = tl.where((mask > 0)[None, :], score_grad, 0.0)
+    score_grad = tl.exp2(tl.fma(scores, unit, -peak[:, None])) * (products - delta[:, None])
+    # A masked key has no weight here, and one whose whole row is masked has no gradient: exp2 may overflow.
+    score_grad = _kept(score_grad, 0.0, 0.0, mask_ptr, keys, start, k_len, BLOCK_K, HAS_MASK, TAIL)
     if ATOMIC:
         exist = exists[:, None] & (start + tl.arange(0, BLOCK_K) < k_len)[None, :]
         tl.atomic_add(bias_grad_rows[:, None] + keys[None, :], score_grad, mask=exist, sem="relaxed")
@@ -220,21 +229,23 @@ def backward_queries(
 @jit
 def _keys_step(
     k_grad, v_grad, k, v, q_ptr, cotangent_ptr, peak_ptr, delta_ptr, bias_columns, exist, mask, start, q_len, k_len,
-    batch, head, scale,
+    batch, head, unit,
     HEADS: tl.constexpr, DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_Q: tl.constexpr,
     HAS_BIAS: tl.constexpr, HAS_MASK: tl.constexpr, TAIL: tl.constexpr,
 ):  # fmt: skip
     """One block of queries of the gradients of keys and values; scores are transposed, [k, q]."""
     rows = _keys(start, q_len, BLOCK_Q, TAIL)
     q, peak = _rows_and_statistic(q_ptr, peak_ptr, batch, head, rows, q_len, HEADS, DIM, BLOCK_D)
-    scores = tl.dot(k, tl.trans(q), input_precision="ieee") * scale
+    scores = tl.dot(k, tl.trans(q), input_precision="ieee")
     if HAS_BIAS:
         # Loaded along its rows, and turned in shared memory.
         bias = tl.load(bias_columns[None, :] + rows[:, None] * k_len, mask=exist[None, :], other=0.0)
-        scores += tl.trans(bias).to(tl.float32) * _LOG2_E
+        scores = _biased(scores, tl.trans(bias), unit)
+    shift = -peak[None, :]
+    exponents = tl.fma(scores, unit, shift)
     if HAS_MASK:
-        scores = tl.where((mask > 0)[:, None], scores, _MASKED)
-    weights = tl.exp2(scores - peak[None, :])
+        exponents = tl.where((mask > 0)[:, None], exponents, shift + _MASKED)
+    weights = tl.exp2(exponents)
     if TAIL:
         weights = tl.where((start + tl.arange(0, BLOCK_Q) < q_len)[None, :], weights, 0.0)
     cotangent, delta = _rows_and_statistic(cotangent_ptr, delta_ptr, batch, head, rows, q_len, HEADS, DIM, BLOCK_D)
@@ -309,15 +320,15 @@ def backward_bias(
     for batch in tl.range(0, num_batch):
         q, peak = _rows_and_statistic(q_ptr, peak_ptr, batch, head, rows, q_len, HEADS, DIM, BLOCK_D)
         k = _rows(k_ptr, batch, head, keys, k_len, HEADS, DIM, BLOCK_D)
-        scores = tl.dot(q, tl.trans(k), input_precision="ieee") * (SCALE * _LOG2_E) + bias.to(tl.float32) * _LOG2_E
-        weights = tl.exp2(scores - peak[:, None])
+        scores = _biased(tl.dot(q, tl.trans(k), input_precision="ieee"), bias, SCALE * _LOG2_E)
+        weights = tl.exp2(tl.fma(scores, SCALE * _LOG2_E, -peak[:, None]))
         cotangent, delta = _rows_and_statistic(cotangent_ptr, delta_ptr, batch, head, rows, q_len, HEADS, DIM, BLOCK_D)
         v = _rows(v_ptr, batch, head, keys, k_len, HEADS, DIM, BLOCK_D)
         products = tl.dot(cotangent, tl.trans(v), input_precision="ieee")
         score_grad = weights * (products - delta[:, None])
         if HAS_MASK:
             shift = 0 if MASK_SHARED else tl.cast(k_len, tl.int64) * batch
-            # A masked key has no weight here, and one whose whole row is masked has no gradient: exp2 may overflow.
+            # As for queries.
             score_grad = tl.where((tl.load(mask_ptr + shift + keys) > 0)[None, :], score_grad, 0.0)
         grad += score_grad
     tl.store(grad_ptr + tile, grad.to(grad_ptr.dtype.element_ty), mask=exist)

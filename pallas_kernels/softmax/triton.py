@@ -39,7 +39,7 @@ def softmax(logits, bias, mask):
         sizes=(q_len, k_len // constants["K_UNIT"]),
         outputs=[jax.ShapeDtypeStruct(logits.shape, jnp.float32)],
         grid=(math.prod(batch), q_len, heads),
-        config=tuning.config("softmax_forward"),
+        config=tuning.config("softmax_forward", dtype=str(logits.dtype)),
         constants=constants,
     )
     return launch.run(request)[0]

@@ -1,5 +1,6 @@
 """Triangle multiplication on NVIDIA GPUs: its Triton kernels launched from JAX, and the contraction between them."""
 
+import dataclasses
 import math
 
 import jax
@@ -81,13 +82,15 @@ def _launch(name, arrays, outputs, **constants):
     pairs = outputs[0].size // constants["OUT"]
     unit = math.gcd(pairs, 16)
     config = tuning.config(f"triangle_{name}", dtype=str(z.dtype), channels=constants["CHANNELS"])
+    # A block of channels that do not exist would be written over the next pair's.
+    blocks = {**config.blocks, "BLOCK_O": math.gcd(config.blocks["BLOCK_O"], constants["OUT"])}
     request = launch.Launch(
         kernel=getattr(kernels, name),
         arrays=arrays,
         sizes=(pairs // unit,),
         outputs=outputs,
         grid=(-(-pairs // config.blocks["BLOCK_R"]),),
-        config=config,
+        config=dataclasses.replace(config, blocks=blocks),
         constants={**constants, "EPSILON": _EPSILON, "PAIR_UNIT": unit},
     )
     return launch.run(request)
