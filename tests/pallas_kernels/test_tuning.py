@@ -1,8 +1,11 @@
 """Tables of block sizes: every kernel has some, and the GPU's own come first."""
 
 import json
+import math
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import jax
@@ -17,22 +20,30 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 def test_every_specimen_has_block_sizes():
     import specimens
 
-    names = set()
+    names, asked = set(), []
     for specimen in (*specimens.all_of(), *specimens.of_mosaic()):
         for kernel in specimen.kernels:
             assert tuning.config(kernel, **specimen.when).blocks
             names.add(kernel)
-    default = json.loads((ROOT / "pallas_kernels" / "tuned" / "default.json").read_text())
-    assert names == set(default), "a table has entries that nothing asks for, or a kernel that nothing compiles"
+            asked.append((kernel, specimen.when.items()))
+    tables = {path.stem: json.loads(path.read_text()) for path in (ROOT / "pallas_kernels" / "tuned").glob("*.json")}
+    assert names == set(tables["default"]), "a kernel that nothing compiles"
+    for name, table in tables.items():
+        for kernel, entries in table.items():
+            for entry in entries:
+                met = any(kernel == other and entry["when"].items() <= when for other, when in asked)
+                assert met or name == "default", f"{name}: nothing compiles {kernel} when {entry['when']}"
 
 
-def test_a_gpus_own_table_comes_before_its_capabilitys_and_the_default(tmp_path, monkeypatch):
+def test_a_gpus_own_table_comes_before_its_capabilitys_its_familys_and_the_default(tmp_path, monkeypatch):
     def entry(rows, **when):
         return {"when": when, "blocks": {"BLOCK_R": rows}, "num_warps": 4, "num_stages": 2}
 
     (tmp_path / "tuned").mkdir()
     for name, entries in {
         "default": [entry(1, dtype="float32"), entry(2)],
+        "sm80": [entry(5, channels=64), entry(6, channels=128)],
+        "sm86": [entry(7, channels=64)],
         "sm90": [entry(3, channels=128)],
         "nvidia_h200": [entry(4, channels=64)],
     }.items():
@@ -47,9 +58,11 @@ def test_a_gpus_own_table_comes_before_its_capabilitys_and_the_default(tmp_path,
             ]
             with pytest.raises(LookupError, match="no block sizes for other"):
                 tuning.config("other")
+        with launch.compiling_for(86):
+            sizes += [tuning.config("kernel", channels=channels).blocks["BLOCK_R"] for channels in (64, 128, 32)]
     finally:
         tuning._table.cache_clear()
-    assert sizes == [4, 3, 1, 2]
+    assert sizes == [4, 3, 1, 2, 7, 6, 2]
 
 
 def test_kernels_compile_where_sizes_are_one():
@@ -116,6 +129,42 @@ def test_kernels_are_written_for_the_cuda_that_jax_runs_on(capability, newest):
     ptx, _ = compile_kernels.assembly(request, capability)
     assert f".version {newest}\n" in ptx and f".target sm_{capability}a" in ptx
     assert compile_kernels.compile_launch(request, capability).spill_bytes == 0
+    extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["cuda"]
+    (floor,) = (found[1] for x in extra if (found := re.match(r"nvidia-cuda-nvcc-cu12>=([\d.]+)", x)))
+    assert float(floor) >= {8.7: 12.8, 8.8: 12.9}[newest], "that CUDA knows no such PTX"
+
+
+def _usual(kernel, capability, **when):
+    """What the network's form of a kernel compiles to in bfloat16, its blocks and its warps."""
+    import compile_kernels
+    import specimens
+
+    when = {"dtype": "bfloat16", **when}
+    specimen = next(s for s in specimens.all_of() if kernel in s.kernels and s.usual and s.when == when)
+    with launch.compiling_for(capability):
+        requests = compile_kernels.launches(specimen.function, *specimen.arrays, **specimen.static)
+    request = requests[specimen.kernels.index(kernel)]
+    usage = compile_kernels.compile_launch(request, capability)
+    assert usage.spill_bytes == 0 and usage.shared_bytes <= compile_kernels.SHARED_LIMIT[capability]
+    return usage, request.config.blocks, request.config.num_warps
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+def test_no_two_warps_make_the_same_scores(capability):
+    """Where there are more warps than rows of a tile for them, Triton has them repeat each other's work."""
+    for kernel in ("attention_backward_keys", "attention_backward_bias", "attention_backward_queries"):
+        usage, blocks, warps = _usual(kernel, capability, dim=32)
+        assert f"{blocks['BLOCK_Q'] * blocks['BLOCK_K'] // (32 * warps)} ex2" in usage.instructions.split(", "), kernel
+
+
+@pytest.mark.parametrize("channels", [64, 128])
+def test_hopper_multiplies_by_warpgroups_and_nothing_twice(channels):
+    usage, blocks, warps = _usual("transition_forward", 90, channels=channels)
+    found = re.findall(r"(\d+) wgmma\.mma_async m(\d+)n(\d+)k(\d+)", usage.instructions)
+    made = warps // 4 * sum(math.prod(map(int, numbers)) for numbers in found)
+    assert made == 2 * channels * blocks["BLOCK_R"] * blocks["BLOCK_F"]
+    usage, _, _ = _usual("triangle_producer", 90, channels=channels)
+    assert "wgmma" in usage.instructions and " mma " not in usage.instructions
 
 
 def test_one_form_of_a_kernel_is_tuned_for_each_entry_of_a_table():
