@@ -1,18 +1,17 @@
 """Plans kept on disk, so that a program that was planned before is not planned again."""
 
-import contextlib
 import functools
 import hashlib
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
 
+from fastfold_jax.atomic import replacing
 from fastfold_jax.autochunk.estimate import Estimate
 from fastfold_jax.autochunk.plan import Item
 from fastfold_jax.autochunk.program import Level, Value
@@ -84,14 +83,10 @@ def _save(name: str, data: dict[str, Any]) -> None:
         return
     try:
         folder.mkdir(exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=folder, suffix=".part")
-        with os.fdopen(handle, "w") as file:
-            json.dump(data, file)
-        os.replace(temporary, folder / f"{name}.json")
+        with replacing(folder / f"{name}.json") as file:
+            file.write(json.dumps(data).encode())
     except OSError as error:
         logger.warning("no plan is kept in %s: %s", folder, error.strerror)
-        with contextlib.suppress(OSError, UnboundLocalError):
-            os.unlink(temporary)
 
 
 def _written(plan: LevelPlan) -> dict[str, Any]:

@@ -53,10 +53,12 @@ class _Emitter:
             for value in entry.item.reads:
                 self.readers.setdefault(value, []).extend(entry.item.makes)
             self.recent += entry.item.makes
-        return [self._value(value) for value in self.level.outputs]
+        outputs = [(value, self._value(value)) for value in self.level.outputs]
+        # Callers get arrays, also of what is known from the start.
+        return [x if value.literal is None else jnp.asarray(x) for value, x in outputs]
 
     def _value(self, value: Value) -> Any:
-        return self.values[value] if value.literal is None else jnp.asarray(value.literal)
+        return value.literal if value.literal is not None else self.values[value]
 
     def _sources(self, region: Region) -> dict[Value, Any]:
         return {value: self._value(value) for value in region.sources}
@@ -95,7 +97,7 @@ class _Emitter:
 
     def _wait(self, entry: Placed) -> None:
         """What an item reads is there when everything before is: XLA would run them at once, and need room for all."""
-        self._tie([*(v for v in entry.item.reads if v.literal is None), *self.recent])
+        self._tie([*entry.item.reads, *self.recent])
         self.recent = []
 
     def _order_reads(self, entry: Placed) -> None:
@@ -231,14 +233,15 @@ def _while(equation: Equation, inner: dict[str, tuple[LevelPlan, ...]], argument
         return condition(*for_cond, *carry)[0]
 
     def body(carry: list[Any]) -> list[Any]:
-        out = evaluate(plan, [*for_body, *carry])
-        on = going(carry)
-        if not on.shape:
-            return out
-        # Of a batch, which goes on until all are done, those that are done stay as they are.
-        return [lax.select(_like(on, new), new, old) for new, old in zip(out, carry, strict=True)]
+        return evaluate(plan, [*for_body, *carry])
 
-    return lax.while_loop(lambda carry: jnp.any(going(carry)), body, carry)
+    def body_of_batch(carry: list[Any]) -> list[Any]:
+        """The loop goes on until all are done, and those that are done stay as they are."""
+        on = going(carry)
+        return [lax.select(_like(on, new), new, old) for new, old in zip(body(carry), carry, strict=True)]
+
+    (on,) = params["cond_jaxpr"].out_avals
+    return lax.while_loop(lambda carry: jnp.any(going(carry)), body_of_batch if on.shape else body, carry)
 
 
 def _like(mask: Any, x: Any) -> Any:

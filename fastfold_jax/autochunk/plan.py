@@ -93,6 +93,7 @@ class Partition:
         self.anchors |= {decision.value for decision in division.decisions if decision.option is None}
         self.choices = {d.value: d.option for d in division.decisions if d.option is not None}
         self._ancestors = _ancestors(level)
+        self._acting = [index for index, equation in enumerate(level.equations) if equation.acts]
         self.effort = 0
 
     def items(self) -> list[Item]:
@@ -125,11 +126,10 @@ class Partition:
                 self._pending.setdefault(value.source, []).append(value)
 
         need(self.level.outputs)
-        for index, equation in enumerate(self.level.equations):
-            if equation.acts:
-                self._known.update(equation.outputs)
-                items.append(self._single(index))
-                need(items[-1].reads)
+        for index in self._acting:
+            items.append(self._single(index))
+            self._known.update(items[-1].makes)
+            need(items[-1].reads)
         while queue:
             index = -heapq.heappop(queue)
             wanted = self._pending.pop(index, [])
@@ -172,10 +172,12 @@ class Partition:
     def _choose(self, values: list[Value]) -> Region | None:
         """The best region that makes the values, results of one equation; None if there is none."""
         ways = self._ways(values)
+        for value in self.choices.keys() & set(values):
+            assert value.source is not None
+            chosen = list(options(self.level.equations[value.source], value))[self.choices[value]]
+            ways = [way for way in ways if chosen in way]
         if not ways:
             return None
-        if values[0] in self.choices and len(values) == 1:
-            ways = [ways[self.choices[values[0]]]]
         best = min(map(self._walk, ways), key=lambda region: self.score(region, self))
         return self._join(best)
 
@@ -254,7 +256,7 @@ class Partition:
 
     def _join(self, region: Region) -> Region:
         """Takes along other values that would need the same costly steps by themselves."""
-        if any(equation.acts for equation in self.level.equations):
+        if self._acting:
             return region  # what runs together could need something done before the one and after the other
         for index in sorted(self._pending, reverse=True):
             values = self._pending[index]

@@ -194,7 +194,7 @@ class Scheduler:
             peak, seconds = max(peak, entry.alive + entry.bytes), seconds + entry.seconds
             alone = max(0, entry.alive - before) + entry.bytes
             entry.waits = position > 0 and side_by_side + alone > budget
-            side_by_side = alone + (before if entry.waits or position == 0 else side_by_side)
+            side_by_side = alone + (before if entry.waits else side_by_side)
             placed.append(entry)
             for value in [v for v in alive if last.get(v, position) <= position]:
                 del alive[value]

@@ -53,6 +53,8 @@ def step() -> None:
     (value, outputs), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(*arguments)
     steps = jax.tree.leaves(fetch(jax.tree.map(lambda g: -RATE * g, gradient)))
     parts = whole_model.cut(fetch(outputs), ROWS, RESIDUES)
+    # What each process has for itself stays as it is, beside what is spread over them.
+    assert fetch({"spread": value, "own": np.arange(3)})["own"].tolist() == [0, 1, 2]
     if jax.process_index() == 0:
         np.savez(OUT, value=value, **parts, **{f"step_{i}": leaf for i, leaf in enumerate(steps)})
 
