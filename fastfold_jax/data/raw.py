@@ -20,7 +20,7 @@ CHAIN_GAP = 200
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TemplateSource:
+class TemplateOrigin:
     """Where a template was taken from.
 
     Attributes:
@@ -48,7 +48,7 @@ class Templates:
     aatype: Int32[np.ndarray, "t n"]
     positions: Float32[np.ndarray, "t n 37 3"]
     atom_mask: Float32[np.ndarray, "t n 37"]
-    sources: tuple[TemplateSource, ...] = ()
+    sources: tuple[TemplateOrigin, ...] = ()
 
     @classmethod
     def none(cls, num_res: int) -> "Templates":

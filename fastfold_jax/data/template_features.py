@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32, Int, Int32
 
 from fastfold_jax.constants import ATOM37_INDEX, GAP, MSA_LETTER_TO_INDEX
-from fastfold_jax.data.raw import Templates, TemplateSource
+from fastfold_jax.data.raw import TemplateOrigin, Templates
 from fastfold_jax.data.structure import Polymer, Structure, StructureError
 from fastfold_jax.data.template_hits import TemplateHit
 
@@ -47,7 +47,7 @@ class Template:
     """
 
     name: str
-    source: TemplateSource
+    source: TemplateOrigin
     aatype: Int32[np.ndarray, " n"]
     positions: Float32[np.ndarray, "n 37 3"]
     atom_mask: Float32[np.ndarray, "n 37"]
@@ -214,7 +214,7 @@ def _template(name: str, entry: str, structure: Structure, match: _Match, num_re
     positions[match.query], mask[match.query] = chain.positions[match.target], chain.atom_mask[match.target]
     if mask.sum() < _FEWEST_ATOMS:
         raise Rejected(f"{int(mask.sum())} of the atoms that it is aligned to are known, fewer than {_FEWEST_ATOMS}")
-    source = TemplateSource(name=entry, chain=match.polymer.author, released=structure.release_date)
+    source = TemplateOrigin(name=entry, chain=match.polymer.author, released=structure.release_date)
     return Template(name=name, source=source, aatype=aatype, positions=positions, atom_mask=mask, note=match.note)
 
 

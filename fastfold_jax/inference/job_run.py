@@ -9,6 +9,7 @@ from pathlib import Path
 from threading import Event
 
 from fastfold_jax import search
+from fastfold_jax.data import layout
 from fastfold_jax.data.job import Job
 from fastfold_jax.data.job_sources import JobSource
 from fastfold_jax.errors import UserError
@@ -18,7 +19,7 @@ from fastfold_jax.inference.config import InferenceConfig, SamplingOptions
 from fastfold_jax.inference.coverage import Coverage
 from fastfold_jax.inference.engine import Engine, Parameters, Target, Task, Timing, default_execution
 from fastfold_jax.inference.files import prepare_directory, write_json
-from fastfold_jax.inference.kept_alignments import ALIGNMENTS, keep_alignments
+from fastfold_jax.inference.kept_alignments import keep_alignments
 from fastfold_jax.inference.manifest import Manifest, remove_partial_files
 from fastfold_jax.inference.models import Network, NetworkTable
 from fastfold_jax.inference.outcome import JobOutcome
@@ -150,7 +151,7 @@ def prepare(context: Context, source: JobSource, directory: Path) -> Prepared:
     first = known.networks[0].config
     made_from = fingerprint.of_options(basis=known.basis, kind=type(first).__name__)
     coverage = None if config.jobs.redo else _known_coverage(known.manifest, made_from)
-    kept = not config.jobs.redo and known.manifest.finished(ALIGNMENTS, made_from) is not None
+    kept = not config.jobs.redo and known.manifest.finished(layout.ALIGNMENTS, made_from) is not None
     target = None
     if coverage is None or known.left or not kept:
         with timings.measure("search"):

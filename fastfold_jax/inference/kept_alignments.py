@@ -8,9 +8,6 @@ from fastfold_jax.data.job import Job
 from fastfold_jax.inference.files import OutputError, write_atomically
 from fastfold_jax.inference.manifest import Manifest
 
-ALIGNMENTS = layout.ALIGNMENTS
-"""Name of the directory, and of its entry in the manifest."""
-
 
 def keep_alignments(job: Job, made_from: str, manifest: Manifest) -> None:
     """Writes the alignments of a job that has any, and removes those of an earlier run that are not among them.
@@ -24,14 +21,16 @@ def keep_alignments(job: Job, made_from: str, manifest: Manifest) -> None:
       OutputError: if a file cannot be written.
     """
     aligned = any(chain.alignments or chain.paired for chain in job.chains)
-    texts = {f"{ALIGNMENTS}/{path.as_posix()}": text for path, text in search.texts(job).items()} if aligned else {}
+    texts = (
+        {f"{layout.ALIGNMENTS}/{path.as_posix()}": text for path, text in search.texts(job).items()} if aligned else {}
+    )
     for name, text in texts.items():
         path = manifest.directory / name
         _make(path.parent)
         write_atomically(path, text)
-    for name in set(manifest.files(ALIGNMENTS)).difference(texts):
+    for name in set(manifest.files(layout.ALIGNMENTS)).difference(texts):
         (manifest.directory / name).unlink(missing_ok=True)
-    manifest.add(ALIGNMENTS, made_from, texts, {})
+    manifest.add(layout.ALIGNMENTS, made_from, texts, {})
 
 
 def _make(directory: Path) -> None:

@@ -9,7 +9,7 @@ from jaxtyping import Int
 from fastfold_jax.constants import GAP
 from fastfold_jax.data.assemble import chain_templates
 from fastfold_jax.data.job import Job
-from fastfold_jax.data.raw import RawFeatures, Templates, TemplateSource
+from fastfold_jax.data.raw import RawFeatures, TemplateOrigin, Templates
 from fastfold_jax.inference.result import ResidueRange, UsedTemplate
 from fastfold_jax.inference.structure import SINGLE_LETTER_IDS, chain_ids
 
@@ -49,7 +49,7 @@ def _names(labels: Sequence[str], count: int) -> Sequence[str]:
 def _used(templates: Templates, aatype: Int[np.ndarray, " n"], most: int) -> tuple[UsedTemplate, ...]:
     """What is known of the first templates of a chain, those left out that have nothing of it."""
     used = []
-    sources: Sequence[TemplateSource | None] = templates.sources or (None,) * len(templates)
+    sources: Sequence[TemplateOrigin | None] = templates.sources or (None,) * len(templates)
     for source, letters in zip(sources[:most], templates.aatype[:most], strict=True):
         aligned = letters != GAP
         if aligned.any():

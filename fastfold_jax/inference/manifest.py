@@ -21,7 +21,6 @@ from fastfold_jax.inference.files import OutputError, write_json
 
 logger = logging.getLogger(__name__)
 
-MANIFEST_FILE = layout.MANIFEST
 _FORMAT = 2
 _PARTIAL = re.compile(r"\..+\.(\d+)\.partial")
 
@@ -55,7 +54,7 @@ class Manifest:
     def __init__(self, directory: Path, job: str):
         self.directory = directory
         self._job = job
-        held, self._entries = _read(directory / MANIFEST_FILE)
+        held, self._entries = _read(directory / layout.MANIFEST)
         if held not in (None, job):
             raise OutputError(
                 f"the output directory {directory} holds what was predicted for another job, {held}, which {job} would "
@@ -93,7 +92,7 @@ class Manifest:
         self._entries[name] = entry
         entries = {key: dataclasses.asdict(value) for key, value in sorted(self._entries.items())}
         document = {"format": _FORMAT, "job": self._job, "finished": entries}
-        write_json(self.directory / MANIFEST_FILE, document, indent=1)
+        write_json(self.directory / layout.MANIFEST, document, indent=1)
         return entry
 
     def files(self, name: str) -> tuple[str, ...]:
@@ -109,7 +108,7 @@ def job_directories(out: Path, names: Sequence[str]) -> list[Path]:
     """
     if len(names) == 1:
         return [out]
-    alone, _ = _read(out / MANIFEST_FILE)
+    alone, _ = _read(out / layout.MANIFEST)
     if alone is not None:
         logger.warning(
             "%s: holds what was predicted for %s when that was the only job. It stays as it is; each job of this run "

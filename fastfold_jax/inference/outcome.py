@@ -14,7 +14,6 @@ from fastfold_jax.inference.result import scores_text
 
 logger = logging.getLogger(__name__)
 
-SUMMARY_FILE = layout.SUMMARY
 _MOST_NAMES = 5  # of jobs that failed alike
 _COLUMNS = (
     "job",
@@ -103,4 +102,4 @@ def write_summary(outcomes: Sequence[JobOutcome], directory: Path) -> None:
                 value = getattr(best, score)
                 row[score] = "" if value is None else f"{value:.4f}"
         writer.writerow(row)
-    write_atomically(directory / SUMMARY_FILE, text.getvalue())
+    write_atomically(directory / layout.SUMMARY, text.getvalue())

@@ -7,7 +7,6 @@ from fastfold_jax.data import layout
 from fastfold_jax.data.job_sources import JobSource, find_jobs
 from fastfold_jax.errors import UserError
 from fastfold_jax.inference.config import InferenceConfig
-from fastfold_jax.inference.outcome import SUMMARY_FILE
 
 
 def job_sources(config: InferenceConfig) -> tuple[JobSource, ...]:
@@ -21,7 +20,9 @@ def job_sources(config: InferenceConfig) -> tuple[JobSource, ...]:
         raise UserError(
             f"no INPUT: {option} takes all that follows it, {value} too; if that is what to predict, put it first"
         )
-    sources = find_jobs(config.input, joined=config.jobs.complex, copies=config.jobs.copies(), reserved=(SUMMARY_FILE,))
+    sources = find_jobs(
+        config.input, joined=config.jobs.complex, copies=config.jobs.copies(), reserved=(layout.SUMMARY,)
+    )
     if len(sources) == 1 and sources[0].error is not None:
         raise sources[0].error
     return sources

@@ -9,7 +9,7 @@ import pytest
 from fastfold_jax.constants import ATOM37_INDEX, GAP, SEQUENCE_LETTER_TO_INDEX
 from fastfold_jax.data.assemble import assemble
 from fastfold_jax.data.job_chains import Chain, Job
-from fastfold_jax.data.raw import Templates, TemplateSource
+from fastfold_jax.data.raw import TemplateOrigin, Templates
 from fastfold_jax.inference.arrays import ArraysError, load_prediction, prediction_bytes
 from fastfold_jax.inference.coverage import Coverage, coverage_of
 from fastfold_jax.inference.interfaces import score_interfaces
@@ -86,7 +86,7 @@ def test_the_templates_of_a_network_are_known(make_prediction, small_network, tm
     """Where each came from, how much of the chain it has and how much of that is the same; as many as it looks at."""
     letters = [SEQUENCE_LETTER_TO_INDEX[letter] for letter in "GAMK"]
     rows = np.array([letters, [letters[0], GAP, letters[0], GAP], [GAP] * 4, letters], np.int32)
-    sources = tuple(TemplateSource(name=f"{i}abc", chain="B", released="2001-02-03") for i in range(4))
+    sources = tuple(TemplateOrigin(name=f"{i}abc", chain="B", released="2001-02-03") for i in range(4))
     mask = np.ones((4, 4, 37), np.float32)
     templates = Templates(aatype=rows, positions=np.zeros((4, 4, 37, 3), np.float32), atom_mask=mask, sources=sources)
     chain = Chain(id="A", description="", sequence="GAMK", templates=templates)
