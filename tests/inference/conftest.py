@@ -1,7 +1,12 @@
-"""A made-up prediction, and ways to vary it."""
+"""A made-up prediction, ways to vary it, small networks, and a run of several small jobs."""
 
+import shutil
+from pathlib import Path
+
+import jax
 import numpy as np
 import pytest
+import several_jobs
 
 from fastfold_jax.config.presets import preset
 from fastfold_jax.constants import ATOM37_MASK, SEQUENCE_LETTER_TO_INDEX
@@ -9,7 +14,9 @@ from fastfold_jax.data import buckets
 from fastfold_jax.data.assemble import assemble
 from fastfold_jax.data.job import Chain, Job
 from fastfold_jax.data.sampling import sample
+from fastfold_jax.inference.compile_cache import use_compile_cache
 from fastfold_jax.inference.result import PassRecord, Prediction, Provenance, ResidueRange
+from fastfold_jax.inference.run import run
 
 SMALL = {"c_m": 32, "c_z": 16, "c_s": 32, "c_e": 16, "c_t": 16, "c_outer": 8, "c_template_attention": 16}
 
@@ -96,3 +103,34 @@ def features_of(small_network):
         return buckets.pad(sample(raw, small_network, seed=0, pass_index=0), buckets.choose(raw, small_network))
 
     return make
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("input") / "jobs.fasta"
+    path.write_text(several_jobs.FASTA)
+    return path
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """Runs of a module find each other's programs."""
+    use_compile_cache(tmp_path_factory.mktemp("compiled"))
+    yield
+    use_compile_cache(None)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, compiled, source, small_network):
+    """A run that nothing disturbed, on one device, and its outcomes."""
+    out = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "local_devices", lambda: jax.devices()[:1])
+        return out, run(several_jobs.configuration(out, source), networks=[small_network])
+
+
+@pytest.fixture
+def copy(whole, tmp_path):
+    """A copy of the undisturbed run's directory."""
+    shutil.copytree(whole[0], tmp_path / "out")
+    return tmp_path / "out"
