@@ -13,6 +13,8 @@ from typing import Any
 
 import jax
 
+from pallas_kernels import assembler
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Target:
@@ -189,7 +191,10 @@ def why_not(implementation: str, platform: str | None) -> str | None:
             return f"Triton kernels are for compute capability 8.0 (Ampere) or more, the program for {capability / 10}"
         if capability == THOR:
             return f"kernels are assembled by CUDA 12, which does not know compute capability {capability / 10}"
-    return _missing_packages()
+    if (missing := _missing_packages()) is not None or platform is None or _LAUNCHER.get() is not _JAX_TRITON:
+        return missing
+    refused = assembler.too_old(backend_options(target().capability)["ptx_version"])
+    return None if mosaic else refused  # Mosaic writes what its assembler knows
 
 
 def _missing_packages() -> str | None:
