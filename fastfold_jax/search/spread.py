@@ -1,7 +1,9 @@
 """Work spread over the nodes of a cluster by Ray, for proteomes: searches here, and whatever else takes a job."""
 
+import collections
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -15,7 +17,6 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _RETRIES = 3  # of an item whose node is lost
-_AHEAD = 2  # items handed over for each one that runs, so that no node waits for the next
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,7 +67,8 @@ def spread(
     An item that fails does not end the others; one whose node is lost is done again on another.
 
     Args:
-      work: A function of a module that every node has, or a partial of one.
+      work: A function of a module that every node has, or a partial of one. As many processes as the nodes have shares
+        for do one item after another, so it may keep for the next what it has read or compiled.
       items: Taken a few at a time, so there may be more than memory holds.
       share: What each needs.
       address: Of a running Ray cluster, or `auto`; None uses this machine. A connection that the caller has made is
@@ -95,32 +97,53 @@ def spread(
 def _results(
     ray: Any, work: Callable[[Item], Result], items: Iterable[Item], share: Share
 ) -> Iterator[tuple[int, Result | Exception]]:
-    most = _AHEAD * _capacity(ray, share)
-    # Ray takes functions, not partials.
-    task = ray.remote(num_cpus=share.cpus, num_gpus=share.gpus, max_retries=_RETRIES)(_apply)
-    running: dict[Any, int] = {}
+    # Lost with its node, or killed, a worker is started anew, and does again what it was busy with.
+    kind = ray.remote(
+        num_cpus=share.cpus, num_gpus=share.gpus, max_restarts=-1, max_task_retries=_RETRIES
+    )(_Worker)  # fmt: skip
     numbered = enumerate(items)
-    exhausted = False
-    while running or not exhausted:
-        while not exhausted and len(running) < most:
-            number, item = next(numbered, (-1, None))
-            if number < 0:
-                exhausted = True
-            else:
-                running[task.remote(work, item)] = number
-        if running:
-            (ready,), _ = ray.wait(list(running), num_returns=1)
-            number = running.pop(ready)
-            try:
-                yield number, ray.get(ready)
-            except ray.exceptions.RayTaskError as error:
-                yield number, error.cause if isinstance(error.cause, Exception) else error
-            except ray.exceptions.RayError as error:
-                yield number, error
+    waiting: collections.deque[tuple[int, Item]] = collections.deque()
+    busy: dict[Any, tuple[Any, int | None]] = {}  # what each worker is to return, and of which item; None as it starts
+    for entry in itertools.islice(numbered, _capacity(ray, share)):
+        waiting.append(entry)
+        worker = kind.remote(work)
+        busy[worker.start.remote()] = worker, None
+        del worker
+    while waiting or any(number is not None for _, number in busy.values()):
+        (ready,), _ = ray.wait(list(busy), num_returns=1)
+        worker, done = busy.pop(ready)
+        if waiting:
+            number, item = waiting.popleft()
+            busy[worker.do.remote(item)] = worker, number
+            waiting.extend(itertools.islice(numbered, 1))  # so that no node waits for it to be read
+        del worker  # one without work ends, and leaves its share to those that are started anew
+        if done is not None:
+            yield done, _result(ray, ready)
 
 
-def _apply(work: Callable[[Item], Result], item: Item) -> Result:
-    return work(item)
+class _Worker:
+    """A process on some node: what the work keeps there, parameters and programs, serves all items that it is given.
+
+    A task of Ray's would have a process of its own for each item, where it uses a GPU.
+    """
+
+    def __init__(self, work: Callable[[Any], Any]):
+        self._work = work
+
+    def start(self) -> None:
+        """Returns as soon as there is a process."""
+
+    def do(self, item: Any) -> Any:
+        return self._work(item)
+
+
+def _result(ray: Any, ready: Any) -> Any:
+    try:
+        return ray.get(ready)
+    except ray.exceptions.RayTaskError as error:
+        return error.cause if isinstance(error.cause, Exception) else error
+    except ray.exceptions.RayError as error:
+        return error
 
 
 def _capacity(ray: Any, share: Share) -> int:

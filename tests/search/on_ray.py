@@ -4,8 +4,11 @@ Run by test_spread.py in a process of its own.
 """
 
 import dataclasses
+import functools
 import os
+import signal
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -73,6 +76,40 @@ def test_items_are_taken_a_few_at_a_time(cluster):
 
 def _half(number: int) -> float:
     return number / 2 if number != 7 else number / 0
+
+
+def test_one_process_does_item_after_item_and_keeps_what_it_has_read(cluster):
+    done = dict(spread(_read_and_tell, range(4), Share(cpus=2)))
+    assert len({process for process, _ in done.values()}) == 1
+    assert [reads for _, reads in done.values()] == [1] * 4
+    apart = dict(spread(_read_and_tell, range(4), Share(cpus=1)))
+    assert len({process for process, _ in apart.values()}) <= 2
+
+
+@functools.lru_cache
+def _read() -> object:
+    return object()
+
+
+def _read_and_tell(number: int) -> tuple[int, int]:
+    _read()
+    return os.getpid(), _read.cache_info().misses
+
+
+def test_a_process_that_is_killed_costs_its_item_alone(cluster, tmp_path):
+    """It is tried again, as one whose node is lost; the items behind it are done all the same."""
+    done = dict(spread(functools.partial(_dies, tmp_path), range(4), Share(cpus=2)))
+    assert (done.pop(0), done.pop(2), done.pop(3)) == (0, 2, 3)  # 2 dies once
+    assert isinstance(done[1], cluster.exceptions.RayError)  # 1 each time
+    assert [len(list(tmp_path.glob(f"{number}_*"))) for number in range(4)] == [1, 4, 2, 1]
+
+
+def _dies(tried: Path, number: int) -> int:
+    times = len(list(tried.glob(f"{number}_*")))
+    (tried / f"{number}_{times}").touch()
+    if number == 1 or (number == 2 and times == 0):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
 
 
 @pytest.mark.parametrize("share", [Share(cpus=64), Share(gpus=1)])

@@ -24,7 +24,7 @@ def test_on_ray():
         text=True,
     )
     assert done.returncode == 0, done.stdout
-    assert re.search("5 passed|4 passed, 1 skipped", done.stdout), done.stdout  # one needs the shared data set
+    assert re.search("7 passed|6 passed, 1 skipped", done.stdout), done.stdout  # one needs the shared data set
 
 
 def test_without_ray(monkeypatch):
