@@ -72,7 +72,16 @@ def rounded_down(size: float) -> int:
 
 
 def of_device(target: Target) -> int:
-    """What a program may take of the device's memory."""
+    """What a program may take of the device's memory.
+
+    Raises:
+      UserError: if it is not known how much that is.
+    """
+    if target.memory is None:
+        raise UserError(
+            f"how much memory {target.name} has is not known: neither JAX's allocator nor NVIDIA's driver says; give a "
+            "budget: --memory-budget with a number of GiB, from Python memory_budget in bytes"
+        )
     return rounded_down(target.memory * DEVICE_FRACTION)
 
 

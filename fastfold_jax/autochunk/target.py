@@ -5,6 +5,8 @@ import os
 
 import jax
 
+from fastfold_jax.backend.cards import memory_of_card
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Target:
@@ -13,7 +15,7 @@ class Target:
     Attributes:
       name: Device kind.
       platform: `cpu`, `cuda`, ...; decides which operations are kernels.
-      memory: Bytes.
+      memory: Bytes that a program may take; None where that is not known.
       matmul: Multiply-adds times two, a second, that large matrix products reach, for 16-bit operands.
       matmul32: The same for float32.
       bandwidth: Bytes a second.
@@ -27,7 +29,7 @@ class Target:
 
     name: str
     platform: str
-    memory: int
+    memory: int | None
     matmul: float
     matmul32: float
     bandwidth: float
@@ -72,18 +74,34 @@ _KNOWN = (H200, H100, A100)
 
 
 def of(device: jax.Device) -> Target:
-    """A device, present or only compiled for. Memory is what JAX may use of it, where it can say."""
+    """A device, present or only compiled for."""
     if device.platform == "cpu":
         return dataclasses.replace(CPU, memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    known = next((t for t in _KNOWN if t.name.split()[-1] in device.device_kind), H100)
+    known = next((t for t in _KNOWN if t.name.split()[-1] in device.device_kind), None)
+    like = known or H100
+    gpu = device.platform in ("gpu", like.platform)
+    return dataclasses.replace(
+        like,
+        name=device.device_kind,
+        platform=like.platform if gpu else device.platform,
+        memory=_memory(device, gpu, None if known is None else known.memory),
+    )
+
+
+def _memory(device: jax.Device, gpu: bool, of_its_kind: int | None) -> int | None:
+    """What JAX may use of a device, where it can say, and never more than there is.
+
+    Its allocator may be allowed more than the card has, with the host's memory behind it: of AlphaFold's setups that is
+    four times as much, and far too slow to plan with.
+    """
     try:
-        limit = (device.memory_stats() or {}).get("bytes_limit", known.memory)
+        limit = (device.memory_stats() or {}).get("bytes_limit")
     except jax.errors.JaxRuntimeError:  # it is not here
-        limit = known.memory
-    platform = known.platform if device.platform in ("gpu", known.platform) else device.platform
-    return dataclasses.replace(known, name=device.device_kind, platform=platform, memory=limit)
+        return of_its_kind
+    found = [limit, memory_of_card(device.local_hardware_id) if gpu else None]
+    return min((size for size in found if size), default=of_its_kind)
 
 
 def current() -> Target:
-    """The device that this process computes on."""
-    return of(jax.devices()[0])
+    """The device that this process computes on. The first of all would be another process's in all but one."""
+    return of(jax.local_devices()[0])

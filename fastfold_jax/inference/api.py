@@ -8,6 +8,8 @@ from typing import TypedDict, Unpack
 
 import jax
 
+from fastfold_jax.backend.allocator import claim_memory
+from fastfold_jax.backend.compile_cache import use_compile_cache
 from fastfold_jax.config.model import ModelConfig
 from fastfold_jax.data.fasta import Record, clean_sequence
 from fastfold_jax.data.job_chains import Job, chain_records, chains_of
@@ -16,7 +18,6 @@ from fastfold_jax.data.names import safe_name
 from fastfold_jax.errors import UserError
 from fastfold_jax.inference import fingerprint
 from fastfold_jax.inference.answer import Answer, publish
-from fastfold_jax.inference.compile_cache import use_compile_cache
 from fastfold_jax.inference.config import (
     AnswerOptions,
     ExecutionOptions,
@@ -154,6 +155,8 @@ class Options(TypedDict, total=False):
 class Predictor:
     """Predicts structures; reads parameters and compiles programs once.
 
+    JAX may take nearly all of each GPU where this comes before any use of a device; else `claim_memory` has to.
+
         predictor = Predictor("params")
         result = predictor.predict("MKTAYIAKQRQISFVKSHFSRQ")
         result.write("out")
@@ -192,6 +195,7 @@ class Predictor:
         self._table = NetworkTable(self.config, networks)
         check(self.config)
         execution = self.config.execution
+        claim_memory()
         use_compile_cache(execution.cache_directory)
         if self.config.params in WARNINGS:
             logger.warning(WARNINGS[self.config.params])

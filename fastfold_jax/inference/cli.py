@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from fastfold_jax import messages
+from fastfold_jax.backend.allocator import claim_memory
+from fastfold_jax.backend.compile_cache import use_compile_cache
 from fastfold_jax.config.command_line import parse
 from fastfold_jax.errors import UserError
-from fastfold_jax.inference.allocator import claim_memory
-from fastfold_jax.inference.compile_cache import use_compile_cache
 from fastfold_jax.inference.config import PROGRAM, InferenceConfig
 from fastfold_jax.inference.elsewhere import ELSEWHERE
 from fastfold_jax.search.report import bars

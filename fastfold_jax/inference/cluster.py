@@ -7,13 +7,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
 
+import jax
+
+from fastfold_jax.backend.allocator import claim_memory
+from fastfold_jax.backend.compile_cache import use_compile_cache
 from fastfold_jax.config.model import ModelConfig
 from fastfold_jax.data.job import Job
 from fastfold_jax.data.job_sources import JobSource
 from fastfold_jax.errors import UserError
 from fastfold_jax.inference import relax
-from fastfold_jax.inference.compile_cache import use_compile_cache
 from fastfold_jax.inference.config import InferenceConfig
+from fastfold_jax.inference.devices import groups
 from fastfold_jax.inference.engine import Engine, Parameters
 from fastfold_jax.inference.job_run import Context, JobRun, Prepared, Threads, prepare
 from fastfold_jax.inference.models import NetworkTable
@@ -89,13 +93,16 @@ def _run_one(
 
 @functools.lru_cache(maxsize=1)
 def _worker(config: InferenceConfig, networks: tuple[ModelConfig, ...] | None) -> tuple[Context, Engine]:
-    """What the jobs of one process share: parameters read once, programs compiled once.
+    """What the jobs of one process share: its GPUs, parameters read once, programs compiled once.
 
     Raises:
-      UserError: if predictions are to be relaxed, and this node cannot.
+      UserError: if predictions are to be relaxed, and this node cannot, or a protein is to be split over more devices
+        than the process was given.
     """
     relax.check(config.relaxation)
+    claim_memory()
     use_compile_cache(config.execution.cache_directory)
+    (devices,) = groups(config.execution.devices(), 1, jax.local_devices())
     parameters = Parameters()
     context = Context(config=config, table=NetworkTable(config, networks), parameters=parameters)
-    return context, Engine(config.execution, config.recycling, parameters)
+    return context, Engine(config.execution, config.recycling, parameters, devices)

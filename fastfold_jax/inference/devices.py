@@ -1,6 +1,7 @@
 """How many devices share a job's protein: one each, unless it is alone and long or does not fit."""
 
 import logging
+import math
 from collections.abc import Sequence
 
 import jax
@@ -38,7 +39,7 @@ def groups(dap: int | None, num_jobs: int, devices: Sequence[jax.Device]) -> lis
 def fits(num_res: int, device: jax.Device) -> bool:
     """Whether a protein fits on a device by itself, by what is known before its alignment is read."""
     shape = Shape(num_res=num_res, num_msa=512, num_extra_msa=0, num_templates=0)
-    return bytes_needed(shape, 1) <= target.of(device).memory
+    return bytes_needed(shape, 1) <= _memory(device)
 
 
 def mesh_for(dap: int | None, shape: Shape, config: ModelConfig, devices: Sequence[jax.Device]) -> Mesh:
@@ -72,9 +73,15 @@ def _automatic(shape: Shape, possible: Sequence[int], device: jax.Device) -> int
     count = 1
     if shape.num_res >= LONG:
         count = max(split for split in possible if split * _LEAST_ROWS <= shape.num_res)
-    limit = target.of(device).memory
+    limit = _memory(device)
     fitting = [split for split in possible if bytes_needed(shape, split) <= limit]
     return max(count, fitting[0] if fitting else possible[-1])
+
+
+def _memory(device: jax.Device) -> float:
+    """Bytes; where they are not known there are enough until a budget is needed, which says so."""
+    known = target.of(device).memory
+    return math.inf if known is None else known
 
 
 def bytes_needed(shape: Shape, devices: int) -> float:

@@ -1,5 +1,6 @@
 """Prediction from Python."""
 
+import os
 from pathlib import Path
 
 import gemmi
@@ -7,6 +8,7 @@ import pytest
 
 import fastfold_jax
 from fastfold_jax import Predictor
+from fastfold_jax.backend.allocator import NAMES
 from fastfold_jax.data.job_chains import Chain, Job
 from fastfold_jax.errors import UserError
 from fastfold_jax.inference.arrays import load_prediction
@@ -41,6 +43,13 @@ def test_a_sequence(result):
     block = gemmi.cif.read_string(result.mmcif(1)).sole_block()
     assert block.find_value("_ma_model_list.model_id") == "1"
     assert "<title>" in result.report()
+
+
+def test_it_claims_the_devices_memory(small_multimer, monkeypatch):
+    for name in NAMES:
+        monkeypatch.setenv(name, "")
+    Predictor("random", networks=[small_multimer], **OPTIONS)
+    assert float(os.environ["XLA_CLIENT_MEM_FRACTION"]) >= 0.5
 
 
 def test_it_is_shown_without_its_arrays(result):

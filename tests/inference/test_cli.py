@@ -303,7 +303,7 @@ OWN_PROCESS = f"""
 import sys
 from pathlib import Path
 from fastfold_jax.config.presets import preset
-from fastfold_jax.inference.compile_cache import use_compile_cache
+from fastfold_jax.backend.compile_cache import use_compile_cache
 from fastfold_jax.inference.config import InferenceConfig, RecyclingOptions
 from fastfold_jax.inference.run import run
 

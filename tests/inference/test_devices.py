@@ -22,7 +22,7 @@ def gpus(monkeypatch):
     """Eight made-up GPUs of 80 GB, 75 % of it JAX's."""
     monkeypatch.setattr(devices, "make_mesh", lambda *, data, dap, devices: SimpleNamespace(dap=dap, devices=devices))
     stats = {"bytes_limit": 60e9}
-    common = {"process_index": 0, "platform": "gpu", "device_kind": "NVIDIA H100 80GB HBM3"}
+    common = {"process_index": 0, "platform": "gpu", "local_hardware_id": None, "device_kind": "NVIDIA H100 80GB HBM3"}
     return [SimpleNamespace(id=i, memory_stats=lambda: stats, **common) for i in range(8)]
 
 

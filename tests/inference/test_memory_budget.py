@@ -1,8 +1,7 @@
-"""What a pass may take: the allocator's share, and a second try for less after the device has run out of memory."""
+"""A second try for less after the device has run out of memory."""
 
 import dataclasses
 import functools
-import os
 
 import jax
 import numpy as np
@@ -10,31 +9,13 @@ import pytest
 
 from fastfold_jax.autochunk import BudgetError, fit
 from fastfold_jax.config.execution import Execution
-from fastfold_jax.inference import allocator, cli, predictor
+from fastfold_jax.inference import cli, predictor
 from fastfold_jax.inference.predictor import Compiler, PredictionError, Program, predict
 from fastfold_jax.inference.recycle import FeatureStream, Recycling
 from fastfold_jax.model.alphafold import init_state
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 EXHAUSTED = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 12345 bytes."
-
-
-@pytest.fixture
-def no_fraction(monkeypatch):
-    for name in allocator._NAMES:
-        monkeypatch.delenv(name, raising=False)
-
-
-def test_the_allocator_may_take_nearly_all(no_fraction):
-    allocator.claim_memory()
-    assert os.environ.pop("XLA_CLIENT_MEM_FRACTION") == "0.95"
-
-
-@pytest.mark.parametrize("name", allocator._NAMES)
-def test_what_the_user_has_set_stays(no_fraction, monkeypatch, name):
-    monkeypatch.setenv(name, "0.5")
-    allocator.claim_memory()
-    assert {n: os.environ[n] for n in allocator._NAMES if n in os.environ} == {name: "0.5"}
 
 
 def exhausted_after(program, times):

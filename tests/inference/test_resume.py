@@ -222,7 +222,7 @@ def dying(*paths):  # dies like a process that is killed, before or after a file
     replace(*paths)
 
 os.replace = dying
-from fastfold_jax.inference.compile_cache import use_compile_cache
+from fastfold_jax.backend.compile_cache import use_compile_cache
 use_compile_cache(Path(cache))
 config = InferenceConfig(
     input=(Path(source),), out=Path(out), params="random", sampling=SamplingOptions(num_seeds=2),

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from fastfold_jax.inference.compile_cache import use_compile_cache
+from fastfold_jax.backend.compile_cache import use_compile_cache
 
 
 def compile_one(factor):
