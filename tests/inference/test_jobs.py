@@ -1,6 +1,7 @@
 """Runs of many jobs: side by side, on several devices, with failures, on a cluster."""
 
 import dataclasses
+import functools
 import json
 import os
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from several_jobs import REPOSITORY, atoms, configuration, content, no_prediction
 
-from fastfold_jax.inference import cli, dry_run, engine, job_run
+from fastfold_jax.inference import cli, cluster, dry_run, engine, job_run
 from fastfold_jax.inference.config import (
     ExecutionOptions,
     JobOptions,
@@ -141,13 +142,34 @@ def test_dry_run_runs_nothing_and_writes_nothing(source, small_network, tmp_path
     assert list(planned) == ["bad", "three", "one", "two"]
 
 
+@pytest.mark.parametrize(("dap", "count"), [("auto", 4), ("2", 2)])
+def test_a_process_on_a_cluster_claims_all_that_it_is_given_before_it_uses_any(
+    source, small_network, tmp_path, monkeypatch, dap, count
+):
+    done = []
+    monkeypatch.setattr(cluster, "claim_memory", lambda: done.append("memory"))
+    monkeypatch.setattr(cluster, "use_compile_cache", lambda directory: done.append(directory))
+    monkeypatch.setattr(jax, "local_devices", lambda: done.append("devices") or jax.devices()[:4])
+    execution = ExecutionOptions(compile_cache=tmp_path, dap=dap)
+    config = configuration(tmp_path / "out", source, execution=execution)
+    context, engine = cluster._worker(config, (small_network,))
+    assert engine.devices == tuple(jax.devices()[:count])
+    assert done == ["memory", tmp_path, "devices"]
+    assert cluster._worker(config, (small_network,))[0] is context
+
+
 @pytest.mark.slow
 def test_a_cluster_gives_the_same_files(whole, source, small_network, tmp_path, monkeypatch):
-    """A Ray cluster of this machine alone, on whose nodes the package is found where it is here."""
-    pytest.importorskip("ray")
+    """A Ray cluster of one core of this machine, on whose nodes the package is found where it is here.
+
+    One process does all the jobs, with all the devices that it has, and compiles no program twice.
+    """
+    ray = pytest.importorskip("ray")
+    monkeypatch.setattr(ray, "init", functools.partial(ray.init, num_cpus=1))
     paths = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
     monkeypatch.setenv("PYTHONPATH", paths)
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # as here: rounding differs
     (tmp_path / "bad.a3m").write_text("nonsense")
     jobs = JobOptions(cluster="local", cluster_gpus=0)
     execution = ExecutionOptions(precision="float32", compile_cache=tmp_path / "cache")
@@ -158,3 +180,10 @@ def test_a_cluster_gives_the_same_files(whole, source, small_network, tmp_path, 
     assert made.keys() == expected.keys()
     for name in made:  # the settings and the summary differ
         assert name.endswith(("report.html", "summary.csv")) or made[name] == expected[name]
+    assert _programs(tmp_path / "out") == _programs(whole[0])
+
+
+def _programs(out):
+    """How many were compiled by a run's jobs."""
+    predictions = [json.loads(path.read_text())["predictions"] for path in out.glob("*/timings.json")]
+    return sum(timing["compile"] > 0 for job in predictions for timing in job.values())
