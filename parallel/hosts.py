@@ -1,7 +1,8 @@
 """Several processes as one run: how they find each other, that they agree, what happens when one is lost.
 
-JAX itself reads who takes part from SLURM, Open MPI and Cloud TPUs. Everywhere else, such as in an indexed job of
-Kubernetes, a coordinator's address, the number of processes and this process's index are given.
+JAX itself reads who takes part from SLURM and Open MPI. Everywhere else, such as in an indexed job of Kubernetes, a
+coordinator's address, the number of processes and this process's index are given. Which of its node's GPUs a process
+takes, `local_devices.py` says.
 """
 
 import dataclasses
@@ -10,6 +11,7 @@ import os
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 import jax
@@ -17,14 +19,17 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from fastfold_jax.errors import UserError
+from parallel.local_devices import local_devices, place
 
 logger = logging.getLogger(__name__)
 
-# What launchers set in every process's environment: number of processes, index of this one.
+# What launchers set in every process's environment: number of processes, index of this one. Inside a batch script of
+# SLURM's, `mpirun` passes that on too, with the index of the script: it comes first, as in JAX.
 _LAUNCHERS = {
-    "SLURM": ("SLURM_NTASKS", "SLURM_PROCID"),
     "Open MPI": ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
+    "SLURM": ("SLURM_NTASKS", "SLURM_PROCID"),
 }
+_OPEN_MPI_BEFORE_5 = "OMPI_MCA_orte_hnp_uri"  # where JAX finds the first process's node
 _KUBERNETES_INDEX = "JOB_COMPLETION_INDEX"
 
 
@@ -38,8 +43,10 @@ class Hosts:
 
     Attributes:
       coordinator: `host:port` that process 0 listens on and all others can reach.
-      num_processes: How many there are.
-      process_id: Which this is, from 0; in an indexed job of Kubernetes its completion index unless given.
+      num_processes: How many there are; by default what the launcher says.
+      process_id: Which this is, from 0; by default what the launcher says, in an indexed job of Kubernetes its
+        completion index.
+      local_device_ids: GPUs that this process takes, as indices among those that CUDA shows it; by default its part.
       start_seconds: How long to wait for the others at the start.
       lost_seconds: How long a process may be silent before the others give it up and end.
     """
@@ -47,10 +54,14 @@ class Hosts:
     coordinator: str | None = None
     num_processes: int | None = None
     process_id: int | None = None
+    local_device_ids: tuple[int, ...] | None = None
     start_seconds: int = 300
     lost_seconds: int = 60
 
     def __post_init__(self):
+        ids = self.local_device_ids
+        if ids is not None and (not ids or min(ids) < 0 or len(set(ids)) < len(ids)):
+            raise HostError(f"local device ids {list(ids)}: accepted are different numbers from 0, at least one")
         if self.coordinator is None:
             if self.num_processes is not None or self.process_id is not None:
                 raise HostError("a number of processes or an index without the coordinator's address, host:port")
@@ -58,8 +69,15 @@ class Hosts:
         host, _, port = self.coordinator.rpartition(":")
         if not host or not port.isdigit():
             raise HostError(f"coordinator {self.coordinator}: accepted is host:port, such as node1:8476")
-        if self.num_processes is None or self.num_processes < 1:
+        if self.size() is None or (self.num_processes is not None and self.num_processes < 1):
             raise HostError(f"coordinator {self.coordinator} needs the number of processes, 1 or more")
+
+    def size(self, environment: Mapping[str, str] = os.environ) -> int | None:
+        """How many processes the coordinator waits for; None if neither given nor the launcher's to say."""
+        name = launcher(environment)
+        if self.num_processes is not None or name is None:
+            return self.num_processes
+        return int(environment[_LAUNCHERS[name][0]])
 
     def index(self, environment: Mapping[str, str] = os.environ) -> int:
         """This process's index among those that the coordinator waits for.
@@ -67,19 +85,18 @@ class Hosts:
         Raises:
           HostError: if neither given nor found, or none of theirs.
         """
-        found = environment.get(_KUBERNETES_INDEX) if self.process_id is None else self.process_id
+        name = launcher(environment)
+        said = _KUBERNETES_INDEX if name is None else _LAUNCHERS[name][1]
+        found = environment.get(said) if self.process_id is None else self.process_id
+        last = (self.size(environment) or 1) - 1
         if found is None:
             raise HostError(
-                f"coordinator {self.coordinator} needs this process's index (0 to {self._last}): it was not given, and "
-                f"{_KUBERNETES_INDEX} is not set"
+                f"coordinator {self.coordinator} needs this process's index (0 to {last}): it was not given, and "
+                f"{said} is not set"
             )
-        if not str(found).isdigit() or int(found) > self._last:
-            raise HostError(f"process index {found}: accepted are 0 to {self._last}")
+        if not str(found).isdigit() or int(found) > last:
+            raise HostError(f"process index {found}: accepted are 0 to {last}")
         return int(found)
-
-    @property
-    def _last(self) -> int:
-        return (self.num_processes or 1) - 1
 
 
 def launcher(environment: Mapping[str, str] = os.environ) -> str | None:
@@ -96,23 +113,52 @@ def connect(hosts: Hosts = Hosts()) -> None:
     Raises:
       HostError: if they do not all come.
     """
-    arguments: dict[str, Any] = {}
-    if hosts.coordinator is not None:
-        arguments = {
-            "coordinator_address": hosts.coordinator,
-            "num_processes": hosts.num_processes,
-            "process_id": hosts.index(),
-        }
-    elif launcher() is None:
+    name = launcher()
+    if hosts.coordinator is None and name is None:
+        if hosts.local_device_ids is not None:
+            raise HostError("local device ids are for one of several processes; CUDA_VISIBLE_DEVICES chooses for one")
         return
+    arguments = _arguments(hosts, name)
     try:
         jax.distributed.initialize(
             **arguments, initialization_timeout=hosts.start_seconds, heartbeat_timeout_seconds=hosts.lost_seconds
         )
     except (RuntimeError, ValueError) as error:
-        who = hosts.coordinator or launcher()
+        who = hosts.coordinator or name
         raise HostError(f"the processes did not start together ({who}): {_first_line(error)}") from error
-    logger.info("process %d of %d", jax.process_index(), jax.process_count())
+    logger.info(
+        "process %d of %d, with %d of %d devices (%s)",
+        jax.process_index(),
+        jax.process_count(),
+        jax.local_device_count(),
+        jax.device_count(),
+        jax.local_devices()[0].device_kind,
+    )
+
+
+def _arguments(hosts: Hosts, name: str | None, environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """What JAX is told of who takes part and with which devices.
+
+    Raises:
+      HostError: if it could not find the others.
+    """
+    ids = hosts.local_device_ids
+    if ids is None and name is not None:
+        ids = local_devices(place(name, environment), environment)
+    arguments: dict[str, Any] = {"local_device_ids": ids}
+    if hosts.coordinator is not None:
+        arguments["coordinator_address"] = hosts.coordinator
+        arguments["num_processes"] = hosts.size(environment)
+        arguments["process_id"] = hosts.index(environment)
+        arguments["cluster_detection_method"] = "deactivate"  # it would take one device, of the launcher's index
+    elif name == "Open MPI" and _OPEN_MPI_BEFORE_5 not in environment:
+        if find_spec("mpi4py") is None:
+            raise HostError(
+                "Open MPI 5 or newer does not tell where its first process is: give --coordinator HOST:PORT, a free "
+                "port of that process's host (who takes part is known), or install mpi4py"
+            )
+        arguments["cluster_detection_method"] = "mpi4py"
+    return arguments
 
 
 def agree(**facts: Any) -> None:

@@ -114,8 +114,20 @@ class MachineOptions:
             "Of several processes: where the first of them listens. SLURM and Open MPI need none.", metavar="HOST:PORT"
         ),
     ] = None
-    num_processes: Annotated[int | None, option("How many processes there are.", metavar="N")] = None
-    process_id: Annotated[int | None, option("Which of them this is, from 0.", metavar="I")] = None
+    num_processes: Annotated[
+        int | None, option("How many processes there are.", metavar="N", default="the launcher's")
+    ] = None
+    process_id: Annotated[
+        int | None, option("Which of them this is, from 0.", metavar="I", default="the launcher's, or Kubernetes'")
+    ] = None
+    local_device_ids: Annotated[
+        tuple[int, ...] | None,
+        option(
+            "GPUs that this process takes, as indices among those that it is shown, from 0.",
+            metavar="I...",
+            default="under SLURM and Open MPI its part of the node's, else all",
+        ),
+    ] = None
 
     def __post_init__(self):
         at_least(1, data=self.data, dap=self.dap)
@@ -136,7 +148,12 @@ class MachineOptions:
 
     def hosts(self) -> Hosts:
         """Who takes part."""
-        return Hosts(coordinator=self.coordinator, num_processes=self.num_processes, process_id=self.process_id)
+        return Hosts(
+            coordinator=self.coordinator,
+            num_processes=self.num_processes,
+            process_id=self.process_id,
+            local_device_ids=self.local_device_ids,
+        )
 
     def execution(self) -> Execution:
         """How the network runs."""

@@ -23,7 +23,7 @@ from parallel.hosts import HostError
 
 _LOG = logging.getLogger(__name__)
 
-_OWN = ("verbose", "coordinator", "num_processes", "process_id")
+_OWN = ("verbose", "coordinator", "num_processes", "process_id", "local_device_ids")
 """Options that may differ."""
 
 _LAST_WORDS_SECONDS = 3.0

@@ -19,6 +19,7 @@ from fastfold_jax.training.options import (
     ValidationOptions,
 )
 from fastfold_jax.training.processes import shared_options
+from parallel.hosts import Hosts
 
 
 def parsed(*arguments) -> TrainConfig:
@@ -127,6 +128,13 @@ def test_a_network_without_templates_is_given_none(tmp_path):
         made(templates=TemplateOptions(template_mmcif=tmp_path), preset="demo")
 
 
+def test_who_takes_part_is_told():
+    options = ("--coordinator", "a:1", "--num-processes", 2, "--process-id", 1, "--local-device-ids", 0, 3)
+    hosts = parsed(*options).machine.hosts()
+    assert hosts == Hosts(coordinator="a:1", num_processes=2, process_id=1, local_device_ids=(0, 3))
+    assert parsed().machine.hosts() == Hosts()
+
+
 def test_what_processes_must_have_in_common():
     """Every option but this process's own; of places only whether they are given, since hosts mount them elsewhere."""
     config = parsed("--clusters", "a/clusters.txt", "--batch-size", 64)
@@ -134,9 +142,10 @@ def test_what_processes_must_have_in_common():
     assert shared["--batch-size"] == 64 and shared["--clusters"] == "given" and shared["--init"] is None
     elsewhere = parsed("--clusters", "b/clusters.txt", "--batch-size", 64, "--verbose")
     of_another = dataclasses.replace(
-        elsewhere, machine=MachineOptions(coordinator="a:1", num_processes=2, process_id=1)
+        elsewhere, machine=MachineOptions(coordinator="a:1", num_processes=2, process_id=1, local_device_ids=(0, 3))
     )
     assert shared_options(of_another) == shared
     flags = sum(len(dataclasses.fields(group)) for group in vars(config).values() if dataclasses.is_dataclass(group))
     alone = sum(not dataclasses.is_dataclass(value) for value in vars(config).values())
-    assert len(shared) == flags + alone - len(("verbose", "coordinator", "num_processes", "process_id"))
+    own = ("verbose", "coordinator", "num_processes", "process_id", "local_device_ids")
+    assert len(shared) == flags + alone - len(own)
