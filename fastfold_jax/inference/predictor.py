@@ -3,9 +3,10 @@
 import dataclasses
 import functools
 import logging
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import jax
@@ -34,6 +35,8 @@ _POLL_SECONDS = 0.01
 _CACHE_HIT = "/jax/compilation_cache/cache_hits"
 # Of what a program took that turned out to be too large on the device: what the next may take.
 _SMALLER = 0.75
+# What is planned and compiled by one thread of this process at a time.
+_TURNS: dict[int, threading.Lock] = {}
 
 
 class PredictionError(UserError):
@@ -132,9 +135,11 @@ class Compiler:
     def _compile(self, config: ModelConfig, features: Features, memory_budget: Budget) -> Program:
         num_res = features.aatype.shape[0]
         start_recycling = functools.partial(start_prev, num_res, config, self.execution, self.mesh)
+        in_turn = functools.partial(_in_turn, config, *jax.tree.leaves(features), self.mesh.size)
         start = time.perf_counter()
         with _memory_errors(num_res), _events(_CACHE_HIT) as hits:
-            chunked, arguments = self._traced(config, features, memory_budget)
+            with in_turn("planned"):
+                chunked, arguments = self._traced(config, features, memory_budget)
             shardings = named_shardings(self.mesh, argument_specs(config))
 
             tried = []  # programs and their plans: more than one if XLA needs more than the first was to take
@@ -142,7 +147,10 @@ class Compiler:
             def build(budget: Budget) -> Any:
                 again = chunked.with_budget(budget)
                 apply = distribute(again, self.mesh, config, self.execution)
-                program = jax.jit(apply, in_shardings=shardings, donate_argnums=2).lower(*arguments).compile()
+                with in_turn("planned"):
+                    lowered = jax.jit(apply, in_shardings=shardings, donate_argnums=2).lower(*arguments)
+                with in_turn("compiled"):
+                    program = lowered.compile()
                 tried.append((program, again.explanations[-1]))
                 return program
 
@@ -171,6 +179,17 @@ def _request(config: ModelConfig, features: Features) -> tuple[ModelConfig, Feat
     config = structural(config)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), np.asarray(x).dtype), features)
     return config, shapes, (config, tuple((leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(shapes)))
+
+
+def _in_turn(*step: Hashable) -> AbstractContextManager:
+    """Waits while another thread does the same, for devices of its own.
+
+    What the first of them plans and compiles, the others find in JAX's persistent cache, where there is one, and which
+    takes no notice of which GPU a program is for; without it they need not wait for each other.
+    """
+    if jax.config.jax_compilation_cache_dir is None:
+        return nullcontext()
+    return _TURNS.setdefault(hash(step), threading.Lock())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -253,11 +272,12 @@ def _figures(outputs: Outputs, begun: float) -> PassRecord:
 
 @contextmanager
 def _events(name: str) -> Iterator[list[str]]:
-    """A list that grows by one each time JAX records the event."""
+    """A list that grows by one each time JAX records the event in this thread."""
     seen: list[str] = []
+    here = threading.get_ident()
 
     def listen(event: str, **_: Any) -> None:
-        if event == name:
+        if event == name and threading.get_ident() == here:
             seen.append(event)
 
     jax.monitoring.register_event_listener(listen)

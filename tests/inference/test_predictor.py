@@ -1,17 +1,24 @@
 """The loop over passes with a made-up network, and the real one compiled once a shape."""
 
+import collections
 import dataclasses
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
+from fastfold_jax.autochunk import cache
+from fastfold_jax.backend.compile_cache import use_compile_cache
 from fastfold_jax.config.execution import Execution
 from fastfold_jax.config.presets import preset
-from fastfold_jax.inference.predictor import Compiler, PredictionError, Program, predict, structural
+from fastfold_jax.inference.predictor import Compiler, PredictionError, Program, _in_turn, predict, structural
 from fastfold_jax.inference.recycle import FeatureStream, Recycling
 from fastfold_jax.model.alphafold import Outputs
+from parallel import make_mesh
 
 
 def made_up(run) -> Program:
@@ -108,3 +115,52 @@ def test_compiled_once_a_shape_and_network(monkeypatch, small_network, features_
     other = compiler.program(small_network, long)
     assert other.run is not first.run and (first.num_res, other.num_res) == (4, 5)
     assert first.seconds > 0 and not other.from_cache
+
+
+def test_threads_for_several_devices_make_a_program_one_after_the_other(
+    monkeypatch, small_network, features_of, tmp_path
+):
+    """So that those behind the first find its plan and, on GPUs, its program where both are kept."""
+    use_compile_cache(tmp_path)
+    features, busy, most = features_of("GAMKW"), collections.Counter(), collections.Counter()
+
+    def watched(name, function):
+        def call(*args):
+            busy[name] += 1
+            most[name] = max(most[name], busy[name])
+            time.sleep(0.05)
+            try:
+                return function(*args)
+            finally:
+                busy[name] -= 1
+
+        return call
+
+    monkeypatch.setattr(Compiler, "_traced", watched("traced", Compiler._traced))
+    monkeypatch.setattr(jax.stages.Lowered, "compile", watched("compiled", jax.stages.Lowered.compile))
+    compilers = [Compiler(Execution(precision="float32"), make_mesh(devices=[device])) for device in jax.devices()[:2]]
+    plans = []
+    monkeypatch.setattr(cache, "save", lambda *args, save=cache.save: plans.append(save(*args)))
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda compiler: compiler.program(small_network, features), compilers)
+    assert most == {"traced": 1, "compiled": 1} and len(plans) == 1
+    assert first.run is not second.run
+
+
+@pytest.mark.parametrize(
+    ("step", "kept", "waits"), [("same", True, True), ("other", True, False), ("same", False, False)]
+)
+def test_only_what_is_the_same_and_will_be_kept_is_waited_for(tmp_path, step, kept, waits):
+    use_compile_cache(tmp_path if kept else None)
+    done = threading.Event()
+
+    def work():
+        with _in_turn("a program", step):
+            done.set()
+
+    thread = threading.Thread(target=work)
+    with _in_turn("a program", "same"):
+        thread.start()
+        assert done.wait(0.2 if waits else 30) is not waits
+    thread.join()
+    assert done.is_set()
