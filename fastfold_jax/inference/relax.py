@@ -184,11 +184,10 @@ class _Relaxation:
         Raises:
           RelaxFailed: if not even the first round can be made.
         """
-        deadline = time.monotonic() + 60 * self._options.relax_minutes
         stuck = pierced(state)
         while True:
             try:
-                self._minimise(self._peptides.rebuilt(state, stuck) if stuck.any() else state, deadline)
+                self._minimise(self._peptides.rebuilt(state, stuck) if stuck.any() else state)
             except relax_openmm.RelaxFailed as error:
                 if not self.rounds:
                     raise
@@ -206,7 +205,7 @@ class _Relaxation:
             stuck = threaded | (violating & self._free)
             self._free |= violating | threaded
 
-    def _minimise(self, state: relax_openmm.Complete, deadline: float) -> None:
+    def _minimise(self, state: relax_openmm.Complete) -> None:
         """One round."""
         peptides, options = self._peptides, self._options
         made = relax_openmm.minimise(
@@ -215,7 +214,8 @@ class _Relaxation:
             stiffness=options.relax_stiffness,
             tolerance=options.relax_tolerance,
             bounds=relax_openmm.Bounds(
-                steps=options.relax_iterations - self.steps if options.relax_iterations else np.inf, deadline=deadline
+                steps=options.relax_iterations - self.steps if options.relax_iterations else np.inf,
+                seconds=60 * options.relax_minutes - sum(made.seconds for made in self.rounds),
             ),
             device=_device(options),
         )

@@ -1,13 +1,14 @@
 """The parts of relaxation that speak to OpenMM and PDBFixer."""
 
 import dataclasses
+import functools
 import io
 import logging
 import random
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from typing import Any
 
 import gemmi
@@ -24,8 +25,10 @@ _ATTEMPTS = 3
 _TELL_EVERY = 30.0  # seconds
 _CONSTRAINED = 1e-4  # relative deviation of bonds to hydrogens
 _RANDOM = threading.Lock()
+_GPU = threading.Lock()
 _KJ_PER_KCAL = 4.184
 _PLATFORMS = {"cuda": "CUDA", "opencl": "OpenCL", "cpu": "CPU"}
+_ON_GPU = ("CUDA", "OpenCL")
 
 
 class RelaxError(UserError):
@@ -59,10 +62,10 @@ class Device:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Bounds:
-    """Where a minimisation ends though it has not converged: after so many steps, or at a time of `time.monotonic`."""
+    """Where a minimisation ends though it has not converged: after so many steps, or seconds."""
 
     steps: float
-    deadline: float
+    seconds: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,6 +76,7 @@ class Minimised:
       positions: [atoms, 3] Å.
       initial_energy, final_energy: kcal/mol.
       steps: Made.
+      seconds: That they took.
       converged: Whether it came to its end, and not to its bounds or to energies that are no numbers.
       platform: What it ran on.
     """
@@ -81,6 +85,7 @@ class Minimised:
     initial_energy: float
     final_energy: float
     steps: int
+    seconds: float
     converged: bool
     platform: str
 
@@ -109,7 +114,8 @@ def require_platform(device: Device) -> None:
 
     system = openmm.System()
     system.addParticle(1.0)
-    next(_contexts(system, device))
+    with closing(_contexts(system, device)) as contexts:
+        next(contexts)
 
 
 def standard_name(residue: gemmi.Residue) -> str | None:
@@ -239,23 +245,27 @@ def minimise(
         raise RelaxFailed(f"the force field cannot be applied ({_one_line(error)})") from error
     system.addForce(_springs(given.positions, held, stiffness))
     failure = ""
-    for context in _contexts(system, device):
-        for attempt in range(_ATTEMPTS):
-            positions = given.positions
-            if attempt:  # atoms in one place have no direction to part in
-                positions = positions + np.random.default_rng(attempt).normal(0, 0.02, positions.shape)
-            try:
-                return _minimise_in(context, positions, tolerance, bounds)
-            except Exception as error:  # OpenMM raises bare exceptions for whatever a driver or a number does
-                failure = f"{context.getPlatform().getName()}: {_one_line(error)}"
-                logger.debug("attempt %d at relaxation: %s", attempt + 1, failure)
+    with closing(_contexts(system, device)) as contexts:
+        for context in contexts:
+            if failure:
+                _tell(f"relaxation fails on {failure}; on {context.getPlatform().getName()} then")
+            for attempt in range(_ATTEMPTS):
+                positions = given.positions
+                if attempt:  # atoms in one place have no direction to part in
+                    positions = positions + np.random.default_rng(attempt).normal(0, 0.02, positions.shape)
+                try:
+                    return _minimise_in(context, positions, tolerance, bounds)
+                except Exception as error:  # OpenMM raises bare exceptions for whatever a driver or a number does
+                    failure = f"{context.getPlatform().getName()}: {_one_line(error)}"
+                    logger.debug("attempt %d at relaxation: %s", attempt + 1, failure)
     raise RelaxFailed(f"the energy cannot be minimised ({failure})")
 
 
-def _contexts(system: Any, device: Device) -> Iterator[Any]:
+def _contexts(system: Any, device: Device) -> Generator[Any, None, None]:
     """The system on each platform that works, fastest first.
 
-    On one thread, or a GPU, results are the same each time.
+    On one thread, or a GPU, results are the same each time. A GPU, of whose memory JAX leaves little, has one system at
+    a time: while this yields one, no other thread gets any.
 
     Raises:
       RelaxError: if there is none.
@@ -264,18 +274,27 @@ def _contexts(system: Any, device: Device) -> Iterator[Any]:
 
     names, failures = _candidates(device.platform), []
     wanted = {"DeterministicForces": "true", "Threads": str(device.threads)}
-    for name in names:
+    for name, following in zip(names, [*names[1:], None], strict=True):
         platform = openmm.Platform.getPlatformByName(name)
         properties = {key: value for key, value in wanted.items() if key in platform.getPropertyNames()}
-        try:
-            context = openmm.Context(system, openmm.VerletIntegrator(0.0), platform, properties)
-        except Exception as error:
-            failures.append(f"{name}: {_one_line(error)}")
-            logger.debug("no relaxation on %s", failures[-1])
-        else:
-            yield context
+        with _GPU if name in _ON_GPU else nullcontext():
+            try:
+                context = openmm.Context(system, openmm.VerletIntegrator(0.0), platform, properties)
+            except Exception as error:
+                failures.append(f"{name}: {_one_line(error)}")
+                if following is not None:
+                    _tell(f"no relaxation on {failures[-1]}; on {following} then")
+            else:
+                yield context
+                del context
     if len(failures) == len(names):
         raise RelaxError(f"--relax-platform {device.platform}: does not work here ({'; '.join(failures)})")
+
+
+@functools.cache
+def _tell(text: str) -> None:
+    """Warns of what every structure would warn of, once."""
+    logger.warning(text)
 
 
 def _candidates(platform: str) -> list[str]:
@@ -318,6 +337,7 @@ def _minimise_in(context: Any, positions: Float[np.ndarray, "atoms 3"], toleranc
     import openmm
     from openmm import unit
 
+    begun = time.monotonic()
     context.setPositions(positions / 10)
     initial = _energy(context)
     watch = _watch(bounds)
@@ -342,6 +362,7 @@ def _minimise_in(context: Any, positions: Float[np.ndarray, "atoms 3"], toleranc
         initial_energy=initial,
         final_energy=final,
         steps=watch.steps,
+        seconds=time.monotonic() - begun,
         converged=converged,
         platform=context.getPlatform().getName(),
     )
@@ -357,7 +378,7 @@ def _watch(bounds: Bounds) -> Any:
             self.steps = 0
             self.stopped = False
             self.good: Sequence[float] | None = None
-            self._told = time.monotonic()
+            self._begun = self._told = time.monotonic()
 
         def report(self, iteration: int, x: Sequence[float], grad: Sequence[float], args: Any) -> bool:
             del iteration, grad  # it begins anew from time to time; OpenMM passes these by position
@@ -370,7 +391,7 @@ def _watch(bounds: Bounds) -> Any:
             if now - self._told > _TELL_EVERY:
                 self._told = now
                 logger.info("relaxation, step %d: %.0f kcal/mol", self.steps, energy / _KJ_PER_KCAL)
-            self.stopped = self.steps >= bounds.steps or now > bounds.deadline or not np.isfinite(energy)
+            self.stopped = self.steps >= bounds.steps or now - self._begun > bounds.seconds or not np.isfinite(energy)
             return self.stopped
 
     return Watch()

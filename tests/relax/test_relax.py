@@ -2,6 +2,10 @@
 
 import dataclasses
 import sys
+import time
+import types
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import gemmi
 import numpy as np
@@ -306,6 +310,45 @@ def test_auto_falls_back_to_a_platform_that_works(shared_data, monkeypatch):
     monkeypatch.setattr(relax_openmm, "_PLATFORMS", {"cuda": "NoSuchPlatform", "reference": "Reference"})
     result = relax(read(shared_data, "model_output.pdb"), RelaxOptions(relax_iterations=5))
     assert result.platform == "Reference"
+
+
+def test_a_gpu_has_one_structure_at_a_time_and_where_it_fails_that_is_said_once(monkeypatch, caplog):
+    """Contexts and platforms in place of OpenMM's: the GPU refuses the first two systems, then takes the others."""
+    import openmm
+
+    refused, together, most = [1, 1], [], []
+
+    class Context:
+        def __init__(self, system, integrator, platform, properties):
+            if platform == "CUDA" and refused:
+                refused.pop()
+                raise openmm.OpenMMException("out of memory")
+            self.platform = platform
+
+        def getPlatform(self):
+            return types.SimpleNamespace(getName=lambda: self.platform)
+
+    class Platform:
+        getPlatformByName = staticmethod(lambda name: types.SimpleNamespace(getPropertyNames=tuple, name=name))
+
+    def use(_):
+        with closing(relax_openmm._contexts(None, relax_openmm.Device(platform="auto"))) as contexts:
+            name = next(contexts).platform
+            if name == "CUDA":
+                together.append(1)
+                most.append(len(together))
+                time.sleep(0.02)
+                together.pop()
+        return name
+
+    monkeypatch.setattr(relax_openmm, "_candidates", lambda platform: ["CUDA", "CPU"])
+    monkeypatch.setattr(openmm, "Platform", Platform)
+    monkeypatch.setattr(openmm, "Context", lambda *args: Context(*args[:2], args[2].name, args[3]))
+    relax_openmm._tell.cache_clear()
+    with ThreadPoolExecutor(4) as pool:
+        assert sorted(pool.map(use, range(6))) == ["CPU"] * 2 + ["CUDA"] * 4
+    assert most == [1] * 4
+    assert caplog.messages == ["no relaxation on CUDA: out of memory; on CPU then"]
 
 
 @pytest.mark.parametrize(
