@@ -187,7 +187,7 @@ def _in_turn(*step: Hashable) -> AbstractContextManager:
     What the first of them plans and compiles, the others find in JAX's persistent cache, where there is one, and which
     takes no notice of which GPU a program is for; without it they need not wait for each other.
     """
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.values["jax_compilation_cache_dir"] is None:
         return nullcontext()
     return _TURNS.setdefault(hash(step), threading.Lock())
 
