@@ -9,6 +9,7 @@ Everything decided here is an integer, hence the same on every machine and for a
 
 import dataclasses
 import functools
+import itertools
 import os
 from concurrent.futures import ThreadPoolExecutor
 
@@ -166,15 +167,18 @@ def _sums(
     centres: Rows, rows: Rows, pairs: tuple[np.ndarray, np.ndarray, np.ndarray]
 ) -> tuple[Float32[np.ndarray, "s n 23"], Float32[np.ndarray, "s n"]]:
     """For each centre the weighted sums of its rows' letters and deletion counts; pairs are (row, centre, weight)."""
+    row, centre, weight = (each[pairs[2] != 0] for each in pairs)
     num_centres, num_res = centres.letters.shape
     letters = np.zeros((num_centres, num_res * LETTERS), np.float32)
     deletions = np.zeros((num_centres, num_res), np.float32)
     column = np.arange(num_res) * LETTERS
-    has_deletions = rows.deletions.max(axis=1, initial=0) > 0
-    for row, centre, weight in zip(*pairs, strict=True):
-        if weight:
-            share = weight * rows.mask[row]
-            letters[centre, column + rows.letters[row]] += share
-            if has_deletions[row]:
-                deletions[centre] += share * rows.deletions[row]
+    order = np.argsort(centre, kind="stable")
+    bounds = np.searchsorted(centre[order], np.arange(num_centres + 1)).tolist()
+    for number, (first, last) in enumerate(itertools.pairwise(bounds)):  # a centre's sums stay in the cache
+        for start in range(first, last, _BLOCK):
+            these = order[start : min(start + _BLOCK, last)]
+            members = rows[row[these]]
+            share = weight[these, None] * members.mask
+            letters[number] += np.bincount((column + members.letters).ravel(), share.ravel(), num_res * LETTERS)
+            deletions[number] += np.einsum("kn,kn->n", share, members.deletions)
     return letters.reshape(num_centres, num_res, LETTERS), deletions
