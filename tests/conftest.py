@@ -4,6 +4,7 @@ import logging
 import os
 from pathlib import Path
 
+import hypothesis
 import jax
 import pytest
 import shape_checks
@@ -14,6 +15,10 @@ from jax.experimental.compilation_cache.compilation_cache import reset_cache
 # behind each other can wait for ever, and XLA then ends the process.
 jax.config.update("jax_num_cpu_devices", 8)
 os.environ.setdefault("NPROC", "16")
+# The same examples at each run: a property that fails by chance would turn a green checkout red. Others are drawn by
+# `pytest --hypothesis-profile=default`.
+hypothesis.settings.register_profile("repeatable", derandomize=True)
+hypothesis.settings.load_profile("repeatable")
 # AutoChunk's signatures have no shapes, and it is imported first because checks would slow its planning by much.
 import fastfold_jax.autochunk.api  # noqa: E402, F401
 

@@ -21,6 +21,19 @@ from fastfold_jax.inference.run import run
 SMALL = {"c_m": 32, "c_z": 16, "c_s": 32, "c_e": 16, "c_t": 16, "c_outer": 8, "c_template_attention": 16}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def small_networks_compile_quickly(quick_compiles):
+    """All that these tests compile takes longer to compile than to run."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled(tmp_path_factory):
+    """Runs find each other's programs."""
+    use_compile_cache(tmp_path_factory.mktemp("compiled"))
+    yield
+    use_compile_cache(None)
+
+
 @pytest.fixture(scope="session")
 def make_prediction():
     """A function from sequences to a prediction with random coordinates."""
@@ -113,15 +126,7 @@ def source(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
-    """Runs of a module find each other's programs."""
-    use_compile_cache(tmp_path_factory.mktemp("compiled"))
-    yield
-    use_compile_cache(None)
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory, compiled, source, small_network):
+def whole(tmp_path_factory, source, small_network):
     """A run that nothing disturbed, on one device, and its outcomes."""
     out = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:

@@ -33,7 +33,6 @@ def configuration(out, *sources, **changes) -> InferenceConfig:
     return InferenceConfig(**{**fields, **changes})
 
 
-@pytest.mark.usefixtures("quick_compiles")
 def test_a_bad_record_leaves_the_others_and_what_they_made_is_an_input(small_network, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:1])
     (tmp_path / "x.fasta").write_text(">good\nGAMK\n>bad\nGA1K\n")

@@ -14,7 +14,6 @@ from fastfold_jax.inference.predictor import Compiler, PredictionError, Program,
 from fastfold_jax.inference.recycle import FeatureStream, Recycling
 from fastfold_jax.model.alphafold import init_state
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
 EXHAUSTED = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 12345 bytes."
 
 

@@ -28,8 +28,6 @@ from fastfold_jax.inference.run import run
 from fastfold_jax.inference.sources import job_sources
 from fastfold_jax.search.config import SearchOptions, TemplateOptions
 
-pytestmark = pytest.mark.usefixtures("compiled")
-
 
 def test_finished_work_is_kept(whole, copy, source, small_network, monkeypatch):
     monkeypatch.setattr(engine.Engine, "predict", no_prediction)

@@ -64,6 +64,7 @@ def test_padding_changes_nothing(num_res, padding):
     weights = mask.astype(jnp.float32)
     real = slice(0, num_res)
 
+    @jax.jit
     def measures(logits, weights, asym_id, positions):
         plddt = confidence.predicted_lddt(logits[0])
         return (

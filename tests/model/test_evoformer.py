@@ -16,7 +16,6 @@ from fastfold_jax.config.presets import preset
 from fastfold_jax.model.evoformer import block_type, evoformer_stack, extra_msa_stack, run_stack
 from parallel import Axis
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
 SIZES = {"c_m": 16, "c_z": 16, "c_e": 8, "c_outer": 4, "msa_heads": 2, "pair_heads": 2}
 STACKS = {"main": (evoformer_stack, "c_m"), "extra": (extra_msa_stack, "c_e")}
 ROWS, RESIDUES = 4, 8

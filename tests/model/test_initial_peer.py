@@ -52,7 +52,7 @@ def root_mean_square(array) -> float:
 
 
 @pytest.mark.parametrize("name", ["model_1_ptm", "model_1_multimer_v3"])
-@pytest.mark.usefixtures("typical_draws", "quick_compiles")
+@pytest.mark.usefixtures("typical_draws")
 def test_every_parameter_starts_at_the_scale_of_deepminds(name, tmp_path):
     expected = their_scales(name)
     config = preset(name, evoformer_blocks=1, extra_msa_blocks=1)

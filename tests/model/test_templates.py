@@ -227,44 +227,6 @@ def test_an_absent_template_changes_nothing(preset):
     np.testing.assert_array_equal(pair_update(module, z, with_mask(batch, 0, 0, 0)), 0)
 
 
-@pytest.mark.parametrize("preset", [MONOMER, MULTIMER])
-def test_padding_changes_neither_values_nor_gradients(preset):
-    module, batch, z = module_of(preset, **SMALL), features(), query()
-    padding = 4
-
-    def pad(x, axes):
-        # Anything but zeros, lest they hide what is read from padding.
-        return np.pad(x, [(0, padding if axis in axes else 0) for axis in range(x.ndim)], mode="edge")
-
-    padded = dataclasses.replace(
-        batch,
-        aatype=pad(batch.aatype, (0,)),
-        asym_id=np.pad(batch.asym_id, (0, padding)),
-        seq_mask=np.pad(batch.seq_mask, (0, padding)),
-        template_aatype=pad(batch.template_aatype, (1,)),
-        template_all_atom_positions=pad(batch.template_all_atom_positions, (1,)),
-        template_all_atom_mask=np.pad(batch.template_all_atom_mask, ((0, 0), (0, padding), (0, 0))),
-    )
-    padded_z = pad(z, (0, 1))
-    real = np.s_[:NUM_RES, :NUM_RES]
-    weights = query() ** 2
-
-    def value(z, batch):
-        update = module.pair_update(z, batch)[real]
-        return jnp.sum(update * weights), update
-
-    both = jax.jit(jax.grad(value, has_aux=True))
-    gradient, update = both(padded_z, padded)
-    expected_gradient, expected = both(z, batch)
-    assert_close(update, expected)
-    assert_close(gradient[real], expected_gradient)
-    assert not gradient[NUM_RES:].any() and not gradient[:, NUM_RES:].any()
-    rows, mask = module.msa_rows(padded)
-    expected_rows, expected_mask = module.msa_rows(batch)
-    np.testing.assert_array_equal(mask, np.pad(expected_mask, ((0, 0), (0, padding))))
-    assert_close(rows[:, :NUM_RES], expected_rows)
-
-
 def test_weights_count_multimer_templates():
     module, batch, z = module_of(MULTIMER, **SMALL), features(), query()
     repeated = jax.tree.map(lambda x: np.concatenate([x, x[-1:]]) if x.shape[:1] == (NUM_TEMPLATES,) else x, batch)

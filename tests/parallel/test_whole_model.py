@@ -1,6 +1,7 @@
 """Whole networks on 2, 4 and 8 devices give one device's predictions and gradients, at sizes that do not divide.
 
-Every exchange is cut into slabs. The loss depends on all that training's losses do.
+Every exchange is cut into slabs: two in the quick tests, three in the slow ones. The loss depends on all that
+training's losses do.
 """
 
 import dataclasses
@@ -12,28 +13,28 @@ import pytest
 import whole_model
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
-ROWS, RESIDUES = 5, 11
+ROWS = 5
 
 
 @functools.cache
-def _step(config, devices, templates, remat, dropout):
+def _step(config, devices, num_res, templates, remat, dropout):
     execution = dataclasses.replace(whole_model.EXECUTION, remat=remat)
-    batch = whole_model.features(config, num_res=RESIDUES, rows=ROWS, extra_rows=7, templates=templates)
-    step = whole_model.step(config, devices, (ROWS, RESIDUES), execution)
+    batch = whole_model.features(config, num_res=num_res, rows=ROWS, extra_rows=7, templates=templates)
+    step = whole_model.step(config, devices, (ROWS, num_res), execution)
     return jax.device_get(
         step(
             whole_model.parameters(config),
             whole_model.padded(batch, devices),
-            whole_model.previous(config, RESIDUES, devices),
+            whole_model.previous(config, num_res, devices),
             jax.random.key(5) if dropout else None,
         )
     )
 
 
-def _check(config, devices, templates, *, remat=False, dropout=False):
+def _check(config, devices, templates, *, num_res=11, remat=False, dropout=False):
     """Predictions to 1e-4, gradients to 1e-3."""
-    (want_loss, want), want_gradient = _step(config, 1, templates, False, dropout)
-    (loss, parts), gradient = _step(config, devices, templates, remat, dropout)
+    (want_loss, want), want_gradient = _step(config, 1, num_res, templates, False, dropout)
+    (loss, parts), gradient = _step(config, devices, num_res, templates, remat, dropout)
     np.testing.assert_allclose(loss, want_loss, rtol=1e-4, atol=1e-5)
     for name in want:
         largest = np.abs(want[name]).max()
@@ -45,11 +46,11 @@ def _check(config, devices, templates, *, remat=False, dropout=False):
 
 
 def test_a_monomer():
-    _check(whole_model.network("model_1_ptm"), 4, 1, remat=True, dropout=True)
+    _check(whole_model.network("model_1_ptm"), 4, 1, num_res=7, remat=True, dropout=True)
 
 
 def test_a_multimer():
-    _check(whole_model.network("model_1_multimer_v3"), 2, 3)
+    _check(whole_model.network("model_1_multimer_v3"), 4, 1, num_res=7)
 
 
 @pytest.mark.slow

@@ -2,9 +2,6 @@
 
 import numpy as np
 
-# Small networks take longer to compile than to run: halves the time.
-QUICK_TO_COMPILE = {"xla_backend_optimization_level": 0}
-
 
 def relative(ours, theirs, mask=1.0) -> float:
     """Largest difference where `mask` is not 0, over the largest value there."""

@@ -1,5 +1,7 @@
 """Every module of the trunk against the peer run live: values, gradients of inputs and parameters, float32 and bf16."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -14,6 +16,7 @@ import recorded
 import reference
 import reference_modules
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 SPLIT, FUSED = "model_1_ptm", "model_1_multimer_v3"
 BLOCKS = ("evoformer_iteration", "extra_msa_stack")  # the outer product is last in SPLIT's, first in FUSED's
 # Every module once, and those that the two kinds of network build or store differently in both ways.
@@ -36,20 +39,27 @@ def _mask_of(x: reference_modules.Inputs, output) -> np.ndarray:
     return x.msa_mask if output.shape[:2] == x.msa_mask.shape else x.pair_mask
 
 
-def _loss(function, cotangents):
-    """A scalar that reads every output where it is meaningful, so that its gradient tests the whole Jacobian."""
+def _with_gradients(function):
+    """`(params, x, cotangents) -> outputs, gradients by params and x`, in one program."""
 
-    def loss(params, x):
-        return sum(jnp.vdot(c, out) for c, out in zip(cotangents, jax.tree.leaves(function(params, x)), strict=True))
+    def run(params, x, cotangents):
+        outputs, backward = jax.vjp(function, params, x)
+        return outputs, backward(jax.tree.unflatten(jax.tree.structure(outputs), cotangents))
 
-    return loss
+    return jax.jit(run)
 
 
-def _cotangents(outputs, x, seed):
+@functools.cache
+def _peer_in_float32(name, preset):
+    return _with_gradients(reference_modules.function(reference_modules.MODULES[name], reference.config(preset)))
+
+
+def _cotangents(x, shapes, seed):
+    """Weights of every output where it is meaningful, so that their gradient tests the whole Jacobian."""
     rng = np.random.default_rng([seed, 99])
     return [
         (rng.standard_normal(out.shape) * _mask_of(x, out)[..., None]).astype(np.float32)
-        for out in jax.tree.leaves(outputs)
+        for out in jax.tree.leaves(shapes)
     ]
 
 
@@ -57,25 +67,22 @@ def _cotangents(outputs, x, seed):
 def test_values_and_gradients_equal_the_peers(name, preset):
     peer = reference_modules.MODULES[name]
     module = ours.of_block(name, preset, ours.execution())
-    theirs = reference_modules.function(peer, reference.config(preset))
-    run_ours, run_theirs = jax.jit(module.apply), jax.jit(theirs)
+    run_ours, run_theirs = _with_gradients(module.apply), _peer_in_float32(name, preset)
+    parent = peer.scope.rpartition("/")[0] + "/"
     for seed in range(2):
         flat = recorded.parameters(preset, seed)
         x = _inputs(name, seed)
         state, params = module.state(flat), reference_modules.parameters(peer, flat)
-        got, expected = run_ours(state, x), run_theirs(params, x)
+        cotangents = _cotangents(x, jax.eval_shape(module.apply, state, x), seed)
+        got, (grads, grad_x) = run_ours(state, x, cotangents)
+        expected, (peer_grads, peer_grad_x) = run_theirs(params, x, cotangents)
         for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
             assert compare.relative(a, b, _mask_of(x, a)) < TOLERANCE
-
-    cotangents = _cotangents(expected, x, 0)
-    grads, grad_x = jax.jit(jax.grad(_loss(module.apply, cotangents), (0, 1)))(state, x)
-    peer_grads, peer_grad_x = jax.jit(jax.grad(_loss(theirs, cotangents), (0, 1)))(params, x)
-    assert compare.relative(grad_x.msa, peer_grad_x.msa) < TOLERANCE
-    assert compare.relative(grad_x.pair, peer_grad_x.pair) < TOLERANCE
-    parent = peer.scope.rpartition("/")[0] + "/"
-    grads = {k.removeprefix(parent): v for k, v in module.flat(grads).items()}
-    errors = compare.gradients(grads, reference.flatten(peer_grads))
-    assert max(errors.values()) < TOLERANCE, errors
+        assert compare.relative(grad_x.msa, peer_grad_x.msa) < TOLERANCE
+        assert compare.relative(grad_x.pair, peer_grad_x.pair) < TOLERANCE
+        grads = {k.removeprefix(parent): v for k, v in module.flat(grads).items()}
+        errors = compare.gradients(grads, reference.flatten(peer_grads))
+        assert max(errors.values()) < TOLERANCE, errors
 
 
 @pytest.mark.parametrize(("name", "preset"), CASES)
@@ -84,7 +91,7 @@ def test_bf16_is_as_near_to_float32_as_the_peers(name, preset):
     peer = reference_modules.MODULES[name]
     module = ours.of_block(name, preset, ours.execution("bf16"))
     theirs = reference_modules.function(peer, reference.config(preset, precision="bf16"))
-    exact = jax.jit(reference_modules.function(peer, reference.config(preset)))
+    exact = _peer_in_float32(name, preset)
     run_ours, run_theirs = jax.jit(module.apply), jax.jit(theirs)
     our_errors, peer_errors = [], []
     for seed in range(3):
@@ -93,7 +100,8 @@ def test_bf16_is_as_near_to_float32_as_the_peers(name, preset):
         half = jax.tree.map(lambda v: jnp.asarray(v, jnp.bfloat16), _inputs(name, seed))
         full = jax.tree.map(lambda v: v.astype(jnp.float32), half)
         params = reference_modules.parameters(peer, flat)
-        true = jax.tree.leaves(exact(params, full))
+        cotangents = _cotangents(full, jax.eval_shape(module.apply, module.state(flat), half), seed)
+        true = jax.tree.leaves(exact(params, full, cotangents)[0])
         for errors, outputs in (
             (our_errors, run_ours(module.state(flat), half)),
             (peer_errors, run_theirs(params, half)),

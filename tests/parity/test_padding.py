@@ -14,6 +14,7 @@ from fastfold_jax.config.presets import preset
 from fastfold_jax.model.alphafold import init_state, make_apply
 from fastfold_jax.model.recycling import Prev
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 SMALL = {
     "evoformer_blocks": 2,
     "extra_msa_blocks": 1,
@@ -100,7 +101,7 @@ def network(request):
         terms = [jnp.vdot(weights[name], cut(named[name], name)) for name in weights]
         return sum(terms, jnp.zeros(())), named
 
-    both = jax.jit(jax.grad(run, (0, 1, 2), has_aux=True), compiler_options=compare.QUICK_TO_COMPILE)
+    both = jax.jit(jax.grad(run, (0, 1, 2), has_aux=True))
 
     def gradients(features, prev, weights):
         features = jax.tree.map(jnp.asarray, features)

@@ -10,6 +10,11 @@ from fastfold_jax.training import run as run_module
 from fastfold_jax.training.index import IndexConfig, build_index
 
 
+@pytest.fixture(scope="module", autouse=True)
+def small_networks_compile_quickly(quick_compiles):
+    """All that these tests compile takes longer to compile than to run."""
+
+
 @pytest.fixture(scope="session")
 def index(tmp_path_factory) -> Path:
     """Index of the demo's structures, none of which has an alignment."""

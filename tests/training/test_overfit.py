@@ -11,8 +11,6 @@ from fastfold_jax.config.training import stage
 from fastfold_jax.training.step import make_step, put_batch, start_state, whole
 from parallel import make_mesh
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 
 def train(chosen, step, batch, mesh, steps: int) -> list[dict[str, float]]:
     state = jax.device_put(start_state(chosen, 0), whole(mesh))

@@ -15,8 +15,6 @@ from fastfold_jax.training.optimizer import clip_each, learning_rate, moving_ave
 from fastfold_jax.training.step import make_gradients, put_batch, start_state, whole
 from parallel import make_mesh
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
-
 FLOAT32 = Execution(precision="float32")
 
 
