@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, Future
 from pathlib import Path
-from threading import Event
+from threading import Event, Semaphore
 
 from fastfold_jax import search
 from fastfold_jax.data import layout
@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 COVERAGE_FILE = "coverage.json"
 _COVERAGE = "coverage"
+_UNWRITTEN = 8  # predictions, of up to some hundred MB each
 # Search options that say how, and not what, is found.
 _HOW = ("search_threads", "search_cache", "no_search_cache", "msa_server_contact", "msa_server_patience")
 
@@ -249,11 +250,13 @@ class Threads:
       ahead: Runs what can be done before it is needed.
       writing: Writes predictions, one after another.
       publishing: Ranks, relaxes, plots and reports finished jobs, which may take longer than predicting them.
+      room: For predictions that are not written yet; without any, devices wait.
     """
 
     ahead: Executor
     writing: Executor
     publishing: Executor
+    room: Semaphore = dataclasses.field(default_factory=lambda: Semaphore(_UNWRITTEN))
 
     def finish(self) -> None:
         """Waits until all of it is done."""
@@ -294,7 +297,10 @@ class JobRun:
                 if following is not None:
                     job.target.begin(following, self._threads.ahead)
                 prediction, timing = engine.predict(job.target, task, self._log_pass)
+                self._threads.room.acquire()
                 self._pending.append(self._threads.writing.submit(self._write, task, prediction, timing))
+                self._pending[-1].add_done_callback(lambda _: self._threads.room.release())
+                del prediction  # it is large
         except UserError as error:
             self._error = error
         except Exception as error:
@@ -305,6 +311,8 @@ class JobRun:
     def finish(self) -> "Future[JobOutcome]":
         """Ranks what is there, once it is written, and publishes it; begun once, however often it is called."""
         if self._outcome is None:
+            if self._prepared is not None:  # publishing may be far behind, and features are large
+                self._prepared = dataclasses.replace(self._prepared, target=None)
             self._outcome = self._threads.publishing.submit(self._finish)
         return self._outcome
 

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import os
+import time
 
 import jax
 import numpy as np
@@ -18,8 +19,6 @@ from fastfold_jax.inference.config import (
 )
 from fastfold_jax.inference.predictor import PredictionError
 from fastfold_jax.inference.run import run
-
-pytestmark = pytest.mark.usefixtures("compiled")
 
 
 def test_each_job_has_its_directory(whole):
@@ -78,6 +77,28 @@ def test_devices_share_a_protein(whole, source, small_network, tmp_path, monkeyp
         order, wanted = (json.loads((d / name / "ranking.json").read_text())["order"] for d in (tmp_path, out))
         assert order == wanted
         np.testing.assert_allclose(atoms(tmp_path / name), atoms(out / name), atol=2e-2)
+
+
+def test_devices_wait_where_writing_falls_behind(source, small_network, tmp_path, monkeypatch):
+    made, ahead = [], []
+
+    def predict(self, *args, predict=engine.Engine.predict):
+        made.append(predict(self, *args))
+        return made[-1]
+
+    def write(*args, write=job_run.write_prediction):
+        time.sleep(0.1)  # far longer than a pass takes
+        ahead.append(len(made) - len(ahead))
+        return write(*args)
+
+    monkeypatch.setattr(engine.Engine, "predict", predict)
+    monkeypatch.setattr(job_run, "write_prediction", write)
+    monkeypatch.setattr(job_run, "_UNWRITTEN", 2)
+    monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:1])
+    sampling = SamplingOptions(num_seeds=4)
+    outcomes = run(configuration(tmp_path, source, sampling=sampling), networks=[small_network])
+    assert [outcome.made for outcome in outcomes] == [4] * 3
+    assert max(ahead) == 3  # two that wait to be written, and one in the device's hand
 
 
 def test_a_failed_job_does_not_stop_the_others(small_network, tmp_path, monkeypatch):
