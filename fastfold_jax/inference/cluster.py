@@ -40,8 +40,12 @@ def run_on_cluster(
     Parameters, databases, caches and the output directory must be at the same paths on every node.
 
     Raises:
-      UserError: if Ray is not installed or cannot be reached, or no node has what a job needs.
+      UserError: if Ray is not installed or cannot be reached, no node has what a job needs, or a protein is to be split
+        over more GPUs than a job gets.
     """
+    dap, gpus = config.execution.devices(), config.jobs.cluster_gpus
+    if dap is not None and gpus and dap > gpus:
+        raise UserError(f"--dap {dap}: with --cluster-gpus {gpus}, accepted are auto and numbers up to {gpus}")
     outcomes: dict[int, JobOutcome] = {}
     handed_over: list[int] = []
 
@@ -58,7 +62,7 @@ def run_on_cluster(
 
     work = functools.partial(_run_one, config=config, networks=None if networks is None else tuple(networks))
     address = None if config.jobs.cluster == _HERE else config.jobs.cluster
-    share = Share(cpus=config.search.search_threads or 1, gpus=config.jobs.cluster_gpus)
+    share = Share(cpus=config.search.search_threads or 1, gpus=gpus)
     for number, result in spread(work, items(), share, address=address):
         index = handed_over[number]
         outcome = _failed(sources[index], directories[index], result) if isinstance(result, Exception) else result

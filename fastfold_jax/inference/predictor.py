@@ -56,7 +56,8 @@ class Program:
       start: Makes the `prev` of the first pass.
       place: Puts parameters where the program reads them: on each of its devices.
       num_res: Residues, padding included.
-      seconds: What tracing and compiling took; 0 for a program that this process has compiled already.
+      seconds: What tracing and compiling took, or waiting while another thread did so; 0 for a program that has been
+        compiled for these devices already.
       from_cache: It was compiled before, by this process or another.
       smaller: Compiles the same for less memory; None where that cannot be.
     """

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from several_jobs import REPOSITORY, atoms, configuration, content, no_prediction
 
+from fastfold_jax.errors import UserError
 from fastfold_jax.inference import cli, cluster, dry_run, engine, job_run
 from fastfold_jax.inference.config import (
     ExecutionOptions,
@@ -177,6 +178,12 @@ def test_a_process_on_a_cluster_claims_all_that_it_is_given_before_it_uses_any(
     assert engine.devices == tuple(jax.devices()[:count])
     assert done == ["memory", tmp_path, "devices"]
     assert cluster._worker(config, (small_network,))[0] is context
+
+
+def test_a_protein_is_not_split_over_more_gpus_than_a_job_on_a_cluster_gets(source, small_network, tmp_path):
+    jobs, execution = JobOptions(cluster="local", cluster_gpus=2), ExecutionOptions(dap="4")
+    with pytest.raises(UserError, match="--dap 4: with --cluster-gpus 2, accepted are auto and numbers up to 2"):
+        run(configuration(tmp_path / "out", source, jobs=jobs, execution=execution), networks=[small_network])
 
 
 @pytest.mark.slow
