@@ -71,7 +71,7 @@ def test_a_file_and_a_job(predictor, tmp_path):
     path = tmp_path / "x.a3m"
     path.write_text(">q\nGAMKWDE\n>h\nGAMRWDE\n")
     assert predictor.predict(path).coverage.rows == 2
-    job = Job(name="j", chains=(Chain(id="A", description="", sequence="GAMKWDE"),))
+    job = Job(name="j", chains=tuple(Chain(id=i, description="", sequence="GAMKWDE") for i in "AB"))
     assert predictor.predict(job).job.name == "j"
 
 

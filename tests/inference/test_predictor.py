@@ -104,7 +104,8 @@ def test_one_program_serves_networks_that_differ_in_sampling():
     assert structural(preset("model_1", num_ensemble=2)) != structural(preset("model_1"))
 
 
-def test_compiled_once_a_shape_and_network(monkeypatch, small_network, features_of):
+def test_compiled_once_a_shape_and_network(small_network, features_of):
+    use_compile_cache(None)
     compiler = Compiler(Execution(precision="float32"))
     short, again, long = features_of("GAMK"), features_of("WWWW"), features_of("GAMKG")
     first = compiler.program(small_network, short)
