@@ -13,6 +13,8 @@ from fastfold_jax.training.step import TrainState
 
 _LOG = logging.getLogger(__name__)
 
+_TREES = ("parameters", "average", "optimizer")
+
 
 class CheckpointError(UserError):
     """A checkpoint cannot be written or read, or belongs to another run."""
@@ -86,7 +88,7 @@ class Checkpoints:
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(dataclasses.asdict(_plain(state))),
+                    state=ocp.args.StandardSave(_plain(state)),
                     data=ocp.args.JsonSave(data),
                     facts=ocp.args.JsonSave(self._facts),
                 ),
@@ -149,7 +151,7 @@ class Checkpoints:
                 found = self._manager.restore(
                     step,
                     args=ocp.args.Composite(
-                        state=ocp.args.StandardRestore(dataclasses.asdict(_plain(_abstract(like)))),
+                        state=ocp.args.StandardRestore(_plain(_abstract(like))),
                         data=ocp.args.JsonRestore(),
                     ),
                 )
@@ -177,17 +179,17 @@ class Checkpoints:
             )
 
 
-def _plain(state: TrainState) -> TrainState:
-    """The state with its pytrees as lists of arrays, which any version of the libraries that define them reads."""
-    lists = {name: jax.tree.leaves(getattr(state, name)) for name in ("parameters", "average", "optimizer")}
-    return dataclasses.replace(state, **lists)
+def _plain(state: TrainState) -> dict[str, Any]:
+    """The state's fields, pytrees as lists of arrays, which any version of the libraries that define them reads.
+
+    The arrays are the state's own: `dataclasses.asdict` would copy each, on the device.
+    """
+    fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    return fields | {name: jax.tree.leaves(fields[name]) for name in _TREES}
 
 
 def _typed(plain: dict[str, Any], like: TrainState) -> TrainState:
-    trees = {
-        name: jax.tree.unflatten(jax.tree.structure(getattr(like, name)), plain[name])
-        for name in ("parameters", "average", "optimizer")
-    }
+    trees = {name: jax.tree.unflatten(jax.tree.structure(getattr(like, name)), plain[name]) for name in _TREES}
     return TrainState(**{**plain, **trees})
 
 

@@ -8,6 +8,8 @@ import tyro
 from rich.console import Console
 
 from fastfold_jax import messages
+from fastfold_jax.backend.allocator import claim_memory
+from fastfold_jax.backend.compile_cache import use_compile_cache
 from fastfold_jax.errors import UserError
 from fastfold_jax.training.options import TrainConfig
 from fastfold_jax.training.processes import leave
@@ -28,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = tyro.cli(TrainConfig, prog=PROGRAM, args=None if argv is None else list(argv))
         _set_up_logging(console, config.verbose)
+        claim_memory()
+        use_compile_cache(config.machine.cache_directory)
         from fastfold_jax.training.run import run  # after the options are known to be good: it imports everything
 
         run(config, console)

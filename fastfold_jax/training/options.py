@@ -8,7 +8,7 @@ import tyro
 
 from fastfold_jax.autochunk.budget import Budget, from_gib
 from fastfold_jax.config.execution import Execution, Kernels, Precision, Remat
-from fastfold_jax.config.options import at_least, option
+from fastfold_jax.config.options import at_least, cache_directory, option
 from fastfold_jax.config.training import STAGES, Stage, stage
 from fastfold_jax.data.training.augment import Augmentation
 from fastfold_jax.data.training.selection import Filters
@@ -108,6 +108,18 @@ class MachineOptions:
             default="everything runs whole",
         ),
     ] = None
+    compile_cache: Annotated[
+        Path | None,
+        option(
+            "Where compiled programs are kept, with what was tuned for the device, so that a run that is started again "
+            "computes the same. Several processes need one that all of them see.",
+            metavar="DIR",
+            default="fastfold-jax/compiled in the user's cache directory",
+        ),
+    ] = None
+    no_compile_cache: Annotated[
+        bool, tyro.conf.FlagCreatePairsOff, option("Neither keep compiled programs nor use kept ones.")
+    ] = False
     coordinator: Annotated[
         str | None,
         option(
@@ -146,6 +158,11 @@ class MachineOptions:
             return None if self.memory_budget is None else "device"
         return from_gib("--memory-budget", self.memory_budget, "auto")
 
+    @property
+    def cache_directory(self) -> Path | None:
+        """Where compiled programs are kept, or None for nowhere."""
+        return None if self.no_compile_cache else self.compile_cache or cache_directory("compiled")
+
     def hosts(self) -> Hosts:
         """Who takes part."""
         return Hosts(
@@ -167,7 +184,7 @@ class TrainConfig:
 
     Writes into the output directory checkpoints, metrics.jsonl, TensorBoard's events, and at the end the moving average
     of the parameters as a file that AlphaFold, ColabFold and `infer.py` read. Started again with the same options it
-    goes on where it was, bit for bit.
+    goes on where it was: bit for bit on CPUs, and on GPUs of the same kind with what docs/training.md names.
     """
 
     out: Annotated[Path, option("Output directory, made if need be.", metavar="DIR")]

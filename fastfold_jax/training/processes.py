@@ -1,8 +1,11 @@
 """What the processes of one run do together: agree, begin or fail as one, share out the data, stop at the same step."""
 
+import contextlib
 import dataclasses
+import functools
 import logging
 import os
+import secrets
 import signal
 import sys
 import time
@@ -17,6 +20,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from fastfold_jax.backend.compile_cache import use_compile_cache
 from fastfold_jax.errors import UserError
 from fastfold_jax.training.options import TrainConfig
 from parallel.hosts import HostError
@@ -65,6 +69,42 @@ def all_or_none() -> Iterator[None]:
         raise HostError(f"process {which} of {len(failed)} could not begin; its own output says why")
 
 
+def keep_programs_where_all_see_them() -> None:
+    """Keeps no compiled programs where the processes have no directory in common; every process must call it.
+
+    Process 0 alone writes, and what it finds must be found by all: XLA shares out the tuning of a program among the
+    processes that compile it, and those that compile what another has found would wait for its part.
+    """
+    if jax.process_count() == 1:
+        return
+    kept = jax.config.values["jax_compilation_cache_dir"]
+    use_compile_cache(None)  # what follows is compiled too
+    directory = None if kept is None else Path(kept)
+    number = secrets.randbits(31)
+    mark = None if directory is None else directory / _mark(number)
+    if jax.process_index() == 0 and mark is not None:
+        with contextlib.suppress(OSError):
+            mark.touch()
+    told = _mark(int(multihost_utils.broadcast_one_to_all(np.uint32(number))))
+    mine = np.array([[directory is not None, directory is not None and (directory / told).exists()]])
+    given, found = np.asarray(multihost_utils.process_allgather(mine, tiled=True)).T
+    if jax.process_index() == 0 and mark is not None:
+        with contextlib.suppress(OSError):
+            mark.unlink()
+    if all(found):
+        use_compile_cache(directory)
+    elif any(given):
+        _LOG.warning(
+            "compiled programs are not kept: not all processes can read what the first writes to %s; give a directory "
+            "that all see as --compile-cache",
+            directory,
+        )
+
+
+def _mark(number: int) -> str:
+    return f".{number:08x}.seen-by-all"
+
+
 def leave(code: int) -> int:
     """The exit code of a run that failed; one of several processes ends here, since it cannot wait for the others."""
     if not jax.distributed.is_initialized():
@@ -85,40 +125,46 @@ def data_share(mesh: Mesh) -> tuple[int, int]:
 
 
 class Stop:
-    """Whether the run has been asked to end, which all of its processes must hear of at the same step.
+    """Whether the run has been asked to end, which all of its processes must hear of at the same step."""
 
-    Args:
-      mesh: The devices of all processes.
-    """
-
-    def __init__(self, mesh: Mesh):
-        self._asked, self._shape = False, mesh.devices.shape
-        self._split = NamedSharding(mesh, PartitionSpec(*mesh.axis_names))
-        self._any = jax.jit(jnp.any, out_shardings=NamedSharding(mesh, PartitionSpec()))
+    def __init__(self):
+        self._asked = False
 
     def ask(self, number: int, _frame: Any) -> None:
         """A signal's handler."""
         _LOG.warning("%s: saving after this step or the next, then leaving", signal.Signals(number).name)
         self._asked = True
 
-    def poll(self) -> Callable[[], bool]:
+    def poll(self, mesh: Mesh) -> Callable[[], bool]:
         """Asks all processes, each of which must call it, and returns at once: whether one has been asked to end.
 
         The answer comes from the devices, behind what they were given before, so reading it waits for that. Read it
         when they have been given more.
+
+        Args:
+          mesh: The devices of all processes.
         """
         if jax.process_count() == 1:
             return lambda: self._asked
-        mine = np.full([1] * len(self._shape), self._asked)
-        found = self._any(jax.make_array_from_callback(self._shape, self._split, lambda _: mine))
+        split, any_of = _any_over(mesh)
+        shape = mesh.devices.shape
+        mine = np.full([1] * len(shape), self._asked)
+        found = any_of(jax.make_array_from_callback(shape, split, lambda _: mine))
         return lambda: bool(found)
 
     @contextmanager
-    def listening(self) -> Iterator["Stop"]:
-        """Hears SIGTERM and Ctrl-C meanwhile."""
-        before = {number: signal.signal(number, self.ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    def listening(self, *numbers: signal.Signals) -> Iterator["Stop"]:
+        """Hears these signals meanwhile. From connecting on, JAX would take SIGTERM and let several processes go on."""
+        before = {number: signal.signal(number, self.ask) for number in numbers}
         try:
             yield self
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+@functools.cache
+def _any_over(mesh: Mesh) -> tuple[NamedSharding, Callable[[jax.Array], jax.Array]]:
+    """How flags are spread over a mesh, one a device, and the function to whether one of them is set."""
+    any_of = jax.jit(jnp.any, out_shardings=NamedSharding(mesh, PartitionSpec()))
+    return NamedSharding(mesh, PartitionSpec(*mesh.axis_names)), any_of

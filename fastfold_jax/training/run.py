@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 from rich.console import Console
 
+from fastfold_jax.autochunk import budget, target
 from fastfold_jax.autochunk.api import autochunk
 from fastfold_jax.config.training import Stage
 from fastfold_jax.data.labels import TrainingBatch
@@ -23,7 +25,13 @@ from fastfold_jax.training.checkpoint import Checkpoints
 from fastfold_jax.training.dataset import Dataset
 from fastfold_jax.training.loader import BatchIterator
 from fastfold_jax.training.options import MachineOptions, TrainConfig
-from fastfold_jax.training.processes import Stop, all_or_none, data_share, shared_options
+from fastfold_jax.training.processes import (
+    Stop,
+    all_or_none,
+    data_share,
+    keep_programs_where_all_see_them,
+    shared_options,
+)
 from fastfold_jax.training.recorder import Recorder
 from fastfold_jax.training.step import TrainState, make_step, put_batch, start_state, whole
 from fastfold_jax.training.validation import Validation
@@ -45,10 +53,14 @@ def run(config: TrainConfig, console: Console | None = None) -> None:
         of several processes if in one of them.
     """
     connect(config.machine.hosts())
-    with watched():
+    stop = Stop()
+    with watched(), stop.listening(signal.SIGTERM):
+        keep_programs_where_all_see_them()
         stage = config.chosen()
         mesh = make_mesh(data=config.machine.data, dap=config.machine.dap)
-        agree(**shared_options(config), devices=mesh.size, jax=jax.__version__)
+        with all_or_none():
+            agreed = shared_options(config) | _machine(config.machine)
+        agree(**agreed, devices=mesh.size, jax=jax.__version__)
         with all_or_none():
             dataset, validation = _data(config, stage, mesh)
             initial = _initial(config, stage)
@@ -76,7 +88,7 @@ def run(config: TrainConfig, console: Console | None = None) -> None:
             config=config, stage=stage, mesh=mesh, checkpoints=checkpoints, recorder=recorder, validation=validation
         )
         try:
-            with Stop(mesh).listening() as stop, _memory_errors(stage):
+            with stop.listening(signal.SIGINT), _memory_errors(stage):
                 state = loop.run(state, batches, stop)
         finally:
             batches.close()
@@ -88,6 +100,14 @@ def run(config: TrainConfig, console: Console | None = None) -> None:
                 export(state, stage, config.out)
         finally:
             checkpoints.close()
+
+
+def _machine(options: MachineOptions) -> dict[str, Any]:
+    """What plans depend on beside the options, and programs with them: the devices, and what `auto` is on them."""
+    kind = jax.local_devices()[0].device_kind
+    if options.budget() != "device":
+        return {"kind of device": kind}
+    return {"kind of device": kind, "memory budget": budget.of_device(target.current())}
 
 
 def _data(config: TrainConfig, stage: Stage, mesh: Mesh) -> tuple[Dataset, Validation | None]:
@@ -115,8 +135,8 @@ def _data(config: TrainConfig, stage: Stage, mesh: Mesh) -> tuple[Dataset, Valid
 
 def _chunking(machine: MachineOptions) -> Callable[[Apply], Apply]:
     """What makes the network run in chunks, where there is a budget."""
-    budget = machine.budget()
-    return lambda apply: apply if budget is None else autochunk(apply, memory_budget=budget)
+    size = machine.budget()
+    return lambda apply: apply if size is None else autochunk(apply, memory_budget=size)
 
 
 @contextmanager
@@ -179,9 +199,9 @@ class Loop:
         machine = self.config.machine
         step = make_step(self.stage, machine.execution(), self.mesh, transform=_chunking(machine))
         done = int(state.step)
-        pending, stopping = None, False
+        pending, stopping = None, stop.poll(self.mesh)()
         while done < self.stage.steps and not stopping:
-            asked = stop.poll()
+            asked = stop.poll(self.mesh)
             batch = next(batches)
             state, metrics = step(state, put_batch(batch, self.mesh))
             # The device works on this step while the host records the one before, hears whether to stop, and fetches

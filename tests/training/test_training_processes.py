@@ -25,8 +25,6 @@ sys.path[:0] = {[str(STRUCTURES.parents[2]), str(STRUCTURES.parents[1] / "traini
 import jax
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_disable_most_optimizations", True)
-jax.config.update("jax_compilation_cache_dir", sys.argv.pop(1))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 import tiny_stage
 from fastfold_jax.training import options
 options.stage = lambda name: tiny_stage.dataclasses.replace(tiny_stage.STAGE, steps={STEPS})
@@ -40,8 +38,11 @@ def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
 
-def start(index, out, cache, *extra: str, largest_file: int = resource.RLIM_INFINITY) -> subprocess.Popen:
-    command = [sys.executable, "-c", _SCRIPT, str(cache), "--index", str(index), "--out", str(out), "--preset", "demo"]
+def start(
+    index, out, cache, *extra: str, largest_file: int = resource.RLIM_INFINITY, script: str = _SCRIPT
+) -> subprocess.Popen:
+    command = [sys.executable, "-c", script, "--compile-cache", str(cache)]
+    command += ["--index", str(index), "--out", str(out), "--preset", "demo"]
     command += ["--allow-no-alignment", "--deleted-blocks", "0", "--loader-workers", "0", "--precision", "float32"]
     command += ["--no-remat", "--checkpoint-every", "2", *extra]
     return subprocess.Popen(
@@ -122,11 +123,34 @@ def test_killed_and_resumed_runs_equal_uninterrupted_ones(index, tmp_path, cache
 
 def test_a_signal_to_one_process_is_heard_by_all(monkeypatch):
     """On devices of this process, as if they were several's."""
-    stop = Stop(make_mesh(data=2, dap=4))
+    stop, mesh = Stop(), make_mesh(data=2, dap=4)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    before = stop.poll()
+    before = stop.poll(mesh)
     stop.ask(signal.SIGTERM, None)
-    assert stop.poll()() and not before()
+    assert stop.poll(mesh)() and not before()
+
+
+_ASKED_EARLY = _SCRIPT.replace(
+    "sys.exit(",
+    """
+import os, signal
+from fastfold_jax.training import run
+begin = run._initial
+run._initial = lambda *arguments: (os.kill(os.getpid(), signal.SIGTERM), begin(*arguments))[1]
+sys.exit(""",
+)
+
+
+def test_a_signal_before_the_first_step_is_heard(index, tmp_path, cache):
+    """When JAX has connected and would let it pass."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    alone = ["--coordinator", address, "--num-processes", "1", "--process-id", "0"]
+    codes, said = finish([start(index, tmp_path, cache, *alone, script=_ASKED_EARLY)], 150)
+    assert codes == [0] and "SIGTERM: saving" in said[0], said[0][-2000:]
+    assert not (tmp_path / "metrics.jsonl").exists() or not losses(tmp_path)
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()} == {"0"}
 
 
 @pytest.mark.slow
@@ -182,6 +206,17 @@ def test_what_one_process_fails_at_ends_both(index, tmp_path, cache):
     assert codes == [2, 2], said
     assert "process 1 of 2 could not begin; its own output says why" in said[0]
     assert "damaged.jsonl: not an index" in said[1]
+
+
+def test_programs_are_kept_only_where_all_processes_see_them(index, tmp_path, cache):
+    damaged = tmp_path / "damaged.jsonl"  # so that they end soon
+    damaged.write_text("{}\n")
+    other = tmp_path / "of another host"
+    _, said = finish(start_two([damaged] * 2, tmp_path, cache, (), ("--compile-cache", str(other))), 150)
+    assert all("compiled programs are not kept" in text for text in said), said
+    _, said = finish(start_two([damaged] * 2, tmp_path, cache), 150)
+    assert not any("compiled programs are not kept" in text for text in said), said
+    assert not list(cache.glob(".*.seen-by-all"))
 
 
 @pytest.mark.slow

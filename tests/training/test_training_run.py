@@ -1,5 +1,6 @@
 """Whole runs: interrupted, killed, resumed bit for bit; full disks, damaged checkpoints, data that lead nowhere."""
 
+import copy
 import dataclasses
 import errno
 import json
@@ -22,8 +23,7 @@ from fastfold_jax.training.cli import main
 from fastfold_jax.training.processes import Stop
 from fastfold_jax.training.recorder import Recorder
 from fastfold_jax.training.run import TrainingError
-
-pytestmark = pytest.mark.usefixtures("quick_compiles")
+from fastfold_jax.training.step import start_state
 
 
 @pytest.fixture(autouse=True)
@@ -121,10 +121,29 @@ def test_whether_to_stop_is_read_behind_the_next_step(index, tmp_path, monkeypat
     def noted(event, call):
         return lambda *arguments: (events.append(event), call(*arguments))[1]
 
-    monkeypatch.setattr(Stop, "poll", noted("poll", lambda self: noted("read", poll(self))))
+    monkeypatch.setattr(Stop, "poll", noted("poll", lambda self, mesh: noted("read", poll(self, mesh))))
     monkeypatch.setattr(run, "make_step", lambda *arguments, **_: noted("step", make_step(*arguments)))
     run.run(config(index, tmp_path))
-    assert events == ["poll", "step", "read"] * STAGE.steps
+    assert events == ["poll", "read"] + ["poll", "step", "read"] * STAGE.steps
+
+
+def test_saving_copies_nothing_and_outlives_the_state(tmp_path):
+    """The state is donated to the next step while it is still being written."""
+    state = start_state(STAGE, 0)
+    checkpoints = Checkpoints(tmp_path, facts={})
+    want = [np.array(leaf) for leaf in jax.tree.leaves(state.parameters)]
+    copied, deepcopy = [], copy.deepcopy
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(copy, "deepcopy", lambda x, *memo: (copied.append(x), deepcopy(x, *memo))[1])
+        checkpoints.save(1, state, {})
+    assert not any(isinstance(x, jax.Array) for x in copied)
+    state = jax.jit(lambda old: jax.tree.map(lambda x: x * 0 + 7, old), donate_argnums=0)(state)
+    jax.block_until_ready(state)
+    checkpoints.wait()
+    found = checkpoints.restore(state).state
+    checkpoints.close()
+    for got, expected in zip(jax.tree.leaves(found.parameters), want, strict=True):
+        np.testing.assert_array_equal(got, expected)
 
 
 def test_an_exception_anywhere_costs_no_more_than_the_steps_since_the_checkpoint(
@@ -267,8 +286,9 @@ def test_unusable_data_is_an_error_before_the_first_step(tmp_path):
 )
 def test_errors_of_users_take_one_line(arguments, said, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(options, "stage", table.stage)
+    paths = ["--index", str(tmp_path / "nonesuch.jsonl"), "--out", str(tmp_path / "out")]
     try:
-        code = main(["--index", str(tmp_path / "nonesuch.jsonl"), "--out", str(tmp_path / "out"), *arguments])
+        code = main([*paths, "--no-compile-cache", *arguments])
     except SystemExit as exit:  # what the options themselves refuse, the parser reports
         code = exit.code
     printed = capsys.readouterr().err
