@@ -14,7 +14,7 @@ from fastfold_jax.data import buckets
 from fastfold_jax.data.assemble import assemble
 from fastfold_jax.data.job import Chain, Job
 from fastfold_jax.data.sampling import sample
-from fastfold_jax.inference.compile_cache import use_compile_cache
+from fastfold_jax.backend.compile_cache import use_compile_cache
 from fastfold_jax.inference.result import PassRecord, Prediction, Provenance, ResidueRange
 from fastfold_jax.inference.run import run
 
