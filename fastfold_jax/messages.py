@@ -5,12 +5,15 @@ import logging
 from rich.console import Console
 from rich.logging import RichHandler
 
+_PACKAGES = ("fastfold_jax", "pallas_kernels", "parallel")
+
 
 def set_up(console: Console, level: int) -> None:
     """Sends messages to standard error, in colour and above progress bars on a terminal.
 
     Args:
-      level: From which our own are shown.
+      console: Standard error.
+      level: The level from which our own packages' messages are shown; of others warnings are.
     """
     if console.is_terminal:
         handler: logging.Handler = RichHandler(console=console, show_path=False, markup=False)
@@ -21,7 +24,8 @@ def set_up(console: Console, level: int) -> None:
     if level > logging.DEBUG:
         handler.addFilter(_in_a_line)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    logging.getLogger("fastfold_jax").setLevel(level)
+    for package in _PACKAGES:
+        logging.getLogger(package).setLevel(level)
 
 
 def _in_a_line(record: logging.LogRecord) -> bool:

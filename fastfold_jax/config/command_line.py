@@ -7,7 +7,8 @@ import io
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from types import MappingProxyType
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import tyro
 
@@ -15,15 +16,16 @@ from fastfold_jax.errors import UserError
 
 Config = TypeVar("Config")
 
+_NONE: Mapping[str, str] = MappingProxyType({})
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def parse(kind: type[Config], program: str, argv: Sequence[str] | None, elsewhere: Mapping[str, str]) -> Config:
+def parse(kind: type[Config], program: str, argv: Sequence[str] | None, elsewhere: Mapping[str, str] = _NONE) -> Config:
     """The configuration that a command line gives.
 
     Args:
       kind: Dataclass of the configuration; nested ones are groups of options.
-      program: Its name.
+      program: The command's name.
       argv: The command line, by default the process's.
       elsewhere: Options of other programs, without dashes in front, and what they are here.
 
@@ -64,12 +66,13 @@ def _refuse(words: Sequence[str], kind: type, elsewhere: Mapping[str, str]) -> N
 
 
 def option_names(kind: Any) -> Iterator[str]:
-    """Names of all options of a configuration and the groups in it."""
-    for field in dataclasses.fields(kind):
-        if dataclasses.is_dataclass(field.default_factory):
-            yield from option_names(field.default_factory)
-        else:
-            yield field.name.replace("_", "-")
+    """Names of all options of a configuration, and of the groups and sub-commands in it."""
+    for name, hint in get_type_hints(kind).items():
+        groups = [part for part in (hint, *get_args(hint)) if dataclasses.is_dataclass(part)]
+        for group in groups:
+            yield from option_names(group)
+        if not groups:
+            yield name.replace("_", "-")
 
 
 def _cause(error: BaseException | None) -> str | None:

@@ -16,10 +16,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from fastfold_jax import messages
+from fastfold_jax.config.command_line import parse
 from fastfold_jax.errors import UserError
 from fastfold_jax.params.fetch import Progress
 from fastfold_jax.params.npz import Npz, ParamsError
 from fastfold_jax.params.release import ATTRIBUTION, MANIFEST, NOTICE, RELEASES, ReleaseDate, install, verify
+
+PROGRAM = "python -m fastfold_jax.params"
 
 _console = Console(highlight=False, soft_wrap=True)
 
@@ -78,6 +81,16 @@ class Check:
         jax.config.update("jax_platforms", "cpu")  # shapes are traced; no accelerator need wake up for that
         sound = [_report(file, deep=self.deep) for file in _files(self.path)]
         return 0 if all(sound) else 2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Command:
+    """DeepMind's AlphaFold parameters: download a release, check files."""
+
+    chosen: Annotated[
+        Annotated[Download, tyro.conf.subcommand("download")] | Annotated[Check, tyro.conf.subcommand("check")],
+        tyro.conf.arg(name=""),
+    ]
 
 
 def _files(path: Path) -> list[Path]:
@@ -152,23 +165,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     messages.set_up(Console(stderr=True), logging.WARNING)
     try:
-        return _parse(arguments).run()
+        return parse(Command, PROGRAM, arguments).chosen.run()
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; the same command goes on from here\n")
         return 130
-
-
-def _parse(arguments: Sequence[str] | None) -> Download | Check:
-    return tyro.cli(
-        Annotated[Download, tyro.conf.subcommand("download", prefix_name=False)]
-        | Annotated[Check, tyro.conf.subcommand("check", prefix_name=False)],
-        prog="python -m fastfold_jax.params",
-        description="DeepMind's AlphaFold parameters: download a release, check files.",
-        args=arguments,
-    )
 
 
 if __name__ == "__main__":

@@ -4,12 +4,12 @@ import logging
 import sys
 from collections.abc import Sequence
 
-import tyro
 from rich.console import Console
 
 from fastfold_jax import messages
 from fastfold_jax.backend.allocator import claim_memory
 from fastfold_jax.backend.compile_cache import use_compile_cache
+from fastfold_jax.config.command_line import parse
 from fastfold_jax.errors import UserError
 from fastfold_jax.training.options import TrainConfig
 from fastfold_jax.training.processes import leave
@@ -24,11 +24,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parses the command line, trains, and returns the exit code; errors a user can cause take one line on stderr.
 
     Raises:
-      SystemExit: from the parser, 0 after --help and 2 for options that do not exist.
+      SystemExit: after --help, with 0.
     """
     console = Console(stderr=True)
     try:
-        config = tyro.cli(TrainConfig, prog=PROGRAM, args=None if argv is None else list(argv))
+        config = parse(TrainConfig, PROGRAM, argv)
         _set_up_logging(console, config.verbose)
         claim_memory()
         use_compile_cache(config.machine.cache_directory)

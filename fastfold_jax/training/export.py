@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ import tyro
 from rich.console import Console
 
 from fastfold_jax import messages
+from fastfold_jax.config.command_line import parse
 from fastfold_jax.config.training import stage
 from fastfold_jax.errors import UserError
 from fastfold_jax.params import store
@@ -52,11 +54,11 @@ def export_latest(config: ExportConfig) -> int:
     return int(restored.state.step)
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Parses the command line and returns the exit code."""
     messages.set_up(Console(stderr=True), logging.INFO)
     try:
-        config = tyro.cli(ExportConfig, prog=PROGRAM)
+        config = parse(ExportConfig, PROGRAM, argv)
         _LOG.info("wrote %s of step %d", config.out, export_latest(config))
     except UserError as error:
         sys.stderr.write(f"{PROGRAM}: error: {error}\n")

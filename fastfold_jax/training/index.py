@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from fastfold_jax import messages
+from fastfold_jax.config.command_line import parse
 from fastfold_jax.data.structure import is_structure, read_structure
 from fastfold_jax.data.training.records import (
     FileEntry,
@@ -230,7 +231,6 @@ def summarise(index: Index) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses the command line, makes the index, and returns the exit code."""
-    config = tyro.cli(IndexConfig, prog=PROGRAM, args=None if argv is None else list(argv))
     console = Console(stderr=True)
     messages.set_up(console, logging.INFO)
     columns = (
@@ -241,6 +241,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         TimeRemainingColumn(),
     )
     try:
+        config = parse(IndexConfig, PROGRAM, argv)
         with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
             task = bar.add_task("structures", total=None)
             index = build_index(config, progress=lambda done, total: bar.update(task, completed=done, total=total))

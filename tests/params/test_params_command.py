@@ -57,6 +57,20 @@ def test_failed_download_is_one_line_and_status_2(run, tmp_path):
     assert "Traceback" not in out + err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["fetch", "d"], "Expected one of {download, check}."),
+        (["download", "d", "--urk", "x"], "--urk: no such option, perhaps --url; see --help"),
+        (["check"], "Missing from python -m fastfold_jax.params check: PATH"),
+    ],
+)
+def test_bad_options_take_one_line(run, arguments, said):
+    status, _, err = run(*arguments)
+    (line,) = err.splitlines()
+    assert status == 2 and line.startswith("error: ") and said in line
+
+
 def test_wrong_checksum_is_status_2(run, tmp_path):
     with serve(Site(tar_of(CONTENT))) as site:
         status, _, err = run("download", tmp_path, "--url", site.url, "--sha256", "0" * 64)

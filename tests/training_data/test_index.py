@@ -188,6 +188,12 @@ def test_the_command(tmp_path, capsys):
     assert "none of 1 files can be used" in capsys.readouterr().err
 
 
+def test_bad_options_take_one_line(tmp_path, capsys):
+    assert main([str(tmp_path), "--out", "x.jsonl", "--worker", "1"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "python -m fastfold_jax.training.index: error: --worker: no such option, perhaps --workers; see --help"
+
+
 def test_the_command_loads_no_jax(tmp_path):
     code = "import fastfold_jax.training.index, sys; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
