@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import several_jobs
 
+from fastfold_jax.backend.compile_cache import use_compile_cache
 from fastfold_jax.config.presets import preset
 from fastfold_jax.constants import ATOM37_MASK, SEQUENCE_LETTER_TO_INDEX
 from fastfold_jax.data import buckets
 from fastfold_jax.data.assemble import assemble
 from fastfold_jax.data.job import Chain, Job
 from fastfold_jax.data.sampling import sample
-from fastfold_jax.backend.compile_cache import use_compile_cache
 from fastfold_jax.inference.result import PassRecord, Prediction, Provenance, ResidueRange
 from fastfold_jax.inference.run import run
 
