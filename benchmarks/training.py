@@ -7,11 +7,10 @@
 Compiles the whole step of the presets `initial` (256 residues, 128 + 1,024 MSA rows) and `fine-tuning` (384 residues,
 512 + 5,120) ahead of time, one example for each row of devices, and reads off the memory of a device: parameters,
 their average and Adam's moments included. The time is predicted from the schedule (`parallel.audit`) of XLA's form of
-the step, since kernels' own arithmetic is not known to the audit: matrix products and memory traffic at a share of the
-machine's peak, what one operation alone reads not counted, as if each were a kernel, and collectives that nothing
-hides. What a bf16 step multiplies in float32 (in the structure module) is counted at TF32's rate. The number of
-recycles is drawn at each step, so the passes before the last count as often as they are made in the mean. With --run
-steps are measured on the devices at hand instead.
+the step, since kernels' own arithmetic is not known to the audit: matrix products at the rate of their precision and
+memory traffic at a share of the machine's peak, what one operation alone reads not counted, as if each were a kernel,
+and collectives that nothing hides. The number of recycles is drawn at each step, so the passes before the last count as
+often as they are made in the mean. With --run steps are measured on the devices at hand instead.
 """
 
 import dataclasses
@@ -43,7 +42,6 @@ from parallel.audit.report import audit  # noqa: E402
 
 MEMORY = ["argument_gib", "temporary_gib", "host_gib", "peak_gib"]
 TIME = ["seconds_per_step", "seconds_per_pass", "hidden"]
-TF32_TFLOPS = 395.0  # half of the rate of 16 bits, as `Machine` reckons that
 
 
 def abstract_batch(chosen: Stage, mesh: Mesh) -> TrainingBatch:
@@ -134,8 +132,7 @@ def memory(name: str, grid: tuple[int, int], execution: Execution, budget: str |
 def predicted(name: str, grid: tuple[int, int], execution: Execution, budget: str | None) -> dict:
     """Seconds of a step with the mean number of recycles, and of one such pass."""
     step, seconds = compiled(name, grid, dataclasses.replace(execution, kernels="xla"), budget)
-    machine = Machine() if execution.precision == "float32" else Machine(matmul_float32_tflops=TF32_TFLOPS)
-    found = audit(step, grid[1], machine, fused=True)
+    found = audit(step, grid[1], Machine(), fused=True)
     most = stage(name).model.num_recycles
     # How often the loop over passes turns is not known when it is compiled: the audit counts one.
     passes = [loop.seconds for loop in found.timeline.loops if loop.trips == 1 and loop.loops]

@@ -14,6 +14,8 @@ _FREE = {
 _GEMM_TARGETS = ("gemm", "matmul", "$dot")
 _VIEWS = ("bitcast", "get-tuple-element")
 _OPERATION = re.compile(r"op\.\w+")
+# As XLA writes it of its own products, and of a library's.
+_HIGHEST = re.compile(r'operand_precision(?:=\{|":\[")highest', re.IGNORECASE)
 _SLICES = ("dynamic-slice", "slice", "gather")
 
 
@@ -23,7 +25,8 @@ class Machine:
 
     Attributes:
       matmul_tflops: TFLOP/s of matrix products in 16 bits.
-      matmul_float32_tflops: The same of float32 products at full precision, which no tensor core does.
+      matmul_tf32_tflops: The same of float32 products at JAX's default precision: in TF32.
+      matmul_float32_tflops: The same of float32 products at the highest precision, which no tensor core does.
       memory_tbs: TB/s of device memory.
       link_gbs: GB/s that a device sends, and at the same time receives, within a node.
       network_gbs: The same between nodes.
@@ -32,6 +35,7 @@ class Machine:
     """
 
     matmul_tflops: float = 790.0
+    matmul_tf32_tflops: float = 395.0
     matmul_float32_tflops: float = 50.0
     memory_tbs: float = 4.3
     link_gbs: float = 0.8 * 450.0
@@ -50,11 +54,13 @@ class Work:
     """What an instruction does on one device.
 
     Attributes:
-      flops, float32_flops: Of matrix products in 16 and in 32 bits.
+      flops, tf32_flops, float32_flops: Of matrix products in 16 bits, and in float32 at the default and the highest
+        precision.
       bytes: Read from memory and written to it.
     """
 
     flops: float = 0.0
+    tf32_flops: float = 0.0
     float32_flops: float = 0.0
     bytes: float = 0.0
 
@@ -63,10 +69,12 @@ class Work:
 
     def seconds(self, machine: Machine) -> float:
         """Whichever takes longer, arithmetic or memory."""
-        arithmetic = self.flops / (machine.matmul_tflops * 1e12) + self.float32_flops / (
-            machine.matmul_float32_tflops * 1e12
+        arithmetic = (
+            self.flops / machine.matmul_tflops
+            + self.tf32_flops / machine.matmul_tf32_tflops
+            + self.float32_flops / machine.matmul_float32_tflops
         )
-        return max(arithmetic, self.bytes / (machine.memory_tbs * 1e12))
+        return max(arithmetic, self.bytes / machine.memory_tbs) / 1e12
 
 
 def within_operations(computation: Computation) -> frozenset[str]:
@@ -185,8 +193,9 @@ def _product(instruction: Instruction, operands: list[Instruction]) -> Work:
         flops = 2.0 * batch * math.sqrt(sizes)
     else:
         return Work()
-    is_float32 = left.dtype == "f32" and right.dtype == "f32"
-    return Work(float32_flops=flops) if is_float32 else Work(flops=flops)
+    if not left.dtype == right.dtype == "f32":
+        return Work(flops=flops)
+    return Work(float32_flops=flops) if _HIGHEST.search(instruction.attributes) else Work(tf32_flops=flops)
 
 
 def _is_gemm(instruction: Instruction) -> bool:

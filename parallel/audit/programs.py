@@ -37,7 +37,7 @@ Part = Literal["pass", "block", "block-training"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """Of one protein."""
+    """How large one protein's input is."""
 
     residues: int
     rows: int = 512

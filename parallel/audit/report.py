@@ -14,7 +14,7 @@ class Audit:
     """One compiled program on one machine.
 
     Attributes:
-      devices: That share a protein.
+      devices: Number of devices that share a protein.
       timeline: What `play` returned.
       memory: GiB a device: arguments, temporaries, outputs, peak.
     """

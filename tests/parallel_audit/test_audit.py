@@ -163,15 +163,34 @@ ENTRY %main (x: f32[48,128], i: s32[], y: f32[1,128]) -> f32[48,128] {
     assert _work(text, "out") == Work(bytes=3 * 128 * 4 + 4)
 
 
-@pytest.mark.parametrize("target", ["__cublas$gemm", "__cublas$lt$matmul"])
-def test_library_products_count_like_any(target):
+@pytest.mark.parametrize(
+    ("target", "precision", "kind"),
+    [("__cublas$gemm", "DEFAULT", "tf32_flops"), ("__cublas$lt$matmul", "HIGHEST", "float32_flops")],
+)
+def test_library_products_count_like_any(target, precision, kind):
+    attributes = f'custom_call_target="{target}", backend_config={{"operand_precision":["{precision}","{precision}"]}}'
     text = f"""ENTRY %main (a: f32[4,8,16], b: f32[4,16,32]) -> f32[4,8,32] {{
   %a = f32[4,8,16]{{2,1,0}} parameter(0)
   %b = f32[4,16,32]{{2,1,0}} parameter(1)
-  ROOT %c = (f32[4,8,32]{{2,1,0}}, s8[1024]{{0}}) custom-call(%a, %b), custom_call_target="{target}"
+  ROOT %c = (f32[4,8,32]{{2,1,0}}, s8[1024]{{0}}) custom-call(%a, %b), {attributes}
 }}
 """
-    assert _work(text, "c").float32_flops == pytest.approx(2 * 4 * 8 * 16 * 32)
+    work = _work(text, "c")
+    assert getattr(work, kind) == pytest.approx(2 * 4 * 8 * 16 * 32)
+    assert work.flops + work.tf32_flops + work.float32_flops == getattr(work, kind)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "kind"), [("", "tf32_flops"), (", operand_precision={highest,highest}", "float32_flops")]
+)
+def test_float32_products_are_rated_by_their_precision(attribute, kind):
+    text = f"""ENTRY %main (a: f32[8,16], b: f32[16,32]) -> f32[8,32] {{
+  %a = f32[8,16]{{1,0}} parameter(0)
+  %b = f32[16,32]{{1,0}} parameter(1)
+  ROOT %c = f32[8,32]{{1,0}} dot(%a, %b), lhs_contracting_dims={{1}}, rhs_contracting_dims={{0}}{attribute}
+}}
+"""
+    assert getattr(_work(text, "c"), kind) == 2 * 8 * 16 * 32
 
 
 @pytest.mark.parametrize(
