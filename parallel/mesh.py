@@ -57,8 +57,3 @@ def data_axis(mesh: Mesh) -> Axis:
     """The axis over which gradients and losses are averaged besides; a null object where there is one protein."""
     size = mesh.shape[DATA]
     return Axis(DATA, size) if size > 1 else Axis()
-
-
-def spans_hosts(mesh: Mesh) -> bool:
-    """Whether any protein is shared by devices of different processes, hence perhaps of different nodes."""
-    return any(len({device.process_index for device in row}) > 1 for row in mesh.devices)

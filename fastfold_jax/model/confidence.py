@@ -60,11 +60,6 @@ def predicted_aligned_error(logits: Float[Array, "i j bins"], breaks: Float[Arra
     return expected_value(logits, error_bin_centers(breaks))
 
 
-def max_predicted_aligned_error(breaks: Float[Array, " edges"]) -> Float[Array, ""]:
-    """The largest aligned error (Å) that can be predicted: the last bin's centre."""
-    return error_bin_centers(breaks)[-1]
-
-
 def predicted_tm_score(
     logits: Float[Array, "i j bins"],
     breaks: Float[Array, " edges"],

@@ -28,7 +28,7 @@ def test_agrees_with_alphafold_outputs_of_the_released_weights(shared_data, name
     logits = jnp.log(jnp.maximum(recorded["aligned_confidence_probs"], 1e-30))
     pae = confidence.predicted_aligned_error(logits, BREAKS)
     np.testing.assert_allclose(pae, recorded["predicted_aligned_error"], rtol=1e-5)
-    largest = confidence.max_predicted_aligned_error(BREAKS)
+    largest = confidence.error_bin_centers(BREAKS)[-1]
     np.testing.assert_allclose(largest, recorded["max_predicted_aligned_error"], rtol=1e-6)
     ptm = confidence.predicted_tm_score(logits, BREAKS, mask)
     np.testing.assert_allclose(ptm, recorded["ptm"], rtol=1e-5)
@@ -100,7 +100,7 @@ def test_certain_predictions_reach_the_ends_of_the_scales():
     assert 0.98 < ptm <= 1
     hopeless = jnp.flip(certain, -1)
     assert confidence.predicted_tm_score(hopeless, BREAKS, jnp.ones(40)) < 0.02
-    assert confidence.predicted_aligned_error(hopeless, BREAKS).max() == confidence.max_predicted_aligned_error(BREAKS)
+    assert confidence.predicted_aligned_error(hopeless, BREAKS).max() == confidence.error_bin_centers(BREAKS)[-1]
     assert confidence.complex_ranking_confidence(jnp.float32(0.5), jnp.float32(1.0)) == pytest.approx(0.9)
 
 

@@ -7,6 +7,7 @@ import pytest
 from jax.sharding import Mesh, PartitionSpec
 
 from parallel import Axis
+from parallel.axis import EXCHANGED
 
 
 def _mesh(size: int) -> Mesh:
@@ -92,3 +93,16 @@ def test_an_uneven_dimension_is_refused(x):
         axis.shard(x[:, :3], 1)
     with pytest.raises(ValueError, match="cannot have 2 devices"):
         Axis(None, 2)
+
+
+@pytest.mark.parametrize(("keep", "times"), [(True, 2), (False, 3)])
+def test_a_recomputed_block_exchanges_again_where_nothing_is_kept(x, keep, times):
+    """Once forward and once for the gradient; a third time only where the result was not kept."""
+    axis = Axis("dap", 2, keep=keep)
+    policy = jax.checkpoint_policies.save_only_these_names(EXCHANGED)
+    block = jax.checkpoint(lambda local: jnp.sin(axis.all_to_all(jnp.sin(local), split=1, concat=0)), policy=policy)
+
+    def loss(x):
+        return _run(block, x, 2, in_dim=0, out_dim=1).sum()
+
+    assert str(jax.make_jaxpr(jax.grad(loss))(x)).count("all_to_all[") == times

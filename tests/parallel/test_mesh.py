@@ -8,14 +8,12 @@ import pytest
 
 from fastfold_jax.errors import UserError
 from parallel import DAP, DATA, Axis, dap_axis, data_axis, make_mesh
-from parallel.mesh import spans_hosts
 
 
 def test_the_grid_is_data_by_dap():
     mesh = make_mesh(data=2, dap=4)
     assert dict(mesh.shape) == {DATA: 2, DAP: 4}
     assert dap_axis(mesh) == Axis("dap", 4) and data_axis(mesh) == Axis("data", 2)
-    assert not spans_hosts(mesh)
 
 
 def test_one_device_along_an_axis_is_no_axis():
@@ -45,8 +43,6 @@ def test_neighbours_share_a_process(monkeypatch):
     monkeypatch.setattr("parallel.mesh.Mesh", lambda devices, names: SimpleNamespace(devices=devices))
     mesh = make_mesh(dap=4, devices=_devices(processes=3, each=4))
     assert [{device.process_index for device in row} for row in mesh.devices] == [{0}, {1}, {2}]
-    assert not spans_hosts(mesh)
-    assert spans_hosts(make_mesh(dap=4, devices=_devices(processes=4, each=2)))
 
 
 def test_no_process_may_be_idle():
