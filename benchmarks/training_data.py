@@ -23,7 +23,7 @@ import numpy as np  # noqa: E402
 from fastfold_jax.config.presets import preset  # noqa: E402
 from fastfold_jax.data.training.augment import Augmentation  # noqa: E402
 from fastfold_jax.training.dataset import DataConfig, Dataset  # noqa: E402
-from fastfold_jax.training.loader import BatchIterator  # noqa: E402
+from fastfold_jax.training.loader import PREFETCH, BatchIterator  # noqa: E402
 
 COLUMNS = ["crop", "clusters", "extra_rows", "passes", "cpu_seconds", "per_second"]
 SIZES = ((256, 128, 1024), (384, 512, 5120))
@@ -46,7 +46,7 @@ def rate(index: Path, size: tuple[int, int, int], workers: int, examples: int) -
     data.batch(0)
     taken = [measure.stopwatch(lambda step=step: data.batch(step))[1] for step in range(examples)]
     with BatchIterator(data) as batches:
-        for _ in range(workers * (config.prefetch + 1)):  # what is ready beforehand
+        for _ in range(workers * (PREFETCH + 1)):  # what is ready beforehand
             next(batches)
         start = time.perf_counter()
         for _ in range(examples):

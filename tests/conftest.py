@@ -12,7 +12,7 @@ from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 # Must come before any backend starts. The devices share a pool of threads, in which a collective keeps one while it
 # waits for the other devices: with as many threads as devices, XLA's own number on few cores, programs that are queued
-# behind each other can wait for ever, and XLA then ends the process.
+# behind each other can wait forever, and XLA then ends the process.
 jax.config.update("jax_num_cpu_devices", 8)
 os.environ.setdefault("NPROC", "16")
 # The same examples at each run: a property that fails by chance would turn a green checkout red. Others are drawn by

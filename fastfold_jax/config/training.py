@@ -15,14 +15,14 @@ class OptimizerConfig:
     """Adam, its schedule, and what guards it (AlphaFold 2 supplement, 1.11.3 and 1.11.4).
 
     Attributes:
-      learning_rate: After warm-up.
-      warmup_steps: Steps over which it rises linearly from 0.
-      decay_after: Steps after which it is multiplied by `decay`, once; None for never.
+      learning_rate: Learning rate after warm-up.
+      warmup_steps: Steps over which the learning rate rises linearly from 0.
+      decay_after: Steps after which the learning rate is multiplied by `decay`, once; None for never.
       decay: The factor.
-      beta1, beta2, epsilon: Adam's.
+      beta1, beta2, epsilon: Adam's parameters.
       clip: Largest norm of one example's gradient.
-      ema_decay: Of the moving average of the parameters.
-      max_skipped: So many steps in a row whose gradient is not finite end the run.
+      ema_decay: Decay of the moving average of the parameters.
+      max_skipped: Number of steps in a row whose gradient is not finite that ends the run.
     """
 
     learning_rate: float = 1e-3
@@ -53,13 +53,13 @@ class Stage:
     """One stage of training.
 
     Attributes:
-      name: Of the preset.
+      name: Name of the preset.
       model: The network, with the sizes of this stage's samples; its `num_recycles` are the most of a step.
-      loss: Weights of the terms.
-      optimizer: And schedule.
+      loss: Weights of the loss's terms.
+      optimizer: The optimiser and its schedule.
       crop_size: Residues of an example.
       batch_size: Examples of a step on all devices together.
-      steps: Of the whole stage.
+      steps: Steps of the whole stage.
       dropout: Whether there is any.
 
     The papers count samples. Steps, here and in the optimiser's schedule, are of batches of `batch_size`.

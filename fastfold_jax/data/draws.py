@@ -7,7 +7,7 @@ from jaxtyping import Float64, Int, UInt64
 class Draws:
     """One random stream, named by integers: equal names give equal numbers.
 
-    NumPy promises the raw output of a bit generator for ever, but not how `Generator` turns it into numbers, so the few
+    NumPy promises the raw output of a bit generator forever, but not how `Generator` turns it into numbers, so the few
     distributions that featurisation needs are made here from the raw output.
 
     Args:

@@ -10,7 +10,7 @@ import numpy as np
 from fastfold_jax.data.alphafold_pickle import read_feature_pickle
 from fastfold_jax.data.textfile import InputError, shown
 
-_logger = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _REQUIRED = ("aatype", "msa")
 # AlphaFold keeps these as arrays of objects, which an .npz can hold only as pickles. No model reads them.
@@ -74,7 +74,7 @@ def _read_npz(data: bytes, file: str) -> dict[str, np.ndarray]:
             "that would run code; save it as numbers or as a NumPy string array, or give AlphaFold's features.pkl"
         )
     if left_out:
-        _logger.warning("%s: left out %s, stored as Python objects", file, ", ".join(left_out))
+        logger.warning("%s: left out %s, stored as Python objects", file, ", ".join(left_out))
     return features
 
 

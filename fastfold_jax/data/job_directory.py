@@ -28,7 +28,7 @@ from fastfold_jax.data.job_hits import hit_files, with_hits
 from fastfold_jax.data.names import safe_name
 from fastfold_jax.data.textfile import InputError, read_bytes, read_head, shown
 
-_logger = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _MANIFEST = b'"finished"'  # stands in the beginning of a manifest of ours
 _HEAD = 1 << 10  # bytes of a manifest
@@ -93,7 +93,7 @@ def read_directory(directory: Path, *, name: str) -> Job:
     chains = with_hits(chains, hits, [group.key if group else "" for group in groups])
     for chain in chains:
         rows = ", ".join(f"{len(a.residues)} of {a.source}" for a in (*chain.alignments, chain.paired) if a) or "none"
-        _logger.info("chain %s: %d residues; alignment rows: %s", chain.id, len(chain.sequence), rows)
+        logger.info("chain %s: %d residues; alignment rows: %s", chain.id, len(chain.sequence), rows)
     return Job(name=name, chains=chains)
 
 
@@ -216,7 +216,7 @@ def _merge(key: str, query: tuple[Record, Path] | None, read: list[_Read]) -> _G
     own = [(path, alignment) for path, alignment in read if alignment.source not in pairing]
     own.sort(key=lambda item: layout.merge_rank(item[1].source))  # stable: natural order of names within a source
     if pairing["paired"] and pairing["uniprot"]:
-        _logger.warning(
+        logger.warning(
             "%s: not used, because %s is paired already", pairing["uniprot"][0][0], pairing["paired"][0][0].name
         )
     every = [*own, pair] if pair else own
@@ -287,7 +287,7 @@ def _assign(records: Sequence[Record], groups: Sequence[_Group], fasta: Path) ->
             same = (group for group, other in zip(chosen, records, strict=True) if other.sequence == record.sequence)
             chosen[index] = next((group for group in same if group), None)
         if groups and chosen[index] is None:
-            _logger.warning("%s: no alignment for %s; it is predicted from its sequence alone", fasta, ids[index])
+            logger.warning("%s: no alignment for %s; it is predicted from its sequence alone", fasta, ids[index])
     return chosen
 
 

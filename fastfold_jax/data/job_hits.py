@@ -8,7 +8,7 @@ from pathlib import Path
 from fastfold_jax.data import layout
 from fastfold_jax.data.job_chains import Chain
 
-_logger = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def with_hits(chains: Sequence[Chain], files: Sequence[tuple[Path, str]], keys: Sequence[str]) -> tuple[Chain, ...]:
@@ -27,7 +27,7 @@ def with_hits(chains: Sequence[Chain], files: Sequence[tuple[Path, str]], keys: 
         owners = _owners(key, chains, keys)
         if not owners:
             ids = ", ".join(chain.id for chain in chains)
-            _logger.warning("%s: template hits of which chain (%s)? not used; --template-hits can give them", path, ids)
+            logger.warning("%s: template hits of which chain (%s)? not used; --template-hits can give them", path, ids)
         for owner in owners:
             hits[owner].append(path)
     return tuple(dataclasses.replace(chain, hits=tuple(paths)) for chain, paths in zip(chains, hits, strict=True))

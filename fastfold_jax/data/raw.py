@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float32, Int, Int8, Int32, Integer
 from fastfold_jax.config.model import ModelConfig, MultimerConfig
 from fastfold_jax.constants import MASK
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 LETTERS = MASK + 1
 """Letters a model tells apart: 20 amino acids, unknown, gap, mask."""
@@ -151,7 +151,7 @@ def number_residues(
     starts = np.flatnonzero(np.diff(asym_id)) + 1
     if isinstance(config, MultimerConfig) or not len(starts):
         return numbers
-    _LOG.warning(
+    logger.warning(
         "%s was trained on single chains: the %d chains of this complex are joined with gaps of %d residue numbers; "
         "a multimer model is likely to do better",
         config.name,

@@ -35,12 +35,12 @@ class Answer:
     """The finished predictions of a job.
 
     Attributes:
-      job: Its name.
-      directory: Where its files are.
-      finished: Its predictions, unordered.
-      manifest: Of the directory; it lists them.
-      coverage: Of the alignment.
-      timings: Seconds.
+      job: The job's name.
+      directory: Where the job's files are.
+      finished: The job's predictions, unordered.
+      manifest: Manifest of the directory, which lists them.
+      coverage: Coverage of the alignment.
+      timings: Seconds of each part.
     """
 
     job: str

@@ -54,9 +54,9 @@ class JobResult:
     """The predictions of one job.
 
     Attributes:
-      job: As it was predicted, alignments and templates included.
-      predictions: Best first.
-      coverage: Of the alignment.
+      job: The job as it was predicted, alignments and templates included.
+      predictions: The predictions, best first.
+      coverage: Coverage of the alignment.
       config: The run.
     """
 
@@ -164,10 +164,10 @@ class Predictor:
     Args:
       params: As `--params`: a directory, a file, "demo" or "random".
       model: Names of networks; by default one for a chain, another for a complex; "all" for five.
-      networks: In place of `model`: networks that are no preset.
+      networks: Networks that are no preset, in place of `model`.
       devices: Over as many of these a protein is split as the options say; by default JAX's first.
       on_pass: Called after each pass with the prediction's name, the most passes, and the figures of those so far.
-      report: Told how searches get on.
+      report: Called with the progress of searches.
       options: The groups of options that the command line has.
 
     Raises:

@@ -46,12 +46,12 @@ def mesh_for(dap: int | None, shape: Shape, config: ModelConfig, devices: Sequen
     """The devices for one job, the first of those that are free for it.
 
     Args:
-      dap: How many were asked for, None for `auto`.
+      dap: Number of devices requested, None for `auto`.
       shape: The job's sizes, unpadded.
       devices: All of this process.
 
     Raises:
-      UserError: if so many were asked for that are not there, or that the network cannot be split over.
+      UserError: if more devices are requested than exist, or the network cannot be split over them.
     """
     possible = [count for count in possible_splits(config) if count <= len(devices)]
     if dap is not None:
@@ -79,7 +79,7 @@ def _automatic(shape: Shape, possible: Sequence[int], device: jax.Device) -> int
 
 
 def _memory(device: jax.Device) -> float:
-    """Bytes; where they are not known there are enough until a budget is needed, which says so."""
+    """A device's memory in bytes, infinite if unknown: whatever needs a budget then says so."""
     known = target.of(device).memory
     return math.inf if known is None else known
 

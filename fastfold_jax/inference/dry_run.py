@@ -17,7 +17,7 @@ from fastfold_jax.errors import UserError
 from fastfold_jax.inference.config import InferenceConfig
 from fastfold_jax.inference.devices import fits, groups
 from fastfold_jax.inference.engine import Engine, Parameters, default_execution
-from fastfold_jax.inference.estimate import device_rate, estimate
+from fastfold_jax.inference.estimate import device_rate, pass_flops
 from fastfold_jax.inference.job_run import Context, Survey, check, survey
 from fastfold_jax.inference.manifest import job_directories
 from fastfold_jax.inference.models import NetworkTable
@@ -33,17 +33,17 @@ class Planned:
     """A job of a run that was not run.
 
     Attributes:
-      name: The job's.
-      chains: Lengths.
-      searched: Chains that would be searched for alignments.
-      predictions: How many there would be in all.
-      finished: How many of them are there already.
+      name: The job's name.
+      chains: Lengths of the chains.
+      searched: Number of chains that would be searched for alignments.
+      predictions: Number of predictions in all.
+      finished: Number of predictions that are there already.
       padded: Residues of the compiled program.
-      devices: That share the protein.
-      bytes: Memory of the largest pass on each of them.
-      whole: The same if nothing of it ran piece by piece.
-      seconds: Of the predictions that are left, compiling left out.
-      error: Why it would fail, if that shows already.
+      devices: Number of devices that share the protein.
+      bytes: Memory of the largest pass on each device.
+      whole: The same if no part of the pass ran in chunks.
+      seconds: Time of the predictions that are left, without compiling.
+      error: Why the job would fail, if that shows already.
     """
 
     name: str
@@ -94,9 +94,9 @@ def _planned(known: Survey, config: InferenceConfig, engine: Engine, rate: float
         network.config: engine.plan(_shape(job, network.config, bool(searched)), network.config)
         for network in known.networks
     }
-    costs = {
-        network: estimate(network, shape, Recycling.of(config.recycling, network).num_passes)
-        for network, (shape, _, _) in plans.items()
+    seconds = {
+        network: pass_flops(network, shape) * Recycling.of(config.recycling, network).num_passes / (rate * devices)
+        for network, (shape, devices, _) in plans.items()
     }
     return Planned(
         name=job.name,
@@ -108,7 +108,7 @@ def _planned(known: Survey, config: InferenceConfig, engine: Engine, rate: float
         devices=max(count for _, count, _ in plans.values()),
         bytes=max(memory.after for _, _, memory in plans.values()),
         whole=max(memory.before for _, _, memory in plans.values()),
-        seconds=sum(costs[task.network.config].seconds(rate * plans[task.network.config][1]) for task in known.left),
+        seconds=sum(seconds[task.network.config] for task in known.left),
     )
 
 

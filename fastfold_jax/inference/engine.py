@@ -92,7 +92,7 @@ class Target:
         return sample(self.features(config), config, seed=task.seed, pass_index=index)
 
     def coverage(self, config: ModelConfig) -> Coverage:
-        """Of the alignment that a network starts from."""
+        """Coverage of the alignment that a network starts from."""
         return coverage_of(self.features(config))
 
 
@@ -124,8 +124,8 @@ class Timing:
 
     Attributes:
       compile: Tracing and compiling; 0 for a program that this process had compiled already.
-      compiled_before: The program was compiled before, by this process or another.
-      waited: From the call to the first pass's start, compiling left out: features, parameters.
+      compiled_before: Whether the program was compiled before, by this process or another.
+      waited: From the call to the first pass's start, without compiling: features and parameters.
       passes: Each pass.
     """
 

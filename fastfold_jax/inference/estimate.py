@@ -1,6 +1,5 @@
 """How long a prediction will take, reckoned from sizes."""
 
-import dataclasses
 import time
 
 import jax
@@ -15,32 +14,14 @@ _EFFICIENCY = {"cpu": 0.5, "gpu": 0.3, "tpu": 0.3}
 _PROBE = {"cpu": 1024, "gpu": 8192, "tpu": 4096}  # size of the matmul that is timed
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """Of one prediction.
-
-    Attributes:
-      flops: Floating-point operations of one pass.
-      passes: Most passes.
-    """
-
-    flops: float
-    passes: int
-
-    def seconds(self, rate: float) -> float:
-        """Of all passes at `rate` operations a second; compiling is not in it."""
-        return self.flops * self.passes / rate
-
-
-def estimate(config: ModelConfig, shape: Shape, passes: int) -> Estimate:
-    """What a network takes at a shape, as if every pass were made."""
+def pass_flops(config: ModelConfig, shape: Shape) -> float:
+    """Floating-point operations of one pass of a network."""
     n, s, e = shape.num_res, shape.num_msa + shape.num_templates, shape.num_extra_msa
     main = config.evoformer_blocks * _block_flops(n, s, channels=config.c_m)
     # Attention over extra rows' columns is global, and needs next to nothing.
     extra = config.extra_msa_blocks * _block_flops(n, e, channels=config.c_e, column_attention=False)
     templates = config.template_blocks * shape.num_templates * _pair_flops(n, channels=config.c_t)
-    flops = (main + extra + templates) * max(config.num_ensemble, 1)
-    return Estimate(flops=flops, passes=passes)
+    return (main + extra + templates) * max(config.num_ensemble, 1)
 
 
 def _block_flops(n: int, s: int, *, channels: int, column_attention: bool = True) -> float:

@@ -19,7 +19,7 @@ _BLOCK = 1 << 20
 
 
 def of_job(job: Job) -> str:
-    """Of everything that a job holds: sequences, headers, alignments, templates and hits, ready-made features."""
+    """Digest of everything that a job holds: sequences, headers, alignments, templates, hits, ready-made features."""
     digest = hashlib.sha256()
     _update(digest, job.name)
     for chain in job.chains:
@@ -35,24 +35,24 @@ def of_job(job: Job) -> str:
 
 
 def of_options(**options: Any) -> str:
-    """Of plain values, dataclasses of them and digests."""
+    """Digest of plain values, dataclasses of them and digests."""
     return hashlib.sha256(_json({key: _plain(value) for key, value in options.items()})).hexdigest()
 
 
 def of_network(config: ModelConfig) -> str:
-    """Of a network's sizes and kind."""
+    """Digest of a network's sizes and kind."""
     return of_options(kind=type(config).__name__, config=config)
 
 
 @functools.lru_cache(maxsize=64)
 def of_parameters(file: Path) -> str:
-    """Of a parameter file's content, by the checksums that the archive itself keeps of its members."""
+    """Digest of a parameter file's content, by the checksums that the archive itself keeps of its members."""
     with zipfile.ZipFile(file) as archive:
         return of_options(members=[(info.filename, info.file_size, info.CRC) for info in archive.infolist()])
 
 
 def of_file(path: Path) -> str | None:
-    """Of a file's bytes; None if it cannot be read."""
+    """Digest of a file's bytes; None if it cannot be read."""
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:

@@ -59,12 +59,12 @@ class Survey:
     """A job that has been read, and what of it is done.
 
     Attributes:
-      job: As given.
-      networks: That predict it.
-      basis: Digest of what decides all its predictions alike.
-      tasks: Its predictions, and the digest of what decides each.
-      finished: Those that an earlier run has made.
-      manifest: Of its directory.
+      job: The job as given.
+      networks: The networks that predict it.
+      basis: Digest of what decides all predictions alike.
+      tasks: The predictions, and the digest of what decides each.
+      finished: Predictions that an earlier run has made, by name.
+      manifest: Manifest of the job's directory.
     """
 
     job: Job
@@ -85,10 +85,10 @@ class Prepared:
     """A job that has been searched too, if anything of it is left to do.
 
     Attributes:
-      survey: What is known of it.
+      survey: What is known of the job.
       target: The job with its features; None if nothing is left to predict.
-      coverage: Of its alignment.
-      timings: Seconds.
+      coverage: Coverage of its alignment.
+      timings: Seconds of each part.
     """
 
     survey: Survey
@@ -103,10 +103,10 @@ class Prepared:
 
 
 def check(config: InferenceConfig) -> None:
-    """Nothing, where all is there that the options name; what only some jobs need, `survey` looks for.
+    """Checks that all that the options name is there; what only some jobs need, `survey` looks for.
 
     Raises:
-      UserError: if anything is not there.
+      UserError: if anything is missing.
     """
     search.check(config.search, config.templates)
     if config.jobs.cluster is None:  # other nodes may have what this one lacks
@@ -268,10 +268,10 @@ class JobRun:
     """Predicts a job and has its files written in another thread, so that the device goes on meanwhile.
 
     Args:
-      context: The run's.
+      context: What the jobs of the run share.
       source: The job.
-      directory: Where its files go.
-      threads: The run's.
+      directory: Where the job's files go.
+      threads: The run's threads.
     """
 
     def __init__(self, context: Context, source: JobSource, directory: Path, threads: Threads):

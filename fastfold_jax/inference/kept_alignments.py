@@ -13,9 +13,9 @@ def keep_alignments(job: Job, made_from: str, manifest: Manifest) -> None:
     """Writes the alignments of a job that has any, and removes those of an earlier run that are not among them.
 
     Args:
-      job: With all that was found.
+      job: The job with all alignments that were found.
       made_from: Digest of what decided them.
-      manifest: Of the job's directory.
+      manifest: Manifest of the job's directory.
 
     Raises:
       OutputError: if a file cannot be written.

@@ -30,9 +30,9 @@ class Entry:
     """One piece of finished work.
 
     Attributes:
-      fingerprint: Of all that decided it.
+      fingerprint: Digest of all that decided it.
       files: Digest of each file, by its path from the job's directory.
-      content: What is kept of it, as JSON holds it.
+      content: What is kept of the work, as JSON holds it.
     """
 
     fingerprint: str
@@ -44,8 +44,8 @@ class Manifest:
     """The finished work of a job in its directory.
 
     Args:
-      directory: Of the job.
-      job: Its name.
+      directory: The job's directory.
+      job: The job's name.
 
     Raises:
       OutputError: if another job's work is there.
@@ -76,7 +76,7 @@ class Manifest:
         return entry
 
     def digest(self, name: str) -> str:
-        """Of an entry: what decided it, and its files as they were written."""
+        """Digest of an entry: what decided it, and its files as they were written."""
         entry = self._entries[name]
         return fingerprint.of_options(made_from=entry.fingerprint, files=entry.files)
 

@@ -77,8 +77,8 @@ class NetworkTable:
     """The networks of each job of a run; each parameter file's headers are checked once.
 
     Args:
-      config: The run. What it names itself is found and checked here and now.
-      networks: In place of those that it names.
+      config: The run. Networks and files that it names are found and checked at once.
+      networks: Networks to use in place of those that the run names.
 
     Raises:
       UserError: if a name is no preset's, the networks' rankings cannot be compared, or a file is missing, damaged or

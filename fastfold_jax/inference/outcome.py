@@ -35,12 +35,12 @@ class JobOutcome:
     """A job that has come to an end.
 
     Attributes:
-      name: The job's.
-      directory: Where its files are.
+      name: The job's name.
+      directory: Where the job's files are.
       num_res: Residues; 0 if they never became known.
-      ranked: Its predictions, best first; those from an earlier run too.
-      made: How many of them this run made.
-      error: Why it is not complete, if it is not.
+      ranked: The job's predictions, best first; those from an earlier run too.
+      made: Number of predictions that this run made.
+      error: Why the job is not complete, if it is not.
     """
 
     name: str

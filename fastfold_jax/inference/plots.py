@@ -29,9 +29,9 @@ def write_plots(ranked: Sequence[Prediction], coverage: Coverage, directory: Pat
     """Writes `coverage.png`, `plddt.png`, `pae.png` (if the models predict it) and `distogram.png`; returns the names.
 
     Args:
-      ranked: Predictions of one job, best first; a line or a panel each.
-      coverage: Of its alignment.
-      directory: Where to.
+      ranked: Predictions of one job, best first; each gets a line or a panel.
+      coverage: Coverage of the job's alignment.
+      directory: Where the files go.
 
     Raises:
       ImportError: if matplotlib is not installed.

@@ -43,10 +43,6 @@ class PredictionError(UserError):
     """The network could not be run on this input: too little memory, or it gave no numbers."""
 
 
-def _where_they_are(state: Any) -> Any:
-    return state
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Program:
     """One pass, compiled for one network, shape and precision.
@@ -58,7 +54,7 @@ class Program:
       num_res: Residues, padding included.
       seconds: What tracing and compiling took, or waiting while another thread did so; 0 for a program that has been
         compiled for these devices already.
-      from_cache: It was compiled before, by this process or another.
+      from_cache: Whether it was compiled before, by this process or another.
       smaller: Compiles the same for less memory; None where that cannot be.
     """
 
@@ -67,8 +63,8 @@ class Program:
     num_res: int
     seconds: float
     from_cache: bool
-    place: Callable[[Any], Any] = _where_they_are
-    smaller: "Callable[[], Program] | None" = None
+    place: Callable[[Any], Any]
+    smaller: "Callable[[], Program] | None"
 
 
 def structural(config: ModelConfig) -> ModelConfig:

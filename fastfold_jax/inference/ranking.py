@@ -22,7 +22,7 @@ class Finished:
       name: Model and seed.
       scale: What `ranking_confidence` measures.
       ranking_confidence, mean_plddt, ptm, iptm: As in `Prediction`.
-      passes: How many passes it took.
+      passes: Number of passes.
       files: Names of its files in the output directory, structures first.
       interfaces: Scores of each two chains, as JSON holds them.
       templates: What the network looked at, by chain, likewise.
@@ -96,8 +96,8 @@ def write_ranking(
     """Writes `ranked_0.pdb`, `ranked_0.cif`, ... (copies) and `ranking.json`, and returns their names.
 
     Args:
-      ranked: Best first.
-      directory: Of the job.
+      ranked: The predictions, best first.
+      directory: The job's directory.
       relaxed: Structure files that take the place of a prediction's own, if any, and the figures of the relaxation, by
         name.
 

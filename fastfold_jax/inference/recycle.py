@@ -57,11 +57,11 @@ class FeatureStream:
     """The features of pass 0, 1, ..., each made in a thread while the pass before it runs.
 
     The first is begun at once, so that it is made while parameters are read and the program is compiled. A context
-    manager: leaving it drops what was made in vain.
+    manager: leaving it drops features that no pass has taken.
 
     Args:
-      make: Features of a pass by its index.
-      num_passes: How many there are at most.
+      make: Makes the features of a pass from its index.
+      num_passes: Most passes.
     """
 
     def __init__(self, make: Callable[[int], Features], num_passes: int):

@@ -54,7 +54,10 @@ class RelaxOptions:
     ] = 60.0
     relax_rounds: Annotated[
         int,
-        option("Most minimisations; after each, residues that still violate are let go for the next one.", metavar="N"),
+        option(
+            "Most minimisations; after each, residues that still violate are released from their restraints.",
+            metavar="N",
+        ),
     ] = 3
 
     def __post_init__(self):
@@ -75,12 +78,12 @@ class RelaxResult:
       structure: The same chains and residues with all their atoms, hydrogens included; B factors (pLDDT) are kept.
       before, after: Violations of the structure given and of this one.
       initial_energy, final_energy: kcal/mol, restraints included, at the first minimisation's start and the last's end.
-      rmsd: Of heavy atoms from where they were predicted, Å.
-      rounds: Minimisations made.
-      steps: Of all of them.
-      problem: Why the last did not come to its end; None if it did.
-      program: What made them, with its version.
-      platform: What they ran on.
+      rmsd: RMSD of heavy atoms from where they were predicted, Å.
+      rounds: Number of minimisations.
+      steps: Steps of all minimisations.
+      problem: Why the last minimisation did not come to its end; None if it did.
+      program: What minimised, with its version.
+      platform: What the minimisations ran on.
       seconds: Wall time.
     """
 
@@ -99,7 +102,7 @@ class RelaxResult:
 
 
 def check(options: RelaxOptions) -> None:
-    """Nothing, where predictions can be relaxed here, or are not to be.
+    """Checks that predictions can be relaxed here, if they are to be.
 
     Raises:
       RelaxError: if OpenMM is not installed, or the platform does not work.
@@ -116,10 +119,11 @@ def _device(options: RelaxOptions) -> relax_openmm.Device:
 def relax(structure: gemmi.Structure, options: RelaxOptions) -> RelaxResult:
     """Relaxes the first model of a structure until it violates nothing, as AlphaFold does.
 
-    Heavy atoms are held by springs where they were predicted. Where violations are left, their residues are let go and
-    the energy minimised again. Beyond what AlphaFold does, side chains that go through a ring of another one, or that
-    violate although they were let go, are taken off and built anew; such tangles no minimisation resolves. Chains of a
-    single residue, for which Amber has no terms, stay as they are; residues that are no amino acids are left out.
+    Heavy atoms are held by springs where they were predicted. Where violations are left, their residues are
+    released from their restraints and the energy is minimised again. Beyond what AlphaFold does, side chains that pass
+    through a ring of another one, or that still violate after their release, are taken off and rebuilt; no minimisation
+    resolves such tangles. Chains of a single residue, for which Amber has no terms, stay as they are; residues that are
+    not amino acids are left out.
 
     What does not converge within the options' bounds, or fails in a later round, ends with what there is by then, and
     the result says so.
@@ -175,7 +179,7 @@ class _Relaxation:
 
     @property
     def steps(self) -> int:
-        """Of all minimisations."""
+        """Steps of all minimisations."""
         return sum(made.steps for made in self.rounds)
 
     def run(self, state: relax_openmm.Complete) -> None:

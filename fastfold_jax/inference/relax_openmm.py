@@ -32,11 +32,11 @@ _ON_GPU = ("CUDA", "OpenCL")
 
 
 class RelaxError(UserError):
-    """Nothing can be relaxed here: OpenMM or a platform is not there."""
+    """Raised when OpenMM or a platform is missing."""
 
 
 class RelaxFailed(RelaxError):
-    """This structure cannot be relaxed; others may be."""
+    """Raised when this structure cannot be relaxed; others may be."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,9 +75,9 @@ class Minimised:
     Attributes:
       positions: [atoms, 3] Å.
       initial_energy, final_energy: kcal/mol.
-      steps: Made.
-      seconds: That they took.
-      converged: Whether it came to its end, and not to its bounds or to energies that are no numbers.
+      steps: Number of steps.
+      seconds: Time that they took.
+      converged: Whether it came to its end, and not to its bounds or to energies that are not numbers.
       platform: What it ran on.
     """
 
@@ -227,9 +227,9 @@ def minimise(
     Args:
       given: The structure.
       held: Which atoms have springs.
-      stiffness: Of the springs, kcal/mol/Å².
+      stiffness: Stiffness of the springs, kcal/mol/Å².
       tolerance: Root mean square force at which to stop, kcal/mol/nm.
-      bounds: Where to stop otherwise.
+      bounds: When to stop otherwise.
       device: What to compute on.
 
     Raises:
@@ -381,8 +381,8 @@ def _watch(bounds: Bounds) -> Any:
             self._begun = self._told = time.monotonic()
 
         def report(self, iteration: int, x: Sequence[float], grad: Sequence[float], args: Any) -> bool:
-            del iteration, grad  # it begins anew from time to time; OpenMM passes these by position
-            if self.stopped:  # asked to end, OpenMM still begins anew with stiffer bonds if bonds are not as they ought
+            del iteration, grad  # it starts again from time to time; OpenMM passes these by position
+            if self.stopped:  # asked to end, OpenMM still starts again with stiffer bonds if some are off
                 return True
             energy, now = args["system energy"], time.monotonic()
             self.steps += 1

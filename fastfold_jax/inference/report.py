@@ -34,12 +34,12 @@ class Page:
     """What the report is about.
 
     Attributes:
-      job: Its name.
+      job: The job's name.
       ranked: All predictions, best first.
       shown: The first of them, with coordinates (those of the relaxed structure where there is one); the later ones are
         listed only.
       relaxed: Figures of relaxations, by name, as `ranking.json` holds them.
-      coverage: Of the alignment.
+      coverage: Coverage of the alignment.
       config: The run, whose command the page states.
     """
 

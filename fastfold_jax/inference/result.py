@@ -53,7 +53,7 @@ class ResidueRange:
       start: Index of its first residue in the prediction.
       aatype: [n] residue types, 20 = unknown.
       numbers: [n] residue numbers in the files; 1-based, ascending.
-      templates: That the network looked at, best first; none known of where the input is ready-made features.
+      templates: Templates that the network looked at, best first; empty where the input is ready-made features.
     """
 
     id: str

@@ -36,8 +36,8 @@ def run(
 
     Args:
       config: The run.
-      networks: In place of those that `config.model` names; for networks that are no preset.
-      report: Told how searches get on.
+      networks: Networks to use in place of those that `config.model` names, such as ones that are no preset.
+      report: Called with the progress of searches.
 
     Raises:
       UserError: if something given cannot be used, or the only job fails. What can be checked is checked before
@@ -125,11 +125,11 @@ class _Runner:
         return self.outcomes()
 
     def outcomes(self) -> tuple[JobOutcome, ...]:
-        """Of the jobs that have come to an end, in the input's order."""
+        """Outcomes of the jobs that have come to an end, in the input's order."""
         return tuple(future.result() for _, future in sorted(self._outcomes.items()) if future.done())
 
     def _work_side_by_side(self) -> None:
-        """A thread a group of devices. An interrupt does not wait for the passes that they are busy with."""
+        """Runs a thread for each group of devices. An interrupt does not wait for the passes under way."""
         pool = ThreadPoolExecutor(len(self._groups), thread_name_prefix="device")
         try:
             for working in [pool.submit(self._work, group) for group in self._groups]:

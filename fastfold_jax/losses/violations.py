@@ -32,7 +32,7 @@ EXTREME_CA_CA_EXCESS = 1.5  # Å beyond the ideal distance
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BondViolations:
-    """Between each residue and the next of its chain.
+    """Violations of the bond between each residue and the next of its chain.
 
     Attributes:
       c_n, ca_c_n, c_n_ca: [] mean excess over the tolerance: of the C-N length (Å) and of the cosines of its angles.
@@ -48,7 +48,7 @@ class BondViolations:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AtomViolations:
-    """Of atoms that are too near to, or too far from, others.
+    """Violations of atoms that are too near to, or too far from, others.
 
     Attributes:
       loss: [N, 14] Å, the sum of each atom's excesses.
@@ -62,12 +62,12 @@ class AtomViolations:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Violations:
-    """All of a structure's (AlphaFold 2 supplement, 1.9.11).
+    """All violations of a structure (AlphaFold 2 supplement, 1.9.11).
 
     Attributes:
-      bonds: Peptide bonds.
-      clashes: Between atoms of different residues.
-      within: Of the distances within residues.
+      bonds: Violations of peptide bonds.
+      clashes: Violations between atoms of different residues.
+      within: Violations of the distances within residues.
     """
 
     bonds: BondViolations

@@ -94,7 +94,7 @@ def fetch(
       url: An http or https address.
       target: File to make; its directory exists.
       sha256: Digest that the file must have, if known.
-      progress: Told of every block.
+      progress: Called after every block.
       patience: When to give up; None for the defaults.
 
     Raises:

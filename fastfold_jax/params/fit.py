@@ -89,16 +89,16 @@ def absent_heads(arrays: Mapping[str, Spec], config: ModelConfig) -> tuple[str, 
 
 
 def require(path: Path, arrays: Mapping[str, Spec], config: ModelConfig, *, without: Container[str] = ()) -> None:
-    """Nothing if a file fits.
+    """Checks that a file fits a network.
 
     Args:
       path: The file, for the message.
-      arrays: What it holds.
-      config: The network it shall fit.
-      without: Heads that it need not have.
+      arrays: The arrays that the file holds.
+      config: The network that the file must fit.
+      without: Heads that the file need not have.
 
     Raises:
-      ParamsError: that names what is missing, unexpected or misshaped, and the presets that the file does fit.
+      ParamsError: if it does not; names what is missing, unexpected or misshaped, and the presets that the file fits.
     """
     difference = _Difference.of(arrays, config)
     missing = tuple(key for key in difference.missing if head_of(key) not in without)
@@ -119,10 +119,10 @@ def presets_note(arrays: Mapping[str, Spec]) -> str:
 
 
 def require_finite(path: Path, key: str, array: np.ndarray) -> None:
-    """Nothing if all numbers are finite: a single one that is not would spoil every prediction without a word.
+    """Checks that all numbers are finite: a single one that is not would spoil every prediction without a word.
 
     Raises:
-      ParamsError: that names the array.
+      ParamsError: if any is not; names the array.
     """
     finite = np.isfinite(array)
     if not finite.all():

@@ -87,11 +87,11 @@ def install(
 
     Args:
       release: Which archive.
-      directory: Where to; made if absent.
+      directory: Where the files go; made if absent.
       url: A mirror's address; None for the official one.
-      sha256: Digest the archive must have, if you know it; DeepMind publishes none.
+      sha256: Digest that the archive must have, if you know it; DeepMind publishes none.
       keep_archive: Keep the tar file too.
-      progress: Told of every block.
+      progress: Called after every block.
       patience: When to give up on the connection.
 
     Returns:

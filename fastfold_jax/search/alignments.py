@@ -56,10 +56,10 @@ def complete(job: Job, options: SearchOptions, report: Report = silent) -> Job:
 
 
 def require_programs(job: Job, options: SearchOptions) -> None:
-    """Nothing, where the programs are installed that a local search for the job's alignments needs.
+    """Checks that the programs that a local search for the job's alignments needs are installed.
 
     Raises:
-      UserError: if one is not, or no database serves alignments.
+      UserError: if one is missing, or no database serves alignments.
     """
     if options.mode == "local" and _wanted(job):
         for group in _groups(find_databases(options.databases), pairing=_is_hetero(job)):

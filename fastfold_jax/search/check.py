@@ -13,10 +13,10 @@ from fastfold_jax.search.templates import local_library, named_files, require_te
 
 
 def check(search: SearchOptions, templates: TemplateOptions) -> None:
-    """Nothing, where the databases, structures and files that the options name are there.
+    """Checks that the databases, structures and files that the options name are there.
 
     Raises:
-      UserError: if any of them is not.
+      UserError: if any of them is missing.
     """
     find_databases(search.databases)
     named_files(templates)
@@ -25,10 +25,10 @@ def check(search: SearchOptions, templates: TemplateOptions) -> None:
 
 
 def require(job: Job, search: SearchOptions, templates: TemplateOptions) -> None:
-    """Nothing, where the programs are installed that the job's searches need, and the user's templates are for it.
+    """Checks that the programs that the job's searches need are installed, and that the user's templates are for it.
 
     Raises:
-      UserError: if one is not, or no database serves.
+      UserError: if a program is missing, a template is for no chain of the job, or no database serves.
     """
     require_programs(job, search)
     require_templates(job, templates)

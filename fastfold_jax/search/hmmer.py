@@ -12,8 +12,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO
 
-import numpy as np
-
 from fastfold_jax.data.textfile import unpacked
 from fastfold_jax.errors import UserError
 from fastfold_jax.search.report import Report
@@ -32,11 +30,11 @@ Options = Mapping[str, Any]
 HMMSEARCH: Options = MappingProxyType(
     {"F1": 0.1, "F2": 0.1, "F3": 0.1, "E": 100, "incE": 100, "domE": 100, "incdomE": 100}
 )
-"""AlphaFold's for templates: nearly everything that resembles the profile at all."""
+"""AlphaFold's options for templates: nearly everything that resembles the profile at all."""
 
 
 def jackhmmer_options(evalue: float) -> Options:
-    """AlphaFold's for alignments: `-E` and `--incE` alike, the rest as jackhmmer's defaults."""
+    """AlphaFold's options for alignments: `-E` and `--incE` alike, the rest as jackhmmer's defaults."""
     return {"F1": 5e-4, "F2": 5e-5, "F3": 5e-7, "E": evalue, "incE": evalue, "incdomE": 1e-3}
 
 
@@ -45,10 +43,10 @@ class Workers:
     """Threads that searches of several databases share.
 
     Attributes:
-      pool: They.
-      threads: How many.
-      databases: How many searches share them.
-      stop: Ends all of them early once set.
+      pool: The threads.
+      threads: Number of threads.
+      databases: Number of searches that share the threads.
+      stop: Ends all searches early once set.
     """
 
     pool: ThreadPoolExecutor
@@ -90,11 +88,11 @@ def search_alignments(
     The file is read once for all sequences.
 
     Args:
-      sequences: What to search for.
+      sequences: The queries.
       database: A FASTA file, plain or packed.
-      options: HMMER's.
-      workers: They search blocks of the database.
-      report: Told how many bytes of the file have been searched.
+      options: HMMER's options.
+      workers: Threads that search blocks of the database.
+      report: Called with how many bytes of the file have been searched.
 
     Raises:
       UserError: if the file can't be read or is no FASTA of proteins.
@@ -110,7 +108,7 @@ def search_alignments(
     for query, hits in zip(queries, found, strict=True):
         trace = plan7.Trace.from_sequence(query)
         msa = hits.to_msa(alphabet, sequences=[query], traces=[trace], all_consensus_cols=True)
-        alignments.append(a3m_of(msa, rows_of_query=1))
+        alignments.append(a3m_of(msa))
     return alignments
 
 
@@ -218,21 +216,10 @@ class _Stream(io.RawIOBase):
             raise self._error
 
 
-def a3m_of(msa: Any, *, rows_of_query: int) -> bytes:
-    """An alignment of HMMER's as A3M, in the columns of its first row.
-
-    Args:
-      msa: The alignment, in text mode.
-      rows_of_query: Rows in front that are no hits and so have no description.
-    """
-    rows = [np.frombuffer(row.upper().replace(".", "-").encode(), np.uint8) for row in msa.alignment]
-    columns = rows[0] != ord("-")
-    lower = np.where(columns, 0, 0x20).astype(np.uint8)
-    kept = [row[columns | (row != ord("-"))] | lower[columns | (row != ord("-"))] for row in rows]
-    headers = [_header(sequence) for sequence in msa.sequences]
-    headers[:rows_of_query] = list(msa.names)[:rows_of_query]
-    return b"".join(b">%b\n%b\n" % (header.encode(), row.tobytes()) for header, row in zip(headers, kept, strict=True))
-
-
-def _header(sequence: Any) -> str:
-    return " ".join(f"{sequence.name} {sequence.description or ''}".split())
+def a3m_of(msa: Any) -> bytes:
+    """pyhmmer's alignment of hits to a profile as A3M: the profile's columns, and inserts in lower case."""
+    records = []
+    for sequence, row in zip(msa.sequences, msa.alignment, strict=True):
+        header = " ".join(f"{sequence.name} {sequence.description or ''}".split())
+        records.append(f">{header}\n{row.replace('.', '')}\n")
+    return "".join(records).encode()

@@ -36,7 +36,6 @@ _MOST_ARCHIVE = 1 << 30
 _FAILURES_IN_A_ROW = 6
 _TICKET = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _ENTRY = re.compile(r"[0-9][A-Za-z0-9]{3}_[A-Za-z0-9.]{1,8}")
-_MOST_TEMPLATES = 20
 
 Kind = Literal["msa", "pair"]
 T = TypeVar("T")
@@ -44,12 +43,12 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pace:
-    """Seconds between questions.
+    """How often a server is asked about a ticket, and for how long.
 
     Attributes:
-      first: Before the second question about a ticket; doubles up to `longest`.
-      longest: Between any two questions, unless the server asks for more.
-      patience: In all, for one ticket.
+      first: Seconds before the second question; they double up to `longest`.
+      longest: Most seconds between two questions, unless the server asks for more.
+      patience: Seconds after which a ticket is given up.
     """
 
     first: float = 5.0
@@ -70,9 +69,9 @@ class Server:
     """A server and how it is asked.
 
     Attributes:
-      address: Its URL, without a slash at the end.
+      address: The server's URL, without a slash at the end.
       http: How requests are made.
-      pace: How often.
+      pace: How often the server is asked.
       environmental: Whether it should search environmental sequences.
       pairing: Which species it should pair.
       cache: Where tickets and results are kept.
@@ -171,7 +170,7 @@ class Server:
         return "env" if self.environmental else "all"
 
     def _keys(self, kind: Kind, sequences: Sequence[str]) -> list[str]:
-        """Of each sequence's result; paired rows depend on all sequences, others do not."""
+        """Cache keys of the sequences' results; paired rows depend on all sequences, others do not."""
         shared = list(sequences) if kind == "pair" else None
         asked = {"server": self.address, "mode": self._mode(kind), "with": shared}
         return [Cache.key(form=1, sequence=sequence, **asked) for sequence in sequences]

@@ -1,17 +1,12 @@
-"""Work spread over the nodes of a cluster by Ray, for proteomes: searches here, and whatever else takes a job."""
+"""Work spread over the nodes of a cluster by Ray, for proteomes."""
 
 import collections
 import dataclasses
-import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-from fastfold_jax.data.job import Job
 from fastfold_jax.errors import UserError
-from fastfold_jax.search.alignments import complete
-from fastfold_jax.search.config import SearchOptions, TemplateOptions
-from fastfold_jax.search.templates import attach
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -31,34 +26,6 @@ class Share:
             raise ValueError(f"cpus={self.cpus}, gpus={self.gpus}, but neither may be below 0")
 
 
-def search_many(
-    jobs: Iterable[Job], search: SearchOptions, templates: TemplateOptions, *, address: str | None = None
-) -> Iterator[tuple[int, Job | Exception]]:
-    """Completes jobs on a cluster, as `complete` and `attach` do; results come as they are ready.
-
-    Databases and the cache must be at the same paths on every node.
-
-    Args:
-      jobs: Taken a few at a time.
-      search: Each search takes `search_threads` cores of a node.
-      templates: Where templates come from.
-      address: See `spread`.
-
-    Yields:
-      Which job, from 0, and the job completed or the error that it ended with.
-
-    Raises:
-      UserError: see `spread`.
-    """
-    work = functools.partial(_search_one, search=search, templates=templates)
-    yield from spread(work, jobs, Share(cpus=search.search_threads or 1), address=address)
-
-
-def _search_one(job: Job, *, search: SearchOptions, templates: TemplateOptions) -> Job:
-    search = search if search.search_threads else dataclasses.replace(search, search_threads=1)
-    return attach(complete(job, search), templates, search)
-
-
 def spread(
     work: Callable[[Item], Result], items: Iterable[Item], share: Share, *, address: str | None = None
 ) -> Iterator[tuple[int, Result | Exception]]:
@@ -70,9 +37,9 @@ def spread(
       work: A function of a module that every node has, or a partial of one. As many processes as the nodes have shares
         for do one item after another, so it may keep for the next what it has read or compiled.
       items: Taken a few at a time, so there may be more than memory holds.
-      share: What each needs.
-      address: Of a running Ray cluster, or `auto`; None uses this machine. A connection that the caller has made is
-        used, and left open.
+      share: What each item needs.
+      address: Address of a running Ray cluster, or `auto`; None uses this machine. A connection that the caller
+        has made is used, and left open.
 
     Yields:
       Which item, from 0, and the result or the error that it ended with.

@@ -20,7 +20,7 @@ from fastfold_jax.data.textfile import InputError
 from fastfold_jax.errors import UserError
 from fastfold_jax.search.cache import Cache
 from fastfold_jax.search.databases import Database
-from fastfold_jax.search.hmmer import HMMSEARCH, Workers, pyhmmer_version, search_profiles
+from fastfold_jax.search.hmmer import HMMSEARCH, Workers, a3m_of, pyhmmer_version, search_profiles
 from fastfold_jax.search.report import Report
 
 logger = logging.getLogger(__name__)
@@ -61,10 +61,10 @@ def search_chains(
 
     Args:
       chains: With alignments; one without is searched for by its sequence alone.
-      sequences: Of known structures.
-      threads: To use.
+      sequences: The chains of known structures.
+      threads: Number of threads to use.
       cache: Where results are kept.
-      report: Told of the progress.
+      report: Called with the progress.
 
     Raises:
       UserError: if pyhmmer is missing, or the file can't be searched.
@@ -124,17 +124,12 @@ def _profile(rows: Sequence[str]) -> Any:
 
 
 def _a3m(hits: Any) -> bytes:
-    """Hits as A3M: columns of the profile, inserts in lower case; nothing for no hits."""
+    """Hits as A3M, an empty line if there are none."""
     from pyhmmer import easel
 
     if not any(hit.included for hit in hits):
         return b"\n"
-    msa = hits.to_msa(easel.Alphabet.amino(), all_consensus_cols=True)
-    rows = []
-    for sequence, row in zip(msa.sequences, msa.alignment, strict=True):
-        header = " ".join(f"{sequence.name} {sequence.description or ''}".split())
-        rows.append(f">{header}\n{row.replace('.', '')}\n")
-    return "".join(rows).encode()
+    return a3m_of(hits.to_msa(easel.Alphabet.amino(), all_consensus_cols=True))
 
 
 def structure_files(directory: Path) -> list[tuple[Path, str]]:

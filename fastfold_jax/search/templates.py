@@ -42,7 +42,7 @@ def attach(job: Job, options: TemplateOptions, search: SearchOptions | None = No
       job: With alignments.
       options: Where templates come from, and what they must be.
       search: For the server's address, the cache, and databases with sequences of the PDB.
-      report: Told of the progress.
+      report: Called with the progress.
 
     Raises:
       UserError: if a file given can't be used, or a search fails; hits that are no good are logged, and no error.
@@ -98,10 +98,10 @@ def _found(
 
 
 def require_templates(job: Job, options: TemplateOptions) -> None:
-    """Nothing, where the user's own templates are for the job's chains, and what it takes to search is installed.
+    """Checks that the user's own templates are for the job's chains, and that what a search needs is installed.
 
     Raises:
-      UserError: if one is for no chain of the job, or pyhmmer is needed and not installed.
+      UserError: if a template is for no chain of the job, or pyhmmer is needed and not installed.
     """
     for text in options.custom_templates if job.chains else ():
         _parse_custom(text, job)
@@ -230,7 +230,7 @@ def _hit_files(paths: Sequence[Path]) -> list[tuple[Path, str]]:
 
 
 def _chain_of(path: Path, key: str, chains: Sequence[Chain]) -> Chain:
-    """The chain whose number or name a word is; the only one there is, where it is none."""
+    """The chain that a word names or numbers; if it does neither, the only chain that there is."""
     number = layout.chain_number(key)
     named = [chain for chain in chains if chain.id.casefold() == key.casefold()]
     if named:

@@ -11,7 +11,7 @@ import orbax.checkpoint as ocp
 from fastfold_jax.errors import UserError
 from fastfold_jax.training.step import TrainState
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _TREES = ("parameters", "average", "optimizer")
 
@@ -37,10 +37,10 @@ class Checkpoints:
     """The checkpoints of one run.
 
     Args:
-      directory: Made if need be.
-      keep: So many of the latest are kept.
+      directory: Directory of the checkpoints, made if need be.
+      keep: Number of the latest checkpoints that are kept.
       facts: What a run must have in common with its checkpoints, such as the name of its network.
-      read_only: The run that writes them may be going on.
+      read_only: Whether they are only read, such as while the run that writes them goes on.
 
     Raises:
       CheckpointError: if the directory cannot be used.
@@ -121,7 +121,7 @@ class Checkpoints:
         latest = self.latest()
         kept = "there is none yet" if latest is None else f"the last is of step {latest}"
         self._failure = f"{self.directory}: a checkpoint could not be written ({_reason(error)}); {kept}"
-        _LOG.error("%s; training goes on", self._failure)
+        logger.error("%s; training goes on", self._failure)
         # The manager holds on to its error, and would raise it again.
         self._manager = self._open()
 
@@ -161,14 +161,14 @@ class Checkpoints:
         if steps:
             raise CheckpointError(
                 f"{self.directory}: none of its checkpoints ({', '.join(map(str, steps))}) can be read, the latest "
-                f"because of: {self._damaged[steps[0]]}. If that does not pass, begin anew with another --out"
+                f"because of: {self._damaged[steps[0]]}. If that does not pass, start again with another --out"
             )
         return None
 
     def _leave_out(self, step: int, error: Exception) -> None:
         """Notes a checkpoint that cannot be read."""
         self._damaged[step] = _reason(error)
-        _LOG.warning("%s: checkpoint %d is damaged and left out (%s)", self.directory, step, self._damaged[step])
+        logger.warning("%s: checkpoint %d is damaged and left out (%s)", self.directory, step, self._damaged[step])
 
     def _require_same_run(self, facts: dict[str, Any]) -> None:
         differ = [name for name in self._facts if facts.get(name) != self._facts[name]]

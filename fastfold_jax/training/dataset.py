@@ -23,7 +23,7 @@ from fastfold_jax.data.training.selection import Filters, Record, select, weight
 from fastfold_jax.data.training.templates import TemplateConfig, TemplateSource
 from fastfold_jax.errors import UserError
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _ATTEMPTS = 100  # records drawn for one example until one is usable
 
@@ -56,7 +56,6 @@ class DataConfig:
         max_chains: chains in a complex.
         templates: which structures serve as templates; None trains without any.
         workers: processes that make batches; 0 makes them in a thread.
-        prefetch: batches that each of them makes ahead.
     """
 
     index: Path
@@ -72,14 +71,12 @@ class DataConfig:
     max_chains: int = 20
     templates: TemplateConfig | None = None
     workers: int = 8
-    prefetch: int = 2
 
     def __post_init__(self) -> None:
         for name in ("distillation_fraction", "clamped_fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name}={getattr(self, name)}: accepted are numbers from 0 to 1")
-        counts = (("max_copies", 1), ("max_chains", 1), ("workers", 0), ("prefetch", 1))
-        for name, least in counts:
+        for name, least in (("max_copies", 1), ("max_chains", 1), ("workers", 0)):
             if getattr(self, name) < least:
                 raise UserError(f"{name}={getattr(self, name)}: accepted are numbers from {least}")
 
@@ -235,7 +232,7 @@ class Dataset:
                 return
             except Exception as error:
                 reason = f"{record.name}: {describe(error)}"
-                _LOG.warning("%s: skipped %s", records.name, reason)
+                logger.warning("%s: skipped %s", records.name, reason)
         raise UserError(
             f"{records.name}: nothing in it can be used: all {len(tried)} chains that were tried of "
             f"{len(records.records)} failed, such as {reason}"
@@ -286,7 +283,7 @@ def report(skipped: Skipped, known: dict[str, str]) -> None:
     """Names and counts what was skipped, unless it is among what is known already."""
     if skipped.record not in known:
         known[skipped.record] = skipped.reason
-        _LOG.warning("skipped %s (%d so far): %s", skipped.record, len(known), skipped.reason)
+        logger.warning("skipped %s (%d so far): %s", skipped.record, len(known), skipped.reason)
 
 
 def broken_templates(example: Example) -> list[Skipped]:

@@ -22,7 +22,7 @@ from parallel import make_mesh
 
 PROGRAM = "python -m fastfold_jax.training.export"
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     messages.set_up(Console(stderr=True), logging.INFO)
     try:
         config = parse(ExportConfig, PROGRAM, argv)
-        _LOG.info("wrote %s of step %d", config.out, export_latest(config))
+        logger.info("wrote %s of step %d", config.out, export_latest(config))
     except UserError as error:
         sys.stderr.write(f"{PROGRAM}: error: {error}\n")
         return 2

@@ -41,7 +41,7 @@ PROGRAM = "python -m fastfold_jax.training.index"
 _NAMED = 10  # unusable files that the summary names
 _CHUNK = 16  # files that a process is handed at a time
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -133,7 +133,7 @@ def _read_all(
     done = {entry.file: known[entry.file] for entry in found if _is_same(known, entry)}
     missing = [entry for entry in found if entry.file not in done]
     if done:
-        _LOG.info("%s: %d files are known, %d are to be read", config.out, len(done), len(missing))
+        logger.info("%s: %d files are known, %d are to be read", config.out, len(done), len(missing))
     try:
         config.out.parent.mkdir(parents=True, exist_ok=True)
         with (
@@ -215,7 +215,7 @@ def summarise(index: Index) -> None:
     chains = [chain for entry in index.files for chain in entry.chains]
     aligned = sum(chain.alignment is not None for chain in chains)
     clustered = len({chain.cluster for chain in chains} - {None})
-    _LOG.info(
+    logger.info(
         "%d files, %d chains, %d of them with alignments, %d clusters",
         len(index.files),
         len(chains),
@@ -224,9 +224,9 @@ def summarise(index: Index) -> None:
     )
     broken = unusable(index.files)
     for reason in list(broken.values())[:_NAMED]:
-        _LOG.warning("skipped: %s", reason)
+        logger.warning("skipped: %s", reason)
     if len(broken) > _NAMED:
-        _LOG.warning("skipped: %d files in all; the index names each with the reason", len(broken))
+        logger.warning("skipped: %d files in all; the index names each with the reason", len(broken))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -19,7 +19,10 @@ from fastfold_jax.data.labels import TrainingBatch
 from fastfold_jax.errors import UserError
 from fastfold_jax.training.dataset import Dataset, Skipped, report
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
+
+PREFETCH = 2
+"""Batches that each worker makes ahead."""
 
 _SHARED_MEMORY = Path("/dev/shm")
 
@@ -129,7 +132,7 @@ class BatchIterator(Iterator[TrainingBatch]):
         if seed != self._dataset.seed:
             raise UserError(f"the run was begun with seed {seed}, and cannot go on with seed {self._dataset.seed}")
         if state.get("records") != self._dataset.fingerprint:
-            _LOG.warning("the training data or their filters are not those that the run was begun with")
+            logger.warning("the training data or their filters are not those that the run was begun with")
         self.close()
         self._step = step
 
@@ -146,7 +149,7 @@ def _pipeline(dataset: Dataset, first: int) -> Any:
     from absl import flags
 
     config = dataset.config
-    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=config.prefetch)
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=PREFETCH)
     steps = grain.MapDataset.source(_Steps(dataset, first)).to_iter_dataset(options)
     if not config.workers:
         return steps
@@ -154,7 +157,7 @@ def _pipeline(dataset: Dataset, first: int) -> Any:
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # grain reads flags of its own, and we have no command line for them
     made = steps.mp_prefetch(
-        grain.MultiprocessingOptions(num_workers=config.workers, per_worker_buffer_size=config.prefetch),
+        grain.MultiprocessingOptions(num_workers=config.workers, per_worker_buffer_size=PREFETCH),
         worker_init_fn=_start_worker,
     ).map(functools.partial(_received, passes=dataset.maker.config.num_recycles + 1))
     # A thread of this process receives the next batch while the caller is busy with the last.
@@ -166,10 +169,10 @@ def _check_shared_memory(dataset: Dataset) -> None:
     if not _SHARED_MEMORY.is_dir():
         return
     config = dataset.config
-    needed = dataset.batch_bytes * config.workers * (config.prefetch + 1)
+    needed = dataset.batch_bytes * config.workers * (PREFETCH + 1)
     free = shutil.disk_usage(_SHARED_MEMORY).free
     if free < needed:
-        _LOG.warning(
+        logger.warning(
             "%s has %.1f GB free, but batches made ahead by %d workers may need %.1f GB: workers that find it full end "
             "with a bus error. Use fewer workers, or give the container more (docker run --shm-size)",
             _SHARED_MEMORY,
@@ -183,7 +186,7 @@ def _start_worker(_index: int, _count: int) -> None:
     """Ties a worker's life to its parent's: signals are for the parent to act upon, and it ends when that is gone.
 
     Otherwise Ctrl-C or a scheduler's SIGTERM, which go to all processes, would end workers whose batches the last step
-    before the checkpoint still needs, and those of a killed run would stay for ever.
+    before the checkpoint still needs, and those of a killed run would stay forever.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

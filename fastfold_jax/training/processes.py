@@ -25,7 +25,7 @@ from fastfold_jax.errors import UserError
 from fastfold_jax.training.options import TrainConfig
 from parallel.hosts import HostError
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _OWN = ("verbose", "coordinator", "num_processes", "process_id", "local_device_ids")
 """Options that may differ."""
@@ -94,7 +94,7 @@ def keep_programs_where_all_see_them() -> None:
     if all(found):
         use_compile_cache(directory)
     elif any(given):
-        _LOG.warning(
+        logger.warning(
             "compiled programs are not kept: not all processes can read what the first writes to %s; give a directory "
             "that all see as --compile-cache",
             directory,
@@ -132,7 +132,7 @@ class Stop:
 
     def ask(self, number: int, _frame: Any) -> None:
         """A signal's handler."""
-        _LOG.warning("%s: saving after this step or the next, then leaving", signal.Signals(number).name)
+        logger.warning("%s: saving after this step or the next, then leaving", signal.Signals(number).name)
         self._asked = True
 
     def poll(self, mesh: Mesh) -> Callable[[], bool]:

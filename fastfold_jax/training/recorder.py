@@ -17,7 +17,7 @@ from fastfold_jax.errors import UserError
 METRICS = "metrics.jsonl"
 _RECENT = 50  # steps that the step time is averaged over
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Recorder:
@@ -81,12 +81,12 @@ class Recorder:
             self._progress.update(self._task, completed=step + 1, figures=text)
         elif (step + 1) % self._log_every == 0:
             left = (self._steps - step - 1) * mean
-            _LOG.info("step %d/%d  %s  %s left", step + 1, self._steps, text, _duration(left))
+            logger.info("step %d/%d  %s  %s left", step + 1, self._steps, text, _duration(left))
 
     def validation(self, step: int, metrics: Mapping[str, float]) -> None:
         """Records a validation after `step` steps."""
         self._write("validation", step, metrics)
-        _LOG.info("validation at step %d: %s", step, "  ".join(f"{k} {v:.3f}" for k, v in metrics.items()))
+        logger.info("validation at step %d: %s", step, "  ".join(f"{k} {v:.3f}" for k, v in metrics.items()))
         self._last = time.perf_counter()  # it is no part of the next step
 
     def _write(self, kind: str, step: int, metrics: Mapping[str, float]) -> None:

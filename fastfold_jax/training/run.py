@@ -38,7 +38,7 @@ from fastfold_jax.training.validation import Validation
 from parallel import DAP, DATA, make_mesh
 from parallel.hosts import agree, connect, watched
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class TrainingError(UserError):
@@ -75,7 +75,7 @@ def run(config: TrainConfig, console: Console | None = None) -> None:
         if restored is not None:
             state = restored.state
             batches.set_state(restored.data)
-            _LOG.info("going on with step %d of %s", int(state.step), checkpoints.directory)
+            logger.info("going on with step %d of %s", int(state.step), checkpoints.directory)
         recorder = Recorder(
             config.out,
             console or Console(stderr=True),
@@ -158,7 +158,7 @@ def export(state: TrainState, stage: Stage, directory: Path) -> Path:
     """Writes the moving average of the parameters as DeepMind's code, ColabFold and `infer.py` read it."""
     path = directory / f"params_{stage.model.name}.npz"
     store.save(state.average, stage.model, path)
-    _LOG.info("wrote %s", path)
+    logger.info("wrote %s", path)
     return path
 
 
@@ -237,7 +237,7 @@ class Loop:
         if not values["skipped"]:
             return
         lost = ", ".join(sorted(name for name, value in values.items() if not np.isfinite(value)))
-        _LOG.warning("step %d skipped: not finite are %s", done, lost)
+        logger.warning("step %d skipped: not finite are %s", done, lost)
         in_a_row = int(values["skipped_in_a_row"])
         if in_a_row >= self.stage.optimizer.max_skipped:
             raise TrainingError(

@@ -17,7 +17,7 @@ from fastfold_jax.training.validation_data import ValidationConfig, ValidationSe
 from parallel import DAP, DATA
 from parallel.hosts import fetch
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Validation:
@@ -64,7 +64,7 @@ class Validation:
                 metrics = structure_metrics(found.predicted[place], found.true[place], mask)
                 if metrics:
                     scores.append({**metrics, "plddt": float(found.plddt[place])})
-            _LOG.debug("validated %s: %s", ", ".join(names), scores[-1] if scores else "nothing known")
+            logger.debug("validated %s: %s", ", ".join(names), scores[-1] if scores else "nothing known")
         if not scores:
             return {"chains": 0.0}
         means = {name: float(np.mean([score[name] for score in scores])) for name in scores[0]}

@@ -70,7 +70,15 @@ def test_where_less_will_not_do_the_advice_is_the_same():
     def run(*arguments):
         raise jax.errors.JaxRuntimeError(EXHAUSTED)
 
-    program = Program(run=run, start=lambda: None, num_res=4, seconds=0.0, from_cache=False, smaller=smaller)
+    program = Program(
+        run=run,
+        start=lambda: None,
+        num_res=4,
+        seconds=0.0,
+        from_cache=False,
+        place=lambda state: state,
+        smaller=smaller,
+    )
     with FeatureStream(lambda index: None, 1) as stream, pytest.raises(PredictionError, match="--memory-budget"):
         predict(program, None, stream, Recycling(num_recycles=0), lambda records: None)
 

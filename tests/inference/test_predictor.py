@@ -22,7 +22,15 @@ from parallel import make_mesh
 
 
 def made_up(run) -> Program:
-    return Program(run=run, start=lambda: SimpleNamespace(number=0), num_res=4, seconds=0.0, from_cache=False)
+    return Program(
+        run=run,
+        start=lambda: SimpleNamespace(number=0),
+        num_res=4,
+        seconds=0.0,
+        from_cache=False,
+        place=lambda state: state,
+        smaller=None,
+    )
 
 
 def outputs(number: float, change: float) -> Outputs:

@@ -17,8 +17,7 @@ from targets import REGULATOR, TRANSPORTER, job_of
 from fastfold_jax.data.job_chains import Job
 from fastfold_jax.errors import UserError
 from fastfold_jax.search import complete
-from fastfold_jax.search.config import TemplateOptions
-from fastfold_jax.search.spread import Share, search_many, spread
+from fastfold_jax.search.spread import Share, spread
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +43,7 @@ def test_searches_equal_those_made_here(cluster, options, proteins, tmp_path):
         Job(name="features", chains=(), features={"aatype": np.zeros(3)}),
         job_of(proteins[TRANSPORTER], proteins[REGULATOR]),
     ]
-    done = dict(search_many(jobs, options, TemplateOptions()))
+    done = dict(spread(functools.partial(complete, options=options), jobs, Share()))
     assert sorted(done) == [0, 1, 2]
     assert done[1].features["aatype"].shape == (3,)
     for number in (0, 2):
@@ -53,7 +52,7 @@ def test_searches_equal_those_made_here(cluster, options, proteins, tmp_path):
             for first, second in zip(mine.alignments, theirs.alignments, strict=True):
                 np.testing.assert_array_equal(first.residues, second.residues)
     broken = dataclasses.replace(options, databases=(tmp_path / "none",), no_search_cache=True)
-    ((number, error),) = search_many(jobs[:1], broken, TemplateOptions())
+    ((number, error),) = spread(functools.partial(complete, options=broken), jobs[:1], Share())
     assert number == 0 and isinstance(error, UserError) and "no such database" in str(error)
 
 

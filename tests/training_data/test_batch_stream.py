@@ -88,7 +88,7 @@ def test_skipped_records_of_processes_are_named_once(index, caplog):
 
 
 def test_too_little_shared_memory_is_told_beforehand(index, monkeypatch, caplog):
-    data = dataset(index, workers=3, prefetch=2)
+    data = dataset(index, workers=3)
     assert data.batch_bytes == sum(leaf.nbytes for leaf in jax.tree.leaves(data.batch(0)[0])) - 4  # the recycles
     monkeypatch.setattr(loader.shutil, "disk_usage", lambda path: SimpleNamespace(free=9 * data.batch_bytes))
     loader._check_shared_memory(data)

@@ -136,7 +136,7 @@ def test_what_breaks_later_ends_in_an_error_that_names_it(own_index):
     [
         ({"clamped_fraction": 1.5}, "clamped_fraction=1.5"),
         ({"workers": -1}, "workers=-1"),
-        ({"prefetch": 0}, "prefetch=0"),
+        ({"max_chains": 0}, "max_chains=0"),
     ],
 )
 def test_settings_that_make_no_sense(index, options, message):

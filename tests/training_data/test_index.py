@@ -191,7 +191,9 @@ def test_the_command(tmp_path, capsys):
 def test_bad_options_take_one_line(tmp_path, capsys):
     assert main([str(tmp_path), "--out", "x.jsonl", "--worker", "1"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == "python -m fastfold_jax.training.index: error: --worker: no such option, perhaps --workers; see --help"
+    assert (
+        line == "python -m fastfold_jax.training.index: error: --worker: no such option, perhaps --workers; see --help"
+    )
 
 
 def test_the_command_loads_no_jax(tmp_path):

@@ -52,7 +52,7 @@ def index(*entries: FileEntry) -> Index:
         ({"max_length": 99}, {}, {}, "too long"),
         ({}, {}, {"composition": composition("A" * 81 + "R" * 19)}, "mostly one residue type"),
         ({}, {}, {"composition": composition("A" * 80 + "R" * 20)}, None),
-        ({"min_resolved": 81}, {}, {}, "too few residues resolved"),
+        ({}, {}, {"resolved": 0}, "no residue resolved"),
         ({}, {}, {"alignment": None}, "no alignment"),
         ({"need_alignment": False}, {}, {"alignment": None}, None),
         ({"need_cluster": True}, {}, {}, "no cluster"),

@@ -25,7 +25,7 @@ from fastfold_jax.errors import UserError
 Arrays = TypeVar("Arrays", Features, Labels)
 
 MSA_CHANNELS = 49
-"""Of `Features.msa_feat`."""
+"""Channels of `Features.msa_feat`."""
 
 _CROP_ATTEMPTS = 10  # crops drawn until one has a residue that the experiment saw
 

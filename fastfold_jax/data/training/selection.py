@@ -15,7 +15,7 @@ from jaxtyping import Float64
 from fastfold_jax.data.training.records import ChainEntry, FileEntry, Index
 from fastfold_jax.errors import UserError
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,6 @@ class Filters:
         released_after: likewise for the earliest date, as validation sets need.
         min_length, max_length: residues of a chain.
         max_residue_share: largest share of one residue type.
-        min_resolved: least residues with a known Cα.
         need_alignment: leave out chains without alignments; otherwise their own sequence is all that they have.
         need_cluster: leave out chains that are in no cluster; otherwise each is its own.
     """
@@ -41,7 +40,6 @@ class Filters:
     min_length: int = 4
     max_length: int | None = None
     max_residue_share: float = 0.8
-    min_resolved: int = 1
     need_alignment: bool = True
     need_cluster: bool = False
 
@@ -65,7 +63,7 @@ class Filters:
             (chain.length < self.min_length, "too short"),
             (self.max_length is not None and chain.length > self.max_length, "too long"),
             (chain.largest_share > self.max_residue_share, "mostly one residue type"),
-            (chain.resolved < self.min_resolved, "too few residues resolved"),
+            (chain.resolved == 0, "no residue resolved"),
             (self.need_alignment and chain.alignment is None, "no alignment"),
             (self.need_cluster and chain.cluster is None, "no cluster"),
         )
@@ -150,7 +148,7 @@ def select(index: Index, filters: Filters, *, what: str) -> tuple[Record, ...]:
         raise UserError(
             f"{what}: no chain can be trained on. Of {len(index.files)} structure files were left out: {reasons}"
         )
-    _LOG.info("%s: %d chains; left out: %s", what, len(passed), reasons)
+    logger.info("%s: %d chains; left out: %s", what, len(passed), reasons)
     return tuple(passed)
 
 
