@@ -21,7 +21,7 @@ from fastfold_jax.model.alphafold import Apply, FullOutputs, Outputs
 from fastfold_jax.model.evoformer import block_type
 from fastfold_jax.model.recycling import Prev, init_prev
 from fastfold_jax.model.trunk import SAMPLED_FEATURES, Representations
-from parallel import DAP, DATA, Axis, dap_axis
+from parallel import DAP, Axis, dap_axis
 
 WHOLE = PartitionSpec()
 ROWS = PartitionSpec(DAP)
@@ -36,18 +36,14 @@ def for_mesh(execution: Execution, mesh: Mesh) -> Execution:
     return dataclasses.replace(execution, axis=dap_axis(mesh))
 
 
-def feature_specs(config: ModelConfig, *, batched: bool = False) -> Features:
-    """How features are split: the MSAs as the blocks carry them, all else whole.
-
-    Args:
-      batched: Each leaf has a leading axis of proteins, which is split over the mesh's other axis.
-    """
+def feature_specs(config: ModelConfig) -> Features:
+    """How features are split: the MSAs as the blocks carry them, all else whole."""
     specs = {}
     for field in dataclasses.fields(Features):
         spec = _msa_spec(config) if field.name in _SPLIT_FEATURES else WHOLE
         if field.name in SAMPLED_FEATURES and config.num_ensemble > 1:
             spec = PartitionSpec(None, *spec)
-        specs[field.name] = PartitionSpec(DATA, *spec) if batched else spec
+        specs[field.name] = spec
     return Features(**specs)
 
 

@@ -185,10 +185,10 @@ def _reported(report: LossReport, norm: Array) -> dict[str, Array]:
     return {"loss": report.total, "gradient_norm": norm, **terms, **report.metrics}
 
 
-def _batched(specs: Any) -> Any:
-    """The specs of one example as those of one example for each row of the mesh."""
+def _batched(specs: Any, axis: str | None = DATA) -> Any:
+    """The specs of one example as those of one for each row of the mesh, or with a leading axis that is whole."""
     is_spec = lambda x: isinstance(x, PartitionSpec)  # noqa: E731
-    return jax.tree.map(lambda spec: PartitionSpec(DATA, *spec), specs, is_leaf=is_spec)
+    return jax.tree.map(lambda spec: PartitionSpec(axis, *spec), specs, is_leaf=is_spec)
 
 
 def _one(tree: Any) -> Any:
@@ -198,12 +198,6 @@ def _one(tree: Any) -> Any:
 
 def _many(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf[None], tree)
-
-
-def _passes(specs: Features) -> Features:
-    """Specs of features that have an axis of passes."""
-    is_spec = lambda x: isinstance(x, PartitionSpec)  # noqa: E731
-    return jax.tree.map(lambda spec: PartitionSpec(None, *spec), specs, is_leaf=is_spec)
 
 
 def _recycle(stage: Stage, execution: Execution, mesh: Mesh, transform: Callable[[Apply], Apply]) -> Callable[..., Any]:
@@ -222,11 +216,11 @@ def _recycle(stage: Stage, execution: Execution, mesh: Mesh, transform: Callable
 
         return _many(lax.fori_loop(most - number, most, one_pass, prev) if most else prev)
 
-    features = _batched(_passes(feature_specs(stage.model)))
+    of_passes = _batched(feature_specs(stage.model), axis=None)
     return on_mesh(
         recycle,
         mesh,
-        in_specs=(_EXAMPLES, features, PartitionSpec(), _EXAMPLES),
+        in_specs=(_EXAMPLES, _batched(of_passes), PartitionSpec(), _EXAMPLES),
         out_specs=_batched(prev_specs()),
     )
 
