@@ -209,7 +209,7 @@ def outer_product_mean(rows: int, n: int, dtype: str) -> Case:
 
 
 def transition(n: int, dtype: str) -> Case:
-    """Of pairs: 128 channels, 512 hidden."""
+    """The pair representation's transition: 128 channels, 512 hidden."""
     c, f = CHANNELS, 4 * CHANNELS
     x, vector = Array((n, n, c), dtype), Array((c,), "float32")
     first, second = (Array((c, f), "float32"), Array((f,), "float32")), (Array((f, c), "float32"), vector)
@@ -232,7 +232,7 @@ def _colabfold_transition(x, norm, first, second):
 
 
 def layer_norm(n: int, dtype: str) -> Case:
-    """Of pairs."""
+    """Layer norm of the pair representation."""
     x, vector = Array((n, n, CHANNELS), dtype), Array((CHANNELS,), "float32")
     return Case(
         operation="layer_norm",

@@ -12,12 +12,12 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from fastfold_jax.autochunk.operations import Dimensions, OperationRule, register
+from fastfold_jax.backend.implementations import Implementation
 from fastfold_jax.errors import UserError
 from pallas_kernels import launch
 
-Implementation = Literal["auto", "triton", "triton_atomic", "mosaic", "xla"]
 Result = Literal["array", "several", "residual"]
-_LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class ImplementationUnavailable(UserError):
@@ -191,7 +191,7 @@ class Operation:
         if implementation != "auto":
             raise ImplementationUnavailable(f"{self.name} cannot run as {implementation!r}: {reason}")
         if isinstance(kernel, Kernel) and platform == launch.platform():
-            _LOGGER.info("%s runs in XLA: %s", self.name, reason)
+            logger.info("%s runs in XLA: %s", self.name, reason)
         return None
 
     # Rules of the two equations, the function and its tangent. Inside, outputs are always lists.

@@ -5,9 +5,10 @@ from typing import Literal, get_args
 
 import jax.numpy as jnp
 
+from fastfold_jax.backend.implementations import Implementation
 from parallel.axis import Axis
 
-Kernels = Literal["auto", "triton", "triton_atomic", "mosaic", "xla"]
+Kernels = Implementation
 Precision = Literal["bf16", "float32"]
 OutputDetail = Literal["compact", "full"]
 Remat = bool | Literal["offload"]

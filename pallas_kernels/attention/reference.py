@@ -85,7 +85,7 @@ def output_gradients(out, total, gate, cotangent):
 
 
 def pick(arrays, grads, wanted):
-    """Of the gradients, those of the wanted leaves, in their leaves' types. The mask has none."""
+    """The gradients of the wanted leaves, in their leaves' types; zeros for the mask."""
     mask = arrays[4]
     mask_grad = None if mask is None else jnp.zeros_like(mask)
     grads = (*grads[:4], mask_grad, grads[5])

@@ -25,8 +25,7 @@ def layer_norm(
     scale: Float[Array, " c"],
     offset: Float[Array, " c"],
     *,
-    epsilon: float = 1e-5,
     implementation: str = "auto",
 ) -> Float[Array, "*batch c"]:
     """Normalises the last axis, then scales and shifts it; statistics in float32, result in the type of `x`."""
-    return LAYER_NORM(x, scale, offset, epsilon=epsilon, implementation=implementation)
+    return LAYER_NORM(x, scale, offset, implementation=implementation)

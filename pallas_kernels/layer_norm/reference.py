@@ -4,30 +4,33 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+EPSILON = 1e-5
+"""Added to variances, in every operation that begins or ends with a layer norm."""
 
-def normalise(x: Float[Array, "..."], axis: int, epsilon: float) -> Float[Array, "..."]:
+
+def normalise(x: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
     """Zero mean and unit variance along `axis`, in float32."""
-    centred, inverse = _statistics(x, axis, epsilon)
+    centred, inverse = _statistics(x, axis)
     return centred * inverse
 
 
-def _statistics(x, axis, epsilon):
+def _statistics(x, axis):
     x = x.astype(jnp.float32)
     centred = x - jnp.mean(x, axis=axis, keepdims=True)
     variance = jnp.mean(jnp.square(centred), axis=axis, keepdims=True)
-    return centred, lax.rsqrt(variance + epsilon)
+    return centred, lax.rsqrt(variance + EPSILON)
 
 
-def layer_norm(x, scale, offset, epsilon):
+def layer_norm(x, scale, offset):
     """See `api.layer_norm`."""
-    return (normalise(x, -1, epsilon) * scale + offset).astype(x.dtype)
+    return (normalise(x, -1) * scale + offset).astype(x.dtype)
 
 
-def layer_norm_backward(arrays, saved, cotangent, *, wanted, epsilon):
+def layer_norm_backward(arrays, saved, cotangent, *, wanted):
     """Gradients of `layer_norm` from its arguments alone; statistics are made again."""
     del saved
     x, scale, offset = arrays
-    centred, inverse = _statistics(x, -1, epsilon)
+    centred, inverse = _statistics(x, -1)
     normed, cotangent = centred * inverse, cotangent.astype(jnp.float32)
     scaled = cotangent * scale
     mean = jnp.mean(scaled, axis=-1, keepdims=True)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from pallas_kernels import launch, tuning
-from pallas_kernels.layer_norm.reference import pick
+from pallas_kernels.layer_norm.reference import EPSILON, pick
 
 # Channels of a row are held at once.
 _MOST_CHANNELS = 4096
@@ -30,9 +30,9 @@ def unfit_backward(arrays, saved, cotangent, **static):
     return unfit(*arrays, **static)
 
 
-def layer_norm(x, scale, offset, *, epsilon):
+def layer_norm(x, scale, offset):
     """See `api.layer_norm`."""
-    rows, constants, config = _plan("layer_norm_forward", x, epsilon)
+    rows, constants, config = _plan("layer_norm_forward", x)
     from pallas_kernels.layer_norm import kernels
 
     request = launch.Launch(
@@ -47,11 +47,11 @@ def layer_norm(x, scale, offset, *, epsilon):
     return launch.run(request)[0]
 
 
-def layer_norm_backward(arrays, saved, cotangent, *, wanted, epsilon):
+def layer_norm_backward(arrays, saved, cotangent, *, wanted):
     """Gradients; those of scale and offset are summed in parts of rows, then over the parts, always in this order."""
     del saved
     x, scale, _ = arrays
-    rows, constants, config = _plan("layer_norm_backward", x, epsilon)
+    rows, constants, config = _plan("layer_norm_backward", x)
     from pallas_kernels.layer_norm import kernels
 
     block = config.blocks["BLOCK_R"]
@@ -71,9 +71,9 @@ def layer_norm_backward(arrays, saved, cotangent, *, wanted, epsilon):
     return pick((x_grad, scale_grads.sum(0), offset_grads.sum(0)), wanted)
 
 
-def _plan(name, x, epsilon):
+def _plan(name, x):
     """Number of rows, constants and block sizes."""
     channels = x.shape[-1]
     block = max(16, 1 << (channels - 1).bit_length())
-    constants = {"CHANNELS": channels, "BLOCK_C": block, "EPSILON": epsilon}
+    constants = {"CHANNELS": channels, "BLOCK_C": block, "EPSILON": EPSILON}
     return math.prod(x.shape[:-1]), constants, tuning.config(name, dtype=str(x.dtype), channels=block)

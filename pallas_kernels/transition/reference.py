@@ -9,7 +9,7 @@ from pallas_kernels.products import matmul
 
 def transition(x, norm, first, second):
     """See `api.transition`."""
-    hidden = layer_norm(x, norm[0], norm[1], 1e-5)
+    hidden = layer_norm(x, norm[0], norm[1])
     hidden = matmul(hidden, first[0]) + first[1]
     hidden = jax.nn.relu(hidden).astype(x.dtype)
     out = matmul(hidden, second[0]) + second[1]

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from pallas_kernels import launch, tuning
+from pallas_kernels.layer_norm.reference import EPSILON
 
 CHANNELS = (32, 64, 128, 256)
 
@@ -38,6 +39,6 @@ def transition(x, norm, first, second):
         outputs=[jax.ShapeDtypeStruct(x.shape, x.dtype)],
         grid=(-(-rows // config.blocks["BLOCK_R"]),),
         config=config,
-        constants={"CHANNELS": channels, "HIDDEN": hidden, "EPSILON": 1e-5},
+        constants={"CHANNELS": channels, "HIDDEN": hidden, "EPSILON": EPSILON},
     )
     return launch.run(request)[0]

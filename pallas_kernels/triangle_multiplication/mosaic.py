@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from pallas_kernels import tuning
+from pallas_kernels.layer_norm.reference import EPSILON
 
 CHANNELS = (64, 128)
-_EPSILON = 1e-5
 
 
 def unfit_producer(z, mask, norm, projection, gate, **static):
@@ -86,7 +86,7 @@ def _run(name, stage, arrays, outputs):
 
     pairs, channels = arrays.pairs.z.shape
     share = tuning.config(f"triangle_{name}_mosaic", channels=channels).blocks["TILES"]
-    kernel = stage(tiles=pairs // PAIRS, share=share, channels=channels, epsilon=_EPSILON)
+    kernel = stage(tiles=pairs // PAIRS, share=share, channels=channels, epsilon=EPSILON)
     return warpgroup.run(
         kernel,
         arrays,

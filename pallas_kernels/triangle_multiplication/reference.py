@@ -6,8 +6,6 @@ import jax.numpy as jnp
 from pallas_kernels.layer_norm.reference import layer_norm, normalise
 from pallas_kernels.products import matmul, product
 
-_EPSILON = 1e-5
-
 
 def _channels_first(x, weights, bias):
     """x weights + bias with channels first: [i, k, z] x [z, c] -> [c, i, k] in float32.
@@ -28,7 +26,7 @@ def _channels_first_on_cpu(x, weights, bias):
 
 def producer(z, mask, norm, projection, gate, channels_first=_channels_first):
     """See `api.triangle_producer`."""
-    x = layer_norm(z, norm[0], norm[1], _EPSILON)
+    x = layer_norm(z, norm[0], norm[1])
     values = channels_first(x, *projection) * jax.nn.sigmoid(channels_first(x, *gate)) * mask.astype(jnp.float32)
     return tuple(jnp.split(values.astype(z.dtype), 2))
 
@@ -49,7 +47,7 @@ def contraction(operands, direction):
 def consumer(contracted, z, norms, output, gate):
     """See `api.triangle_consumer`."""
     input_norm, (scale, offset) = norms
-    x = normalise(contracted, 0, _EPSILON) * scale[:, None, None] + offset[:, None, None]
+    x = normalise(contracted, 0) * scale[:, None, None] + offset[:, None, None]
     update = product("cij,cz->ijz", x.astype(z.dtype), output[0].astype(z.dtype))
-    gate_logits = matmul(layer_norm(z, input_norm[0], input_norm[1], _EPSILON), gate[0])
+    gate_logits = matmul(layer_norm(z, input_norm[0], input_norm[1]), gate[0])
     return ((update + output[1]) * jax.nn.sigmoid(gate_logits + gate[1])).astype(z.dtype)

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from pallas_kernels import launch, tuning
+from pallas_kernels.layer_norm.reference import EPSILON
 
 CHANNELS = (32, 64, 128)
-_EPSILON = 1e-5
 
 
 def unfit_producer(z, mask, norm, projection, gate, **static):
@@ -91,6 +91,6 @@ def _launch(name, arrays, outputs, **constants):
         outputs=outputs,
         grid=(-(-pairs // config.blocks["BLOCK_R"]),),
         config=dataclasses.replace(config, blocks=blocks),
-        constants={**constants, "EPSILON": _EPSILON, "PAIR_UNIT": unit},
+        constants={**constants, "EPSILON": EPSILON, "PAIR_UNIT": unit},
     )
     return launch.run(request)

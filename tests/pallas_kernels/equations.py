@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 
 
-def _norm(x, scale, offset, axis=-1, epsilon=1e-5):
+def _norm(x, scale, offset, axis=-1):
     centred = x - x.mean(axis, keepdims=True)
-    return centred / jnp.sqrt((centred**2).mean(axis, keepdims=True) + epsilon) * scale + offset
+    return centred / jnp.sqrt((centred**2).mean(axis, keepdims=True) + 1e-5) * scale + offset
 
 
 def _weights(logits, bias, mask):
@@ -32,8 +32,8 @@ def softmax(logits, bias, mask):
     return _weights(logits, bias, mask)
 
 
-def layer_norm(x, scale, offset, *, epsilon):
-    return _norm(x, scale, offset, epsilon=epsilon)
+def layer_norm(x, scale, offset):
+    return _norm(x, scale, offset)
 
 
 def transition(x, norm, first, second):
