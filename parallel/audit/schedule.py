@@ -112,6 +112,53 @@ class _Running:
     compute_before: float
 
 
+class _Clock:
+    """The two resources while one computation runs, and what has run.
+
+    Attributes:
+      now: Seconds since its beginning.
+      links: When they are free, in the same seconds.
+      computed: Seconds of compute so far.
+    """
+
+    def __init__(self):
+        self.now = self.links = self.computed = 0.0
+        self.collectives: list[Collective] = []
+        self.loops: list[Timeline] = []
+
+    def run(self, seconds: float, compute: float) -> None:
+        """Something on the compute stream, with so many seconds of compute in it."""
+        self.now += seconds
+        self.computed += compute
+
+    def wait(self, item: _Running) -> None:
+        """Compute reaches the collective's done."""
+        exposed = max(0.0, item.ends - self.now)
+        self.now += exposed
+        self.collectives.append(
+            Collective(
+                kind=item.kind,
+                source=item.instruction.source,
+                devices=item.devices,
+                bytes=item.sent,
+                seconds=item.seconds,
+                between=self.computed - item.compute_before,
+                exposed=exposed,
+            )
+        )
+
+    def timeline(self, name: str, trips: int) -> Timeline:
+        """All of it, at the end."""
+        return Timeline(
+            name=name,
+            trips=trips,
+            seconds=max(self.now, self.links),
+            compute=self.computed,
+            collectives=tuple(self.collectives),
+            loops=tuple(self.loops),
+        )
+
+
 class _Player:
     def __init__(self, module: Module, machine: Machine, fused: bool):
         self._module = module
@@ -122,58 +169,27 @@ class _Player:
     def play(self, name: str, *, trips: int) -> Timeline:
         computation = self._module.computations[name]
         kept = within_operations(computation) if self._fused else frozenset()
-        now = links = computed = 0.0
+        clock = _Clock()
         running: dict[str, _Running] = {}
-        collectives: list[Collective] = []
-        loops: list[Timeline] = []
-
-        def finish(item: _Running) -> None:
-            nonlocal now
-            exposed = max(0.0, item.ends - now)
-            now += exposed
-            collectives.append(
-                Collective(
-                    kind=item.kind,
-                    source=item.instruction.source,
-                    devices=item.devices,
-                    bytes=item.sent,
-                    seconds=item.seconds,
-                    between=computed - item.compute_before,
-                    exposed=exposed,
-                )
-            )
-
         for instruction in computation.instructions:
-            kind = self._kind(instruction)
-            if kind is not None:
-                links = max(now, links)
-                item = self._begin(instruction, kind, computation, links, computed)
-                links = item.ends
+            if (kind := self._kind(instruction)) is not None:
+                item = self._begin(instruction, kind, computation, clock)
                 self.durations[instruction.name] = item.seconds
                 if self._is_start(instruction):
                     running[instruction.name] = item
                 else:
-                    finish(item)
+                    clock.wait(item)
             elif started := self._started(instruction, running):
-                finish(running.pop(started))
+                clock.wait(running.pop(started))
             elif instruction.opcode in ("while", "call", "conditional") and instruction.called:
                 loop = self._inner(instruction)
-                loops.append(loop)
-                now += loop.trips * loop.seconds
-                computed += loop.trips * loop.compute
+                clock.loops.append(loop)
+                clock.run(loop.trips * loop.seconds, loop.trips * loop.compute)
             else:
                 seconds = compute(instruction, computation, self._module, kept).seconds(self._machine)
                 self.durations[instruction.name] = seconds
-                now += seconds
-                computed += seconds
-        return Timeline(
-            name=name,
-            trips=trips,
-            seconds=max(now, links),
-            compute=computed,
-            collectives=tuple(collectives),
-            loops=tuple(loops),
-        )
+                clock.run(seconds, seconds)
+        return clock.timeline(name, trips)
 
     def _inner(self, instruction: Instruction) -> Timeline:
         """A loop's body, a call, or the longest of a conditional's branches."""
@@ -182,9 +198,7 @@ class _Player:
             return self.play(body, trips=instruction.trip_count)
         return max((self.play(name, trips=1) for name in instruction.called), key=lambda branch: branch.seconds)
 
-    def _begin(
-        self, instruction: Instruction, kind: str, computation: Computation, links: float, computed: float
-    ) -> _Running:
+    def _begin(self, instruction: Instruction, kind: str, computation: Computation, clock: _Clock) -> _Running:
         source = self._wrapped(instruction) or instruction
         groups = source.groups
         pairs = kind == "collective-permute"
@@ -196,14 +210,15 @@ class _Player:
         results = instruction.bytes - (operands if self._is_start(instruction) else 0)
         sent = bytes_sent(kind, max(operands, results), len(group))
         seconds = collective_seconds(sent, group, self._machine)
+        clock.links = max(clock.now, clock.links) + seconds
         return _Running(
             instruction=source,
             kind=kind,
             sent=sent,
             devices=len(group),
             seconds=seconds,
-            ends=links + seconds,
-            compute_before=computed,
+            ends=clock.links,
+            compute_before=clock.computed,
         )
 
     def _wrapped(self, instruction: Instruction) -> Instruction | None:
