@@ -3,6 +3,7 @@
 import dataclasses
 from types import MappingProxyType
 
+from fastfold_jax.checks import at_least
 from fastfold_jax.config import losses
 from fastfold_jax.config.losses import LossConfig
 from fastfold_jax.config.model import ModelConfig
@@ -43,9 +44,8 @@ class OptimizerConfig:
         for name in ("beta1", "beta2", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)}: accepted are numbers from 0 to below 1")
-        for name, least in (("warmup_steps", 0), ("max_skipped", 1)):
-            if getattr(self, name) < least:
-                raise UserError(f"{name}={getattr(self, name)}: accepted are numbers from {least}")
+        at_least(0, warmup_steps=self.warmup_steps)
+        at_least(1, max_skipped=self.max_skipped)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

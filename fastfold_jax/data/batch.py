@@ -9,6 +9,9 @@ import jax
 # batch, so no single array type describes it; the shapes are in the class's docstring.
 Leaf = Any
 
+MSA_CHANNELS = 49
+"""Channels of `Features.msa_feat`."""
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float
 
 from fastfold_jax.constants.atoms import ATOM37_INDEX
 from fastfold_jax.inference.result import Prediction, ResidueRange
+from fastfold_jax.model.confidence import CONTACT_DISTANCE
 
-CONTACT_DISTANCE = 8.0  # Å, between Cβ atoms (Cα for glycine)
 IPSAE_CUTOFF = 10.0  # Å of aligned error; Dunbrack's choice for AlphaFold 2
 LIS_CUTOFF = 12.0  # Å of aligned error
 _PDOCKQ = (0.724, 0.052, 152.611, 0.018)  # height, slope, midpoint, floor of the fitted logistic curve

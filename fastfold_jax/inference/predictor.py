@@ -17,6 +17,7 @@ from fastfold_jax.autochunk import fit
 from fastfold_jax.autochunk.api import autochunk
 from fastfold_jax.autochunk.budget import Budget, BudgetError, gib
 from fastfold_jax.autochunk.explain import Explanation
+from fastfold_jax.backend.memory import memory_errors
 from fastfold_jax.config.execution import Execution
 from fastfold_jax.config.model import ModelConfig
 from fastfold_jax.data.batch import Features
@@ -284,14 +285,9 @@ def _events(name: str) -> Iterator[list[str]]:
         jax.monitoring.unregister_event_listener(listen)
 
 
-@contextmanager
-def _memory_errors(num_res: int) -> Iterator[None]:
-    try:
-        yield
-    except (jax.errors.JaxRuntimeError, MemoryError) as error:
-        if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
-            raise PredictionError(
-                f"out of memory at {num_res} residues (padding included); --memory-budget with less than the device "
-                "has, --max-msa with smaller numbers and --precision bf16 need less"
-            ) from error
-        raise
+def _memory_errors(num_res: int) -> AbstractContextManager[None]:
+    return memory_errors(
+        PredictionError,
+        f"at {num_res} residues (padding included); --memory-budget with less than the device has, --max-msa with "
+        "smaller numbers and --precision bf16 need less",
+    )

@@ -14,6 +14,7 @@ from jaxtyping import Float, UInt8
 
 from fastfold_jax.constants import RESTYPES_WITH_X
 from fastfold_jax.constants.atoms import ATOM37_INDEX, ATOM37_NAMES
+from fastfold_jax.geometry.superposition import superposition
 from fastfold_jax.inference.citations import Served, bibtex, papers
 from fastfold_jax.inference.config import InferenceConfig
 from fastfold_jax.inference.coverage import Coverage
@@ -171,14 +172,12 @@ def _model(prediction: Prediction, reference: Float[np.ndarray, "n 3"], *, error
 def _superpose(
     positions: Float[np.ndarray, "n 37 3"], alphas: Float[np.ndarray, "n 3"], reference: Float[np.ndarray, "n 3"]
 ) -> Float[np.ndarray, "n 37 3"]:
-    """Moved and turned so that Cα atoms lie over the reference's, whose centre becomes the origin (Kabsch 1976)."""
+    """Moved and turned so that Cα atoms lie over the reference's, whose centre becomes the origin."""
     both = ~np.isnan(alphas + reference).any(axis=1)
     if not both.any():
         return positions
-    here, there = alphas[both].mean(axis=0), reference[both].mean(axis=0)
-    u, _, vt = np.linalg.svd((alphas[both] - here).T @ (reference[both] - there))
-    flip = np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
-    return (positions - here) @ (u @ flip @ vt)
+    rotation, shift = superposition(alphas[both], reference[both])
+    return positions @ rotation + shift - reference[both].mean(axis=0)
 
 
 def _bytes(matrix: Float[np.ndarray, "n n"]) -> UInt8[np.ndarray, "m m"]:

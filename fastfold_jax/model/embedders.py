@@ -9,12 +9,11 @@ from jaxtyping import Array, Float, Int
 
 from fastfold_jax.config.execution import Execution
 from fastfold_jax.config.model import ModelConfig, MonomerConfig, MultimerConfig
-from fastfold_jax.data.batch import Features
+from fastfold_jax.data.batch import MSA_CHANNELS, Features
 from fastfold_jax.model.evoformer import block_type
 from fastfold_jax.model.layers import Linear
 from parallel.axis import Axis
 
-MSA_FEATURES = 49
 EXTRA_MSA_FEATURES = 25
 MSA_LETTERS = 23
 _RESIDUE_TYPES = 21
@@ -74,7 +73,7 @@ class InputEmbedder(nnx.Module):
     def __init__(self, config: ModelConfig, execution: Execution):
         self.target_feat_dim = config.target_feat_dim
         self.preprocess_1d = Linear(self.target_feat_dim, config.c_m)
-        self.preprocess_msa = Linear(MSA_FEATURES, config.c_m)
+        self.preprocess_msa = Linear(MSA_CHANNELS, config.c_m)
         self.left_single = Linear(self.target_feat_dim, config.c_z)
         self.right_single = Linear(self.target_feat_dim, config.c_z)
         is_complex = isinstance(config, MultimerConfig)

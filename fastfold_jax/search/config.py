@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import tyro
 
+from fastfold_jax.checks import iso_date
 from fastfold_jax.config.options import at_least, cache_directory, option, positive
 from fastfold_jax.errors import UserError
 
@@ -201,11 +202,6 @@ class TemplateOptions:
         """`max_template_date` as a date.
 
         Raises:
-          UserError: if it is none.
+          UserError: if it is not a date.
         """
-        if self.max_template_date is None:
-            return None
-        try:
-            return datetime.datetime.strptime(self.max_template_date, "%Y-%m-%d").date()
-        except ValueError:
-            raise UserError(f"--max-template-date {self.max_template_date}: accepted is YYYY-MM-DD") from None
+        return iso_date(self.max_template_date, "--max-template-date")

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Float64
 
+from fastfold_jax.checks import at_least, share
 from fastfold_jax.config.model import ModelConfig, MultimerConfig
 from fastfold_jax.data.batch import Features
 from fastfold_jax.data.draws import Draws
@@ -73,12 +74,9 @@ class DataConfig:
     workers: int = 8
 
     def __post_init__(self) -> None:
-        for name in ("distillation_fraction", "clamped_fraction"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{name}={getattr(self, name)}: accepted are numbers from 0 to 1")
-        for name, least in (("max_copies", 1), ("max_chains", 1), ("workers", 0)):
-            if getattr(self, name) < least:
-                raise UserError(f"{name}={getattr(self, name)}: accepted are numbers from {least}")
+        share(distillation_fraction=self.distillation_fraction, clamped_fraction=self.clamped_fraction)
+        at_least(1, max_copies=self.max_copies, max_chains=self.max_chains)
+        at_least(0, workers=self.workers)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

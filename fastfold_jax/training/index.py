@@ -7,6 +7,7 @@ on a finished index it reads only files that are new or have changed.
 import concurrent.futures
 import contextlib
 import dataclasses
+import itertools
 import logging
 import multiprocessing
 import os
@@ -21,7 +22,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from fastfold_jax import messages
+from fastfold_jax.atomic import replacing
 from fastfold_jax.config.command_line import parse
+from fastfold_jax.config.options import at_least
 from fastfold_jax.data.structure import is_structure, read_structure
 from fastfold_jax.data.training.records import (
     FileEntry,
@@ -81,8 +84,7 @@ class IndexConfig:
     ] = dataclasses.field(default_factory=lambda: os.cpu_count() or 1)
 
     def __post_init__(self) -> None:
-        if self.workers < 1:
-            raise UserError(f"--workers {self.workers}: accepted are numbers from 1")
+        at_least(1, workers=self.workers)
 
 
 def build_index(config: IndexConfig, *, progress: Callable[[int, int], None] | None = None) -> Index:
@@ -198,15 +200,11 @@ def _journal(out: Path) -> Path:
 
 
 def _write(config: IndexConfig, entries: Iterable[FileEntry]) -> None:
-    """Writes the index under another name first, so that it is whole or not there."""
-    half = config.out.with_name(config.out.name + ".tmp")
+    lines = itertools.chain([header_line(config.structures, config.alignments, config.out)], map(line, entries))
     try:
-        with half.open("w", encoding="utf-8") as stream:
-            stream.write(header_line(config.structures, config.alignments, config.out) + "\n")
-            stream.writelines(line(entry) + "\n" for entry in entries)
-        half.replace(config.out)
+        with replacing(config.out) as file:
+            file.writelines(f"{text}\n".encode() for text in lines)
     except OSError as error:
-        half.unlink(missing_ok=True)
         raise UserError(f"{config.out}: cannot be written ({error.strerror or error})") from None
 
 

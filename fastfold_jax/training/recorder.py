@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
 
+from fastfold_jax.atomic import replacing
 from fastfold_jax.errors import UserError
 
 METRICS = "metrics.jsonl"
@@ -121,7 +122,8 @@ def _drop_after(path: Path, first: int) -> None:
         # A validation after `first` steps was made before the checkpoint of that step.
         if entry["step"] < first or (entry["kind"] == "validation" and entry["step"] == first):
             kept.append(line)
-    path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    with replacing(path) as file:
+        file.writelines(f"{line}\n".encode() for line in kept)
 
 
 def _duration(seconds: float) -> str:

@@ -4,8 +4,8 @@ import dataclasses
 import json
 import logging
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ import numpy as np
 from jax.sharding import Mesh
 from rich.console import Console
 
+from fastfold_jax.atomic import replacing
 from fastfold_jax.autochunk import budget, target
 from fastfold_jax.autochunk.api import autochunk
+from fastfold_jax.backend.memory import memory_errors
 from fastfold_jax.config.training import Stage
 from fastfold_jax.data.labels import TrainingBatch
 from fastfold_jax.errors import UserError
@@ -139,19 +141,13 @@ def _chunking(machine: MachineOptions) -> Callable[[Apply], Apply]:
     return lambda apply: apply if size is None else autochunk(apply, memory_budget=size)
 
 
-@contextmanager
-def _memory_errors(stage: Stage) -> Iterator[None]:
-    """Says what to do where a device has too little memory."""
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        raise TrainingError(
-            f"out of memory at {stage.crop_size} residues, {stage.model.num_msa} MSA rows and "
-            f"{stage.model.num_extra_msa} extra ones; --memory-budget with less than the device has, --dap with more "
-            "devices, --crop-size or --max-msa with smaller numbers and --precision bf16 need less"
-        ) from error
+def _memory_errors(stage: Stage) -> AbstractContextManager[None]:
+    return memory_errors(
+        TrainingError,
+        f"at {stage.crop_size} residues, {stage.model.num_msa} MSA rows and {stage.model.num_extra_msa} extra ones; "
+        "--memory-budget with less than the device has, --dap with more devices, --crop-size or --max-msa with smaller "
+        "numbers and --precision bf16 need less",
+    )
 
 
 def export(state: TrainState, stage: Stage, directory: Path) -> Path:
@@ -174,7 +170,8 @@ def _make_directory(config: TrainConfig) -> None:
     try:
         config.out.mkdir(parents=True, exist_ok=True)
         text = json.dumps(dataclasses.asdict(config), indent=2, default=str)
-        (config.out / "config.json").write_text(text + "\n", encoding="utf-8")
+        with replacing(config.out / "config.json") as file:
+            file.write(f"{text}\n".encode())
     except OSError as error:
         raise UserError(f"--out {config.out}: cannot be written to ({error.strerror or error})") from error
 

@@ -3,13 +3,13 @@
 import numpy as np
 from jaxtyping import Bool, Float
 
+from fastfold_jax.geometry.superposition import Points, superposition
+
 _LDDT_CUTOFF = 15.0  # Å
 _GDT_TS = (1.0, 2.0, 4.0, 8.0)  # Å
 _GDT_HA = (0.5, 1.0, 2.0, 4.0)
 _ROUNDS = 20  # of fitting again on what is near
 _FEWEST = 4  # points that a superposition is begun with
-
-Points = Float[np.ndarray, "n 3"]
 
 
 def structure_metrics(predicted: Points, true: Points, mask: Bool[np.ndarray, "n"]) -> dict[str, float]:
@@ -47,15 +47,6 @@ def tm_scale(length: int) -> float:
     return max(1.24 * np.cbrt(length - 15.0) - 1.8, 0.5) if length > 15 else 0.5
 
 
-def superpose(moving: Points, onto: Points) -> tuple[Float[np.ndarray, "3 3"], Float[np.ndarray, "3"]]:
-    """Rotation and shift that bring `moving` nearest to `onto`: `moving @ rotation + shift` (Kabsch 1976)."""
-    center, target = moving.mean(axis=0), onto.mean(axis=0)
-    u, _, vt = np.linalg.svd((moving - center).T @ (onto - target))
-    u[:, -1] *= np.sign(np.linalg.det(u @ vt))
-    rotation = u @ vt
-    return rotation, target - center @ rotation
-
-
 def _superposition_scores(predicted: Points, true: Points) -> tuple[float, float, float]:
     """TM-score, GDT-TS and GDT-HA, each under the best superposition found for it.
 
@@ -91,7 +82,7 @@ def _fragments(length: int) -> list[np.ndarray]:
 def _fits(predicted: Points, true: Points, chosen: np.ndarray, reach: float):
     """Distances of all points after each round of fitting those chosen, which then are those within `reach`."""
     for _ in range(_ROUNDS):
-        rotation, shift = superpose(predicted[chosen], true[chosen])
+        rotation, shift = superposition(predicted[chosen], true[chosen])
         distance = np.linalg.norm(predicted @ rotation + shift - true, axis=-1)
         yield distance
         near = np.flatnonzero(distance < reach)

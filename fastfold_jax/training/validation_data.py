@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fastfold_jax.checks import at_least
 from fastfold_jax.config.model import ModelConfig, MultimerConfig
 from fastfold_jax.data.batch import Features
 from fastfold_jax.data.labels import Labels, TrainingBatch
@@ -40,11 +41,7 @@ class ValidationConfig:
     templates: TemplateConfig | None = None
 
     def __post_init__(self) -> None:
-        for name in ("crop_size", "max_copies", "max_chains"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)}: accepted are numbers from 1")
-        if self.limit is not None and self.limit < 1:
-            raise UserError(f"limit={self.limit}: accepted are numbers from 1")
+        at_least(1, crop_size=self.crop_size, max_copies=self.max_copies, max_chains=self.max_chains, limit=self.limit)
 
 
 class ValidationSet:

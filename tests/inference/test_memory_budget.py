@@ -38,7 +38,8 @@ def test_out_of_memory_is_tried_once_more_for_less(monkeypatch, small_network, f
     features = features_of("GAMKWDEGAMKWDEGAMKWDE")
     program = Compiler(Execution(precision="float32"), memory_budget=2**30).program(small_network, features)
     state, recycling = init_state(small_network, 0, zero_final=False), Recycling(num_recycles=1)
-    asked, compile_pass = [], functools.cache(lambda budget: smaller(small_network, features, budget))
+    _, shapes, _ = predictor._request(small_network, features)
+    asked, compile_pass = [], functools.cache(lambda budget: smaller(small_network, shapes, budget))
     smaller = functools.partial(Compiler._compile, Compiler(Execution(precision="float32")))
 
     def noted(self, config, features, memory_budget):

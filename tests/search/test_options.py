@@ -20,7 +20,9 @@ REFUSED = {
     "--template-hits: are for --templates local, not server": lambda: TemplateOptions(
         template_hits=("hits.hhr",), template_mmcif="mmcif", templates="server"
     ),
-    "--max-template-date tomorrow: accepted is YYYY-MM-DD": lambda: TemplateOptions(max_template_date="tomorrow"),
+    "--max-template-date tomorrow: accepted are dates": lambda: TemplateOptions(max_template_date="tomorrow"),
+    "--max-template-date 2021-1-1: accepted are dates": lambda: TemplateOptions(max_template_date="2021-1-1"),
+    "--max-template-date 20210101: accepted are dates": lambda: TemplateOptions(max_template_date="20210101"),
     "--max-templates 0": lambda: TemplateOptions(max_templates=0),
 }
 

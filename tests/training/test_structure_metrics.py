@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from fastfold_jax.training.structure_metrics import structure_metrics, superpose, tm_scale
+from fastfold_jax.geometry.superposition import superposition
+from fastfold_jax.training.structure_metrics import structure_metrics, tm_scale
 
 
 def walk(length: int, seed: int = 0) -> np.ndarray:
@@ -78,6 +79,6 @@ def test_lddt_by_hand():
 
 def test_superposition_is_a_rotation():
     points, target = walk(10, 1), walk(10, 2)
-    rotation, _ = superpose(points, target)
+    rotation, _ = superposition(points, target)
     assert np.linalg.det(rotation) == pytest.approx(1.0)
     np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-12)

@@ -113,7 +113,7 @@ def test_chains_without_alignments_are_allowed_in_all_sets():
         (lambda: ValidationOptions(validation_released_after="nonsense"), "--validation-released-after: needs"),
         (lambda: made(seed=-1), "--seed -1: accepted are numbers from 0 to 4294967295"),
         (lambda: made(seed=2**32), "--seed 4294967296: accepted are numbers from 0 to 4294967295"),
-        (lambda: made(ChainOptions(index=Path("i"), released_before="2018")), "released_before='2018'"),
+        (lambda: made(ChainOptions(index=Path("i"), released_before="2018")), "released_before 2018: accepted"),
         (lambda: made(templates=TemplateOptions(template_mmcif=Path("nowhere"))), "nowhere: no such directory"),
     ],
 )

@@ -201,7 +201,7 @@ def test_a_model_without_templates_reads_none(cobra):
 def test_no_such_directory(cobra, tmp_path):
     with pytest.raises(UserError, match=r"nowhere: no such directory of structures for templates"):
         TemplateConfig(structures=tmp_path / "nowhere")
-    with pytest.raises(UserError, match="max_template_date='tomorrow'"):
+    with pytest.raises(UserError, match="max_template_date tomorrow"):
         TemplateConfig(structures=tmp_path, latest="tomorrow")
     with pytest.raises(UserError, match="template_pool=0"):
         TemplateConfig(structures=tmp_path, pool=0)

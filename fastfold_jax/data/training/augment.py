@@ -10,8 +10,9 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Int
 
+from fastfold_jax.checks import at_least, share
 from fastfold_jax.config.model import ModelConfig
-from fastfold_jax.data.batch import Features
+from fastfold_jax.data.batch import MSA_CHANNELS, Features
 from fastfold_jax.data.buckets import Shape
 from fastfold_jax.data.draws import Draws
 from fastfold_jax.data.labels import Labels
@@ -20,12 +21,8 @@ from fastfold_jax.data.sampling import draw_rows, sample
 from fastfold_jax.data.training import crop as crops
 from fastfold_jax.data.training import rows
 from fastfold_jax.data.training.example import Example, crop, only_rows, without_empty_rows
-from fastfold_jax.errors import UserError
 
 Arrays = TypeVar("Arrays", Features, Labels)
-
-MSA_CHANNELS = 49
-"""Channels of `Features.msa_feat`."""
 
 _CROP_ATTEMPTS = 10  # crops drawn until one has a residue that the experiment saw
 
@@ -56,12 +53,9 @@ class Augmentation:
     distillation_rows: int = 1000
 
     def __post_init__(self) -> None:
-        for name, least in (("crop_size", 1), ("distillation_rows", 1), ("deleted_blocks", 0)):
-            if getattr(self, name) < least:
-                raise UserError(f"{name}={getattr(self, name)}: accepted are numbers from {least}")
-        for name in ("spatial_fraction", "block_fraction"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{name}={getattr(self, name)}: accepted are numbers from 0 to 1")
+        at_least(1, crop_size=self.crop_size, distillation_rows=self.distillation_rows)
+        at_least(0, deleted_blocks=self.deleted_blocks)
+        share(spatial_fraction=self.spatial_fraction, block_fraction=self.block_fraction)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,13 +5,13 @@ AlphaFold 2 supplement, section 1.2.5.
 
 import collections
 import dataclasses
-import datetime
 import logging
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float64
 
+from fastfold_jax.checks import iso_date
 from fastfold_jax.data.training.records import ChainEntry, FileEntry, Index
 from fastfold_jax.errors import UserError
 
@@ -44,8 +44,8 @@ class Filters:
     need_cluster: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("released_before", "released_after"):
-            iso_date(name, getattr(self, name))
+        iso_date(self.released_before, "released_before")
+        iso_date(self.released_after, "released_after")
         if self.max_resolution <= 0 or not 0 < self.max_residue_share <= 1 or self.min_length < 1:
             raise UserError(
                 f"max_resolution={self.max_resolution}, max_residue_share={self.max_residue_share}, "
@@ -68,20 +68,6 @@ class Filters:
             (self.need_cluster and chain.cluster is None, "no cluster"),
         )
         return next((why for fails, why in checks if fails), None)
-
-
-def iso_date(name: str, value: str | None) -> None:
-    """Raises unless a setting is a date or None.
-
-    Raises:
-        UserError: it is neither.
-    """
-    try:
-        same = value is None or datetime.date.fromisoformat(value).isoformat() == value
-    except ValueError:
-        same = False
-    if not same:
-        raise UserError(f"{name}={value!r}: accepted are dates such as 2018-04-30")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fastfold_jax.checks import at_least, iso_date
 from fastfold_jax.data import layout
 from fastfold_jax.data.draws import Draws
 from fastfold_jax.data.job_chains import Chain
@@ -20,7 +21,6 @@ from fastfold_jax.data.template_hits import TemplateHit, read_hits
 from fastfold_jax.data.template_selection import Library, Rules, read_successors, require_worth, select
 from fastfold_jax.data.training.alignments import files_of
 from fastfold_jax.data.training.records import Index
-from fastfold_jax.data.training.selection import iso_date
 from fastfold_jax.errors import UserError
 
 _ONE_DAY = datetime.timedelta(days=1)
@@ -43,11 +43,10 @@ class TemplateConfig:
     pool: int = 20
 
     def __post_init__(self) -> None:
-        iso_date("max_template_date", self.latest)
+        iso_date(self.latest, "max_template_date")
         if not self.structures.is_dir():
             raise UserError(f"{self.structures}: no such directory of structures for templates")
-        if self.pool < 1:
-            raise UserError(f"template_pool={self.pool}: accepted are numbers from 1")
+        at_least(1, template_pool=self.pool)
 
     def source(self, index: Index, most: int) -> "TemplateSource":
         """Where the templates of an index's chains come from, at most so many each.
