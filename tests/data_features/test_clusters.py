@@ -1,7 +1,5 @@
 """Cluster assignment and summaries against plain definitions and against the reference."""
 
-import time
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -108,16 +106,3 @@ def test_monomer_summary_equals_the_reference(num_rows, num_res):
     summary = summarise_monomer(centres, rows)
     np.testing.assert_allclose(summary.profile, batch["cluster_profile"], rtol=1e-6, atol=1e-7)
     np.testing.assert_allclose(summary.deletion_mean, batch["cluster_deletion_mean"], rtol=1e-6)
-
-
-def test_assignment_of_10000_rows_is_fast():
-    """Under 1 s at 1,024 residues and 512 centres; in seconds of all cores together, as other tests may run beside."""
-    rng = np.random.default_rng(0)
-    raw = random_raw(rng, 1024, 10_000)
-    everything = Rows(letters=raw.msa, deletions=raw.deletions, mask=raw.msa_mask)
-    best = float("inf")
-    for _ in range(3):
-        start = time.process_time()
-        nearest_centres(everything[:512], everything[512:])
-        best = min(best, time.process_time() - start)
-    assert best < 1

@@ -237,11 +237,16 @@ def test_mmcif_only_for_63_chains(make_prediction, tmp_path, caplog):
     assert [chain.name for chain in gemmi.read_structure(str(files[".cif"]))[0]][-2:] == ["9", "AA"]
 
 
-def test_mmcif_only_for_100_000_atoms(make_prediction):
-    prediction = make_prediction("W" * 7_200)
-    assert "100,801 atom records" in pdb_obstacle(build_structure(prediction, "job"))
-    assert pdb_obstacle(build_structure(make_prediction("W" * 7_100), "job")) is None
-    assert "residue number 10000" in pdb_obstacle(build_structure(make_prediction("G" * 10_000), "job"))
+def test_mmcif_only_for_100_000_atoms(make_prediction, monkeypatch):
+    monkeypatch.setattr(f"{build_structure.__module__}._PDB_MAX_SERIAL", 999)  # in place of 99,999: it takes 10 s
+    assert "1,009 atom records" in pdb_obstacle(build_structure(make_prediction("W" * 72), "job"))
+    assert pdb_obstacle(build_structure(make_prediction("W" * 71), "job")) is None
+
+
+def test_mmcif_only_for_10_000_residues(make_prediction, monkeypatch):
+    monkeypatch.setattr(f"{build_structure.__module__}._PDB_MAX_RESIDUE", 99)  # in place of 9,999
+    assert "residue number 100" in pdb_obstacle(build_structure(make_prediction("G" * 100), "job"))
+    assert pdb_obstacle(build_structure(make_prediction("G" * 99), "job")) is None
 
 
 def test_chain_ids_are_distinct():

@@ -6,6 +6,7 @@ import time
 import types
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 
 import gemmi
 import numpy as np
@@ -21,11 +22,12 @@ from fastfold_jax.inference.relax_violations import find_violations
 pytest.importorskip("openmm")
 pytest.importorskip("pdbfixer")
 
+STRUCTURES = Path(__file__).parents[1] / "data" / "structures"
 CPU = RelaxOptions(relax_platform="cpu")
 
 
-def read(shared_data, name) -> gemmi.Structure:
-    return gemmi.read_structure(str(shared_data / "pdb" / name))
+def read(name: str, directory: Path = STRUCTURES) -> gemmi.Structure:
+    return gemmi.read_structure(str(directory / name))
 
 
 def residues(structure) -> list[tuple]:
@@ -40,8 +42,8 @@ def heavy(structure) -> dict[tuple, np.ndarray]:
     }
 
 
-def test_a_short_model(shared_data):
-    given = read(shared_data, "model_output.pdb")
+def test_a_short_model():
+    given = read("1l2y.pdb")
     before = heavy(given)
     result = relax(given, CPU)
     assert result.after.count == 0 and result.rounds == 1 and result.platform == "CPU"
@@ -57,8 +59,8 @@ def test_a_short_model(shared_data):
     assert len(hydrogens) > 0.6 * len(after)
 
 
-def test_b_factors_are_kept(shared_data):
-    given = read(shared_data, "model_output.pdb")
+def test_b_factors_are_kept():
+    given = read("1l2y.pdb")
     for number, residue in enumerate(given[0][0]):
         for atom in residue:
             atom.b_iso = 50.0 + number
@@ -71,7 +73,7 @@ def test_b_factors_are_kept(shared_data):
 @pytest.mark.parametrize("name", ["with_violations.pdb", "multiple_disulfides_target.pdb"])
 def test_violations_are_gone(shared_data, name):
     """About 20 s of one core each."""
-    result = relax(read(shared_data, name), RelaxOptions(relax_platform="cpu", relax_rounds=10))
+    result = relax(read(name, shared_data / "pdb"), RelaxOptions(relax_platform="cpu", relax_rounds=10))
     assert result.before.count >= 10
     assert result.after.count == 0 and result.rounds <= 3 and result.problem is None
     assert result.after.bonds == result.after.clashes == result.after.within == result.after.extreme_ca_ca == 0
@@ -86,8 +88,8 @@ def test_violations_are_gone(shared_data, name):
         assert ((gaps > 1.9) & (gaps < 2.2)).sum() >= 4  # bridges have the length of a bond
 
 
-def test_a_clash_is_resolved_and_its_residues_let_go(shared_data):
-    given = read(shared_data, "model_output.pdb")
+def test_a_clash_is_resolved_and_its_residues_let_go():
+    given = read("1l2y.pdb")
     chain = given[0][0]
     # Two peptide bonds torn open by a displaced residue.
     for atom in chain[2]:
@@ -96,8 +98,8 @@ def test_a_clash_is_resolved_and_its_residues_let_go(shared_data):
     assert result.before.count > 0 and result.after.count == 0
 
 
-def test_atoms_in_one_place_part(shared_data):
-    given = read(shared_data, "model_output.pdb")
+def test_atoms_in_one_place_part():
+    given = read("1l2y.pdb")
     residue = next(residue for residue in given[0][0] if residue.find_atom("CB", "*"))
     residue.find_atom("CB", "*").pos = residue.find_atom("CA", "*").pos
     result = relax(given, RelaxOptions(relax_platform="cpu", relax_rounds=6))
@@ -119,8 +121,8 @@ def collapsed(given: gemmi.Structure, radius: float) -> gemmi.Structure:
     return structure
 
 
-def test_what_does_not_converge_ends_and_says_so(shared_data):
-    given = collapsed(read(shared_data, "glucagon.pdb"), radius=3)
+def test_what_does_not_converge_ends_and_says_so():
+    given = collapsed(read("glucagon.pdb"), radius=3)
     result = relax(given, RelaxOptions(relax_platform="cpu", relax_iterations=300))
     assert result.before.count == 29
     assert result.problem == "not converged after 300 steps" and result.steps == 300
@@ -133,13 +135,13 @@ def test_what_does_not_converge_ends_and_says_so(shared_data):
     ]
 
 
-def test_time_ends_a_relaxation(shared_data):
-    given = collapsed(read(shared_data, "glucagon.pdb"), radius=3)
+def test_time_ends_a_relaxation():
+    given = collapsed(read("glucagon.pdb"), radius=3)
     result = relax(given, RelaxOptions(relax_platform="cpu", relax_minutes=0.005))
     assert "not converged" in result.problem and result.steps < 1000  # of 10,000
 
 
-def test_the_last_good_structure_is_kept(shared_data, monkeypatch):
+def test_the_last_good_structure_is_kept(monkeypatch):
     """OpenMM takes five steps and then loses all atoms."""
     import openmm
 
@@ -152,13 +154,13 @@ def test_the_last_good_structure_is_kept(shared_data, monkeypatch):
 
     real = openmm.LocalEnergyMinimizer.minimize
     monkeypatch.setattr(openmm.LocalEnergyMinimizer, "minimize", minimise)
-    result = relax(read(shared_data, "model_output.pdb"), CPU)
+    result = relax(read("1l2y.pdb"), CPU)
     assert "not converged after" in result.problem and result.steps >= 5
     assert result.final_energy < result.initial_energy and 0 < result.rmsd < 0.5
     assert result.after.count == 0
 
 
-def test_a_round_that_fails_leaves_what_the_one_before_made(shared_data, monkeypatch):
+def test_a_round_that_fails_leaves_what_the_one_before_made(monkeypatch):
     rounds = []
 
     def minimise(*args, **kwargs):
@@ -174,19 +176,19 @@ def test_a_round_that_fails_leaves_what_the_one_before_made(shared_data, monkeyp
     real = relax_openmm.minimise
     monkeypatch.setattr(relax_openmm, "minimise", minimise)
     monkeypatch.setattr("fastfold_jax.inference.relax.find_violations", violations)
-    result = relax(read(shared_data, "model_output.pdb"), CPU)
+    result = relax(read("1l2y.pdb"), CPU)
     assert result.problem == "round 2 failed: the energy cannot be minimised (CPU: NaN)" and result.rounds == 1
     assert result.final_energy < result.initial_energy and 0 < result.rmsd < 0.5
 
 
-def test_energies_that_are_never_numbers(shared_data, monkeypatch):
+def test_energies_that_are_never_numbers(monkeypatch):
     monkeypatch.setattr(relax_openmm, "_energy", lambda context: float("nan"))
     with pytest.raises(relax_openmm.RelaxFailed, match=r"cannot be minimised \(CPU: energy nan"):
-        relax(read(shared_data, "model_output.pdb"), CPU)
+        relax(read("1l2y.pdb"), CPU)
 
 
 def test_side_chains_through_rings_are_found_and_built_anew(shared_data):
-    peptides = Peptides.of(read(shared_data, "multiple_disulfides_target.pdb"))
+    peptides = Peptides.of(read("multiple_disulfides_target.pdb", shared_data / "pdb"))
     state = peptides.completed()
     threaded = pierced(state)
     names = [residue.name for residue in state.topology.residues()]
@@ -200,11 +202,11 @@ def test_side_chains_through_rings_are_found_and_built_anew(shared_data):
 
 @pytest.mark.parametrize("name", ["ERR550519_2213899_unrelaxed_model_1.pdb", "glucagon.pdb"])
 def test_sound_structures_have_no_bond_through_a_ring(shared_data, name):
-    assert not pierced(Peptides.of(read(shared_data, name)).completed()).any()
+    assert not pierced(Peptides.of(read(name, shared_data / "pdb")).completed()).any()
 
 
-def test_missing_atoms_are_added(shared_data):
-    given = read(shared_data, "model_output.pdb")
+def test_missing_atoms_are_added():
+    given = read("1l2y.pdb")
     whole = heavy(relax(given, CPU).structure).keys()
     for residue in given[0][0]:
         for name in [atom.name for atom in residue if atom.name not in ("N", "CA", "C", "O", "CB")]:
@@ -212,8 +214,8 @@ def test_missing_atoms_are_added(shared_data):
     assert heavy(relax(given, CPU).structure).keys() == whole
 
 
-def test_chains_gaps_and_single_residues(shared_data):
-    given = read(shared_data, "glucagon.pdb")
+def test_chains_gaps_and_single_residues():
+    given = read("glucagon.pdb")
     model = given[0]
     chain = model[0]
     del chain[10:12]  # a gap
@@ -254,8 +256,8 @@ def test_chains_gaps_and_single_residues(shared_data):
     assert after == pytest.approx(before, abs=0.5) and before > 5
 
 
-def test_modified_residues_become_standard_ones(shared_data):
-    given = read(shared_data, "model_output.pdb")
+def test_modified_residues_become_standard_ones():
+    given = read("1l2y.pdb")
     residue = given[0][0][1]
     residue.name = "MSE"
     for name in [atom.name for atom in residue if atom.name not in ("N", "CA", "C", "O", "CB")]:
@@ -272,16 +274,16 @@ def test_structures_with_nothing_to_relax():
         relax(empty, CPU)
 
 
-def test_without_openmm(shared_data, monkeypatch):
+def test_without_openmm(monkeypatch):
     monkeypatch.setitem(sys.modules, "openmm", None)
     with pytest.raises(UserError, match=r"pip install 'fastfold-jax\[relax\]'"):
-        relax(read(shared_data, "model_output.pdb"), CPU)
+        relax(read("1l2y.pdb"), CPU)
 
 
-def test_a_platform_that_is_not_there(shared_data, monkeypatch):
+def test_a_platform_that_is_not_there(monkeypatch):
     monkeypatch.setitem(relax_openmm._PLATFORMS, "cuda", "NoSuchPlatform")
     with pytest.raises(UserError, match="--relax-platform cuda: this OpenMM has no such platform, only "):
-        relax(read(shared_data, "model_output.pdb"), RelaxOptions(relax_platform="cuda"))
+        relax(read("1l2y.pdb"), RelaxOptions(relax_platform="cuda"))
 
 
 def test_platforms_are_tried_before_anything_is_predicted(monkeypatch):
@@ -292,7 +294,7 @@ def test_platforms_are_tried_before_anything_is_predicted(monkeypatch):
     check(RelaxOptions(relax="none", relax_platform="cuda"))
 
 
-def test_a_platform_that_does_not_work(shared_data, monkeypatch):
+def test_a_platform_that_does_not_work(monkeypatch):
     import openmm
 
     def context(*args):
@@ -303,12 +305,12 @@ def test_a_platform_that_does_not_work(shared_data, monkeypatch):
     real = openmm.Context
     monkeypatch.setattr(openmm, "Context", context)
     with pytest.raises(UserError, match=r"--relax-platform cpu: does not work here \(CPU: no such device\)"):
-        relax(read(shared_data, "model_output.pdb"), CPU)
+        relax(read("1l2y.pdb"), CPU)
 
 
-def test_auto_falls_back_to_a_platform_that_works(shared_data, monkeypatch):
+def test_auto_falls_back_to_a_platform_that_works(monkeypatch):
     monkeypatch.setattr(relax_openmm, "_PLATFORMS", {"cuda": "NoSuchPlatform", "reference": "Reference"})
-    result = relax(read(shared_data, "model_output.pdb"), RelaxOptions(relax_iterations=5))
+    result = relax(read("1l2y.pdb"), RelaxOptions(relax_iterations=5))
     assert result.platform == "Reference"
 
 

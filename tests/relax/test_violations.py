@@ -1,10 +1,14 @@
 """Violations: against DeepMind's metrics on real predictions, and in made-up structures where each kind is known."""
 
+from pathlib import Path
+
 import gemmi
 import numpy as np
 import pytest
 
 from fastfold_jax.inference.relax_violations import Atoms, find_violations, violations_of
+
+STRUCTURES = Path(__file__).parents[1] / "data" / "structures"
 
 FILES = ["pdb/with_violations.pdb", "pdb/multiple_disulfides_target.pdb"]
 MORE = [  # each takes 10 s, in which the reference compiles
@@ -53,9 +57,9 @@ def test_metrics_of_shaken_structures_equal_the_reference(shared_data, tmp_path,
     assert made.within == pytest.approx(float(metrics["violations_within_residue"]), abs=1e-5)
 
 
-def two_chains(shared_data, distance: float) -> gemmi.Structure:
+def two_chains(distance: float) -> gemmi.Structure:
     """The same chain twice, with equal numbers, so far apart."""
-    structure = gemmi.read_structure(str(shared_data / "pdb" / "ERR550519_2213899_unrelaxed_model_1.pdb"))
+    structure = gemmi.read_structure(str(STRUCTURES / "1l2y.pdb"))
     copy = structure[0][0].clone()
     copy.name = "B"
     for residue in copy:
@@ -65,23 +69,23 @@ def two_chains(shared_data, distance: float) -> gemmi.Structure:
     return structure
 
 
-def test_clashes_between_residues_of_equal_number_in_two_chains(shared_data):
-    alone = find_violations(two_chains(shared_data, 1000.0))
-    together = find_violations(two_chains(shared_data, 0.4))
+def test_clashes_between_residues_of_equal_number_in_two_chains():
+    alone = find_violations(two_chains(1000.0))
+    together = find_violations(two_chains(0.4))
     n = len(alone.per_residue) // 2
     np.testing.assert_array_equal(alone.per_residue[:n], alone.per_residue[n:])
     assert together.clashes == 1.0
 
 
-def test_chains_are_not_bonded_to_each_other(shared_data):
-    structure = two_chains(shared_data, 1000.0)
+def test_chains_are_not_bonded_to_each_other():
+    structure = two_chains(1000.0)
     for number, residue in enumerate(structure[0][1], start=len(structure[0][0]) + 1):
         residue.seqid.num = number
     assert find_violations(structure).extreme_ca_ca == 0
 
 
-def test_atoms_that_are_missing_violate_nothing(shared_data):
-    structure = gemmi.read_structure(str(shared_data / "pdb" / "model_output.pdb"))
+def test_atoms_that_are_missing_violate_nothing():
+    structure = gemmi.read_structure(str(STRUCTURES / "1l2y.pdb"))
     atoms = Atoms.of(structure)
     for column in range(14):
         mask = atoms.mask.copy()
