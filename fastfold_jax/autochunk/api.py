@@ -103,12 +103,12 @@ class Chunked:
 
     @property
     def explanations(self) -> list[Explanation]:
-        """Of every plan made so far, oldest first; where the function is called inside `shard_map`, a device's."""
+        """Explanations of all plans made so far, oldest first; inside `shard_map`, of one device's plans."""
         return [planned.explanation for planned in self._planned.values()]
 
     @property
     def names(self) -> list[str]:
-        """Of every plan made so far: the same for the same program, budget and device, in whatever process."""
+        """Names of all plans made so far; a program, budget and device have the same name in every process."""
         return [planned.name for planned in self._planned.values()]
 
     def _trace(self, args: tuple, kwargs: dict) -> _Traced:

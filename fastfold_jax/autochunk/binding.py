@@ -1,13 +1,13 @@
 """Running an equation as it was traced: with the same settings, in the same scopes, on operands of the same types."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 from jax import lax
 
-from fastfold_jax.autochunk.program import Equation
+from fastfold_jax.autochunk.program import Equation, scan_counts
 
 
 def bind(equation: Equation, arguments: Sequence[Any], **changes: Any) -> list[Any]:
@@ -18,6 +18,19 @@ def bind(equation: Equation, arguments: Sequence[Any], **changes: Any) -> list[A
     with _as_traced(equation):
         out = primitive.bind(*functions, *_typed(equation, arguments), **params)
     return list(out) if primitive.multiple_results else [out]
+
+
+def scan(params: dict[str, Any], step: Callable[..., list[Any]], arguments: Sequence[Any]) -> list[Any]:
+    """Runs a `scan` with these parameters, but with `step` as its body: `(*constants, *carry, *xs) -> carry and ys`."""
+    consts, carried = scan_counts(params, len(arguments))
+    constants, carry, xs = arguments[:consts], arguments[consts : consts + carried], arguments[consts + carried :]
+
+    def body(carry: Any, xs: Any) -> tuple[Any, Any]:
+        out = step(*constants, *carry, *xs)
+        return out[:carried], out[carried:]
+
+    carry, ys = lax.scan(body, carry, xs, params["length"], params["reverse"], params["unroll"])
+    return [*carry, *ys]
 
 
 @contextlib.contextmanager

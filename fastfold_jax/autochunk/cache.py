@@ -131,11 +131,10 @@ def _read_item(kept: dict[str, Any], level: Level, values: dict[str, Value]) -> 
         item = Item(kept["index"], list(region.sources), [root.value for root in region.roots], region)
     else:
         item = Item(kept["index"], [v for v in equation.inputs if v.literal is None], list(equation.outputs))
-    inner = {}
-    for name, plans in kept["inner"].items():
-        bodies = equation.bodies[name]
-        levels = bodies if isinstance(bodies, tuple) else (bodies,)
-        inner[name] = tuple(_read(plan, body) for plan, body in zip(plans, levels, strict=True))
+    inner = {
+        name: tuple(_read(plan, body) for plan, body in zip(plans, equation.bodies[name], strict=True))
+        for name, plans in kept["inner"].items()
+    }
     in_place = {values[made]: values[source] for made, source in kept["in_place"]}
     own, alive, seconds = kept["figures"]
     figures = {"bytes": own, "alive": alive, "seconds": seconds, "waits": kept["waits"]}

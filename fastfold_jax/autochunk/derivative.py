@@ -6,8 +6,8 @@ from typing import Any
 import jax
 from jax.extend import core
 
-from fastfold_jax.autochunk.binding import bind
-from fastfold_jax.autochunk.program import Equation, Value, places_results, scan_counts, scope_of
+from fastfold_jax.autochunk.binding import bind, scan
+from fastfold_jax.autochunk.program import Equation, Value, places_results, scope_of
 
 
 def remembering_carries(closed: Any) -> Callable[..., list[Any]]:
@@ -22,7 +22,8 @@ def remembering_carries(closed: Any) -> Callable[..., list[Any]]:
         for eqn in closed.jaxpr.eqns:
             inputs = [atom.val if isinstance(atom, core.Literal) else values[atom] for atom in eqn.invars]
             if eqn.primitive.name == "scan":
-                results = _checkpointed(eqn, inputs)
+                step = jax.checkpoint(remembering_carries(eqn.params["jaxpr"]), prevent_cse=False)
+                results = scan(eqn.params, step, inputs)
             elif eqn.primitive.name in ("jit", "pjit") and not places_results(eqn.params):
                 results = remembering_carries(eqn.params["jaxpr"])(*inputs)
             else:
@@ -33,17 +34,3 @@ def remembering_carries(closed: Any) -> Callable[..., list[Any]]:
         return [atom.val if isinstance(atom, core.Literal) else values[atom] for atom in closed.jaxpr.outvars]
 
     return run
-
-
-def _checkpointed(eqn: Any, inputs: list[Any]) -> list[Any]:
-    params = eqn.params
-    consts, carried = scan_counts(params, len(inputs))
-    constants, carry, xs = inputs[:consts], inputs[consts : consts + carried], inputs[consts + carried :]
-    step = jax.checkpoint(remembering_carries(params["jaxpr"]), prevent_cse=False)
-
-    def body(carry: list[Any], xs: list[Any]) -> tuple[list[Any], list[Any]]:
-        out = step(*constants, *carry, *xs)
-        return out[:carried], out[carried:]
-
-    carry, ys = jax.lax.scan(body, carry, xs, params["length"], params["reverse"], params["unroll"])
-    return [*carry, *ys]

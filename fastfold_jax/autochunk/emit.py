@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental.layout import Layout, with_layout_constraint
 
-from fastfold_jax.autochunk.binding import bind, made_varying, varying
+from fastfold_jax.autochunk.binding import bind, made_varying, scan, varying
 from fastfold_jax.autochunk.operation_rules import rule_of
-from fastfold_jax.autochunk.program import Equation, Level, Value, scan_counts
+from fastfold_jax.autochunk.program import Equation, Level, Value
 from fastfold_jax.autochunk.region import Region, Root
 from fastfold_jax.autochunk.rules import RULES
 from fastfold_jax.autochunk.schedule import LevelPlan, Placed
@@ -210,16 +210,7 @@ def _function(plan: LevelPlan):
 
 
 def _scan(equation: Equation, inner: dict[str, tuple[LevelPlan, ...]], arguments: list[Any]) -> list[Any]:
-    params, (plan,) = equation.params, inner["jaxpr"]
-    consts, carried = scan_counts(params, len(arguments))
-    constants, carry, xs = arguments[:consts], arguments[consts : consts + carried], arguments[consts + carried :]
-
-    def body(carry, xs):
-        out = evaluate(plan, [*constants, *carry, *xs])
-        return out[:carried], out[carried:]
-
-    carry, ys = lax.scan(body, carry, xs, params["length"], params["reverse"], params["unroll"])
-    return [*carry, *ys]
+    return scan(equation.params, _function(inner["jaxpr"][0]), arguments)
 
 
 def _while(equation: Equation, inner: dict[str, tuple[LevelPlan, ...]], arguments: list[Any]) -> list[Any]:

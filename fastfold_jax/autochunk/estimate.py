@@ -5,10 +5,12 @@ import functools
 import math
 from collections.abc import Sequence
 
+import jax
+
 from fastfold_jax.autochunk.operations import OPERATIONS
 from fastfold_jax.autochunk.primitives.collectives import COLLECTIVES
 from fastfold_jax.autochunk.primitives.elementwise import ELEMENTWISE
-from fastfold_jax.autochunk.program import Equation, Value, num_bytes
+from fastfold_jax.autochunk.program import Equation, Level, Value, num_bytes, read
 from fastfold_jax.autochunk.region import Region, Step
 from fastfold_jax.autochunk.target import Target
 from fastfold_jax.autochunk.windows import Window, chunk_part, extent, moving
@@ -26,11 +28,11 @@ _DEAR = 1.75
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """Of a chunk, a region, or a level.
+    """Memory and time of a chunk, a region, or a level.
 
     Attributes:
       bytes: Most memory at once beside sources and roots.
-      seconds: It takes.
+      seconds: Predicted time.
     """
 
     bytes: int
@@ -169,14 +171,11 @@ def _seconds(node: _Node, reads: set[_Node], target: Target, size: int) -> float
 
 
 @functools.lru_cache(maxsize=1024)
-def _operation_level(equation: Equation, platform: str):
-    import jax
-
-    from fastfold_jax.autochunk import program
-
+def _operation_level(equation: Equation, platform: str) -> Level:
+    """The operation, opened."""
     rule = OPERATIONS[equation.primitive]
     specs = [jax.ShapeDtypeStruct(v.shape, v.aval.dtype) for v in equation.inputs]
-    return program.read(jax.make_jaxpr(lambda *leaves: rule.reference(*leaves, **equation.params))(*specs), platform)
+    return read(jax.make_jaxpr(lambda *leaves: rule.reference(*leaves, **equation.params))(*specs), platform)
 
 
 def operation_seconds(equation: Equation, target: Target) -> float:

@@ -1,10 +1,9 @@
 """A plan, as data and as text."""
 
 import dataclasses
-from collections.abc import Iterator
 
 from fastfold_jax.autochunk.budget import gib
-from fastfold_jax.autochunk.schedule import LevelPlan, Placed
+from fastfold_jax.autochunk.schedule import LevelPlan, Loop
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,35 +91,23 @@ def explain(plan: LevelPlan, arguments: int, budget: int, scheduler) -> Explanat
         before=arguments + plan.whole.bytes,
         after=arguments + plan.peak,
         slowdown=plan.seconds / plan.whole.seconds - 1 if plan.whole.seconds else 0.0,
-        regions=tuple(_regions(plan, (), arguments, scheduler)),
+        regions=tuple(_report(loop, arguments, scheduler) for loop in plan.loops()),
     )
 
 
-def _regions(plan: LevelPlan, inside: tuple[str, ...], around: int, scheduler) -> Iterator[RegionReport]:
-    for entry in plan.placed:
-        if entry.chunked:
-            yield _report(entry, inside, around, scheduler)
-        equation = plan.level.equations[entry.item.index]
-        for inner in (p for plans in entry.inner.values() for p in plans):
-            times = f" x {equation.params['length']}" if equation.name == "scan" else ""
-            name = f"{equation.name}{times}"
-            yield from _regions(inner, (*inside, name), around + entry.alive, scheduler)
-
-
-def _report(entry: Placed, inside: tuple[str, ...], around: int, scheduler) -> RegionReport:
-    region = entry.item.region
-    assert region is not None
-    whole, cut = (scheduler.measure(region, size) for size in (region.length, entry.size))
+def _report(loop: Loop, arguments: int, scheduler) -> RegionReport:
+    region, size = loop.region, loop.entry.size
+    whole, cut = (scheduler.measure(region, length) for length in (region.length, size))
     first = region.roots[0]
     return RegionReport(
-        inside=inside,
+        inside=tuple(e.name + (f" x {e.times}" if e.name == "scan" else "") for e in loop.inside),
         makes=tuple(root.value.aval.str_short() for root in region.roots),
         dimension=first.dim,
         length=region.length,
-        chunk=entry.size,
-        in_place=bool(entry.in_place),
+        chunk=size,
+        in_place=bool(loop.entry.in_place),
         operations=tuple(dict.fromkeys(step.equation.origin for step in region.steps if step.equation.origin)),
-        alive=around + entry.alive,
+        alive=arguments + loop.around,
         before=whole.bytes,
         after=cut.bytes,
         slowdown=cut.seconds / whole.seconds - 1 if whole.seconds else 0.0,

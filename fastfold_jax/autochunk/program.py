@@ -55,7 +55,7 @@ class Equation:
     """One step: `outputs = primitive(*inputs, **params)`.
 
     Attributes:
-      bodies: The levels inside a loop, a branch or the like, by name of the parameter.
+      bodies: The levels inside a loop, branches or the like, by name of the parameter.
       origin: Name of the operation that it was part of, for reports.
       context: JAX's settings when it was traced, such as how random numbers are drawn; None for the present ones.
       scope: Names of the scopes around it, for profiles.
@@ -67,7 +67,7 @@ class Equation:
     params: dict[str, Any]
     inputs: list[Value]
     outputs: list[Value]
-    bodies: dict[str, "Level | tuple[Level, ...]"] = dataclasses.field(default_factory=dict)
+    bodies: dict[str, "tuple[Level, ...]"] = dataclasses.field(default_factory=dict)
     origin: str = ""
     context: Any = None
     scope: str = ""
@@ -78,6 +78,11 @@ class Equation:
     def name(self) -> str:
         """The primitive's name."""
         return self.primitive.name
+
+    @property
+    def times(self) -> int:
+        """How often what is inside runs, as far as that is known: once for a loop whose end depends on values."""
+        return self.params["length"] if self.name == "scan" else 1
 
 
 @dataclasses.dataclass(eq=False)
@@ -165,11 +170,11 @@ class _Reader:
             start += size
         return outputs
 
-    def bodies(self, name: str, params: dict[str, Any]) -> dict[str, Level | tuple[Level, ...]]:
+    def bodies(self, name: str, params: dict[str, Any]) -> dict[str, tuple[Level, ...]]:
         if name in ("scan", "shard_map", *_REMATERIALISED):
-            return {"jaxpr": read(params["jaxpr"], self.platform)}
+            return {"jaxpr": (read(params["jaxpr"], self.platform),)}
         if name == "while":
-            return {"body_jaxpr": read(params["body_jaxpr"], self.platform)}
+            return {"body_jaxpr": (read(params["body_jaxpr"], self.platform),)}
         if name == "cond":
             return {"branches": tuple(read(branch, self.platform) for branch in params["branches"])}
         return {}
@@ -227,7 +232,7 @@ def keeps_operations(level: Level) -> bool:
 
 def levels_of(equation: Equation) -> list[Level]:
     """The levels inside an equation."""
-    return [level for body in equation.bodies.values() for level in (body if isinstance(body, tuple) else (body,))]
+    return [level for levels in equation.bodies.values() for level in levels]
 
 
 def scan_counts(params: dict[str, Any], num_inputs: int) -> tuple[int, int]:

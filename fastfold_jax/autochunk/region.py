@@ -31,7 +31,7 @@ class Root:
 
     @property
     def window(self) -> Window:
-        """Of the value."""
+        """The part of the value that one chunk is."""
         return () if self.dim is None else ((self.dim, Chunk()),)
 
 
@@ -109,60 +109,77 @@ def walk(level: Level, roots: Sequence[Root], stop: Callable[[Value], bool], *, 
       stop: Values that will exist whole, to be read and not made.
       through_whole: Follow values that are needed whole, too, instead of reading them.
     """
-    demands: dict[Value, set[Window]] = {}
-    queue: list[int] = []
-    queued: set[int] = set()
-    sources: dict[Value, set[Window]] = {}
-    steps: list[Step] = []
-    tops = {root.value: root for root in roots}
+    found = _Walk(level, roots, stop, through_whole)
+    while found.queue:
+        found.step_back()
+    found.steps.reverse()
+    return Region(tuple(roots), found.steps, found.sources, min(root.length for root in roots))
 
-    def demand(value: Value, w: Window) -> None:
+
+class _Walk:
+    """Goes back from roots to what is only read, an equation at a time, the last first."""
+
+    def __init__(self, level: Level, roots: Sequence[Root], stop: Callable[[Value], bool], through_whole: bool):
+        self.level, self.stop, self.through_whole = level, stop, through_whole
+        self.tops = {root.value: root for root in roots}
+        self.steps: list[Step] = []
+        self.sources: dict[Value, set[Window]] = {}
+        self.queue: list[int] = []
+        self._queued: set[int] = set()
+        self._demands: dict[Value, set[Window]] = {}
+        for root in roots:
+            self._make(root.value, root.window)
+
+    def step_back(self) -> None:
+        """Adds the steps of the last equation of which something is demanded."""
+        index = -heapq.heappop(self.queue)
+        equation = self.level.equations[index]
+        for w in joined(self._wanted(equation)):
+            reads = self._reads(equation, w)
+            if reads is None:
+                for out in equation.outputs:
+                    if out in self._demands:
+                        self.sources.setdefault(out, set()).update(self._demands[out])
+                continue
+            inputs = list(zip(equation.inputs, reads, strict=True))
+            self.steps.append(Step(equation, index, w, inputs))
+            for value, read in inputs:
+                self._demand(value, read)
+
+    def _demand(self, value: Value, w: Window) -> None:
+        """Has a value read or made."""
         if value.literal is not None:
             return
-        if value.source is None or (stop(value) and value not in tops) or not (moving(w) or through_whole):
-            sources.setdefault(value, set()).add(w)
-            return
-        demands.setdefault(value, set()).add(w)
-        if value.source not in queued:
-            queued.add(value.source)
-            heapq.heappush(queue, -value.source)
+        whole = not (moving(w) or self.through_whole)
+        if value.source is None or (self.stop(value) and value not in self.tops) or whole:
+            self.sources.setdefault(value, set()).add(w)
+        else:
+            self._make(value, w)
 
-    for root in roots:
-        demands.setdefault(root.value, set()).add(root.window)
-        assert root.value.source is not None
-        queued.add(root.value.source)
-    queue = [-index for index in queued]
-    heapq.heapify(queue)
-    while queue:
-        index = -heapq.heappop(queue)
-        equation = level.equations[index]
-        rule = rule_of(equation)
+    def _make(self, value: Value, w: Window) -> None:
+        self._demands.setdefault(value, set()).add(w)
+        assert value.source is not None
+        if value.source not in self._queued:
+            self._queued.add(value.source)
+            heapq.heappush(self.queue, -value.source)
+
+    def _wanted(self, equation: Equation) -> set[Window]:
+        """Windows of the results that are to be made."""
         wanted: set[Window] = set()
         for out in equation.outputs:
-            if out in sources and out not in tops:  # needed whole by another step: read
-                sources[out] |= demands.pop(out, set())
-            wanted |= demands.get(out, set())
-        for w in joined(wanted):
-            reads: Sequence[Window] | None
-            top = next((tops[out] for out in equation.outputs if out in tops), None)
-            if top is not None and top.reads:
-                reads = top.reads
-            else:
-                reads = _flow(rule, equation, w) if rule is not None and _same_shapes(equation) else None
-            if reads is None:
-                if through_whole:
-                    reads = [()] * len(equation.inputs)
-                else:
-                    for out in equation.outputs:
-                        if out in demands:
-                            sources.setdefault(out, set()).update(demands[out])
-                    continue
-            inputs = list(zip(equation.inputs, reads, strict=True))
-            steps.append(Step(equation, index, w, inputs))
-            for value, read in inputs:
-                demand(value, read)
-    steps.reverse()
-    return Region(tuple(roots), steps, sources, min(root.length for root in roots))
+            if out in self.sources and out not in self.tops:  # needed whole by another step: read
+                self.sources[out] |= self._demands.pop(out, set())
+            wanted |= self._demands.get(out, set())
+        return wanted
+
+    def _reads(self, equation: Equation, w: Window) -> Sequence[Window] | None:
+        """The windows of the inputs, None where the results cannot be made in parts."""
+        top = next((self.tops[out] for out in equation.outputs if out in self.tops), None)
+        if top is not None and top.reads:
+            return top.reads
+        rule = rule_of(equation)
+        reads = _flow(rule, equation, w) if rule is not None and _same_shapes(equation) else None
+        return [()] * len(equation.inputs) if reads is None and self.through_whole else reads
 
 
 def joined(windows: set[Window]) -> list[Window]:

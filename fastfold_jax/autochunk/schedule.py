@@ -3,7 +3,7 @@
 import dataclasses
 import heapq
 import itertools
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 
 from fastfold_jax.autochunk.estimate import Estimate, measure
 from fastfold_jax.autochunk.plan import Division, Item, Partition
@@ -67,7 +67,44 @@ class LevelPlan:
     @property
     def chunked(self) -> bool:
         """Whether anything in it runs chunk by chunk."""
-        return any(p.chunked or any(i.chunked for plans in p.inner.values() for i in plans) for p in self.placed)
+        return next(self.loops(), None) is not None
+
+    def loops(self, around: int = 0, inside: tuple[Equation, ...] = ()) -> Iterator["Loop"]:
+        """The regions that run in chunks, in order, with those of the levels inside.
+
+        Args:
+          around: Bytes alive around this level.
+          inside: The equations that this level is inside of.
+        """
+        for entry in self.placed:
+            if entry.chunked:
+                yield Loop(self, entry, around + entry.alive, inside)
+            equation = self.level.equations[entry.item.index]
+            for plan in (plan for plans in entry.inner.values() for plan in plans):
+                yield from plan.loops(around + entry.alive, (*inside, equation))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Loop:
+    """A region that runs in chunks, and where.
+
+    Attributes:
+      plan: Of the level that it is in.
+      entry: The region with its chunks.
+      around: Bytes alive around it.
+      inside: The loops and branches that it is inside of, outermost first.
+    """
+
+    plan: LevelPlan
+    entry: Placed
+    around: int
+    inside: tuple[Equation, ...]
+
+    @property
+    def region(self) -> Region:
+        """What runs."""
+        assert self.entry.item.region is not None
+        return self.entry.item.region
 
 
 class Scheduler:
@@ -153,7 +190,7 @@ class Scheduler:
         return Estimate(chunk.bytes, chunk.seconds * times + (self._chunk(region, rest).seconds if rest else 0.0))
 
     def _chunk(self, region: Region, size: int) -> Estimate:
-        """Of one chunk, remembered."""
+        """Memory and time of one chunk, remembered."""
         key = (region.identity, size)
         if key not in self._measured:
             self._measured[key] = measure(region, size, self.target)
@@ -233,13 +270,11 @@ class Scheduler:
             step = Step(equation, entry.item.index, (), [(v, ()) for v in equation.inputs])
             entry.seconds = measure(Region((), [step], {}, 1), 1, self.target).seconds
             return
-        for name, body in equation.bodies.items():
-            bodies = body if isinstance(body, tuple) else (body,)
-            plans = tuple(self.plan(b, room, _overwritable(equation, b), division) for b in bodies)
+        for name, bodies in equation.bodies.items():
+            plans = tuple(self.plan(body, room, _overwritable(equation, body), division) for body in bodies)
             entry.inner[name] = plans
             entry.bytes = max([entry.bytes, *(p.peak for p in plans)])
-            times = equation.params["length"] if equation.name == "scan" else 1
-            entry.seconds += times * max(p.seconds for p in plans)
+            entry.seconds += equation.times * max(p.seconds for p in plans)
 
     def _size(self, region: Region, room: int, *, in_place: bool) -> int:
         """The fastest chunk that fits, or a smaller one that takes hardly longer.

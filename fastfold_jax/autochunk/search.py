@@ -1,11 +1,12 @@
 """Beam search over how a program is divided into regions, from what is best for each region by itself."""
 
+import math
 from collections.abc import Callable, Iterator
 
 from fastfold_jax.autochunk.estimate import is_reduction
 from fastfold_jax.autochunk.plan import Decision, Division, is_costly
 from fastfold_jax.autochunk.region import options
-from fastfold_jax.autochunk.schedule import LevelPlan, Placed
+from fastfold_jax.autochunk.schedule import LevelPlan
 
 # States that are kept from round to round, rounds, plans, and equations looked at: seconds, whatever the program. Not a
 # limit of time, which would give every process of a run, and every run, a plan of its own.
@@ -53,30 +54,18 @@ def search(plan: Plan, start: Division, budget: int, effort: Callable[[], int]) 
 
 def _alternatives(plan: LevelPlan, budget: int) -> Iterator[Decision]:
     """What could be decided otherwise about the regions that cost most."""
-    entries = list(_regions(plan, 1, 0))
+    loops = list(plan.loops())
     if plan.peak > budget:
-        entries.sort(key=lambda item: -item[2])
+        loops.sort(key=lambda loop: -(loop.around + loop.entry.bytes))
     else:
-        entries.sort(key=lambda item: -item[1] * item[0][1].seconds)
-    for (level, entry), _, _ in entries[:_REGIONS]:
-        region = entry.item.region
-        assert region is not None
+        loops.sort(key=lambda loop: -math.prod(equation.times for equation in loop.inside) * loop.entry.seconds)
+    for loop in loops[:_REGIONS]:
+        region = loop.region
         for root in region.roots:
             assert root.value.source is not None
-            ways = options(level.level.equations[root.value.source], root.value)
+            ways = options(loop.plan.level.equations[root.value.source], root.value)
             yield from (Decision(root.value, i) for i, way in enumerate(ways) if way != root)
         made = {root.value for root in region.roots}
         for step in region.steps:
             if is_costly(step) or is_reduction(step.equation):
                 yield from (Decision(v, None) for v in step.equation.outputs if v not in made and v.bytes <= budget)
-
-
-def _regions(plan: LevelPlan, repeats: int, around: int) -> Iterator[tuple[tuple[LevelPlan, Placed], int, int]]:
-    """Regions that run in chunks, with how often they run and the memory in use meanwhile."""
-    for entry in plan.placed:
-        if entry.chunked:
-            yield (plan, entry), repeats, around + entry.alive + entry.bytes
-        equation = plan.level.equations[entry.item.index]
-        times = equation.params["length"] if equation.name == "scan" else 1
-        for inner in (p for plans in entry.inner.values() for p in plans):
-            yield from _regions(inner, repeats * times, around + entry.alive)

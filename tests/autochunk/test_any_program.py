@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from budgets import chunk
 from jax import lax
 from jax.experimental import io_callback
 from jax.sharding import AxisType, Mesh, NamedSharding
@@ -20,10 +21,6 @@ AMPLE = 2**30
 
 def draw(*shape, seed=0):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
-
-
-def chunk(function, budget):
-    return autochunk(function, budget, float("inf"), target=CPU)
 
 
 def attend(q, keys):

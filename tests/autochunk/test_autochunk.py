@@ -7,17 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from budgets import Compiled, budget_of, chunk
 from flax import nnx
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
 from fastfold_jax.autochunk import api, fit
 from fastfold_jax.autochunk.api import BudgetError, autochunk
+from fastfold_jax.autochunk.program import read
 from fastfold_jax.autochunk.target import CPU, H200
 from fastfold_jax.errors import UserError
 
 EQUAL = {"rtol": 2e-5, "atol": 2e-5}
-chunk = functools.partial(autochunk, target=CPU, max_slowdown=float("inf"))
 
 
 def attend(x):
@@ -47,14 +48,8 @@ def whole(function, *args):
     return chunk(function, 2**40).explain(*args)
 
 
-def share(function, part, *args):
-    """A budget: arguments and a part of the rest."""
-    plan = whole(function, *args)
-    return int(plan.arguments + part * (plan.before - plan.arguments))
-
-
 def test_a_stack_of_layers_takes_a_fifth_and_updates_in_place(x):
-    budget = share(layers, 0.2, x)
+    budget = budget_of(layers, [x], 0.2)
     chunked = chunk(layers, budget)
     plan = chunked.explain(x)
     assert plan.after <= budget < plan.before
@@ -65,7 +60,7 @@ def test_a_stack_of_layers_takes_a_fifth_and_updates_in_place(x):
 
 def test_the_compiled_program_is_smaller(x):
     x = jnp.tile(x, (4, 1))
-    budget = share(layers, 0.15, x)
+    budget = budget_of(layers, [x], 0.15)
     sizes = [fit.peak_bytes(jax.jit(f).lower(x).compile()) for f in (layers, chunk(layers, budget))]
     assert sizes[1] < 0.3 * sizes[0]
 
@@ -92,7 +87,7 @@ def test_a_budget_that_is_none_is_an_error_at_once(budget):
 
 def test_lengths_with_remainders(x):
     x = x[:179]  # a prime: no chunk divides it
-    chunked = chunk(layers, share(layers, 0.3, x))
+    chunked = chunk(layers, budget_of(layers, [x], 0.3))
     assert any(r.length % r.chunk for r in chunked.explain(x).regions)
     np.testing.assert_allclose(jax.jit(chunked)(x), layers(x), **EQUAL)
 
@@ -110,8 +105,9 @@ def test_min_stops_where_memory_gets_dear(x):
 def test_min_looks_beyond_a_dear_step(x, monkeypatch):
     gib = 2**30
     points = [(50 * gib, 1.0), (4.4 * gib, 1.0), (4.3 * gib, 1.2), (2 * gib, 1.3), (1.9 * gib, 1.6)]
-    monkeypatch.setattr(api.Program, "curve", lambda program: points)
-    assert api.Program.smallest_worthwhile(object.__new__(api.Program)) == 2 * gib
+    program = api.Program(read(jax.make_jaxpr(layers)(x), CPU.platform), CPU, [False])
+    monkeypatch.setattr(program, "curve", lambda: points)
+    assert program.smallest_worthwhile() == 2 * gib
 
 
 def test_the_curve_falls_and_no_plan_is_made_for_what_is_met_already(x, monkeypatch):
@@ -126,7 +122,7 @@ def test_only_what_is_in_place_has_a_remainder_without_need(x):
     """The remainder of another loop waits for nothing: XLA runs it before the loop, and both are in memory."""
     function = lambda x: jax.nn.softmax(x @ x.T, -1) @ x  # noqa: E731
     for part in np.linspace(0.1, 0.9, 17):
-        for region in chunk(function, share(function, part, x)).explain(x).regions:
+        for region in chunk(function, budget_of(function, [x], part)).explain(x).regions:
             assert region.in_place or region.length % region.chunk == 0
 
 
@@ -136,7 +132,7 @@ def test_random_numbers_are_the_same(x):
         return jnp.where(keep, attend(x), 0.0) + jax.random.normal(key, x.shape)
 
     key = jax.random.key(3)
-    chunked = chunk(dropped, share(dropped, 0.3, key, x))
+    chunked = chunk(dropped, budget_of(dropped, [key, x], 0.3))
     assert chunked.explain(key, x).regions
     np.testing.assert_allclose(jax.jit(chunked)(key, x), dropped(key, x), **EQUAL)
 
@@ -146,7 +142,7 @@ def test_sums_over_the_cut_dimension_are_collected(x):
         scores = jnp.exp(-jnp.abs(x @ x.T))
         return scores.sum(), scores.max(), (scores > 0.9).any(), jnp.tanh(scores).T.astype(jnp.bfloat16) @ x[:, 0]
 
-    chunked = chunk(reduced, share(reduced, 0.3, x))
+    chunked = chunk(reduced, budget_of(reduced, [x], 0.3))
     plan = chunked.explain(x)
     assert plan.regions
     for got, want in zip(jax.jit(chunked)(x), reduced(x), strict=True):
@@ -166,7 +162,7 @@ def test_sums_over_the_cut_dimension_are_collected(x):
     ids=["while", "cond", "fori", "remat", "jit", "custom_jvp"],
 )
 def test_bodies_are_entered(x, control):
-    chunked = chunk(control, share(control, 0.35, x))
+    chunked = chunk(control, budget_of(control, [x], 0.35))
     assert chunked.explain(x).regions
     np.testing.assert_allclose(jax.jit(chunked)(x), control(x), **EQUAL)
 
@@ -198,7 +194,7 @@ def test_gradients_within_the_budget(x):
 
 def test_a_gradient_is_a_function_like_any_other(x):
     gradient = jax.grad(lambda x: jnp.sum(jnp.sin(attend(x))))
-    chunked = chunk(gradient, share(gradient, 0.8, x))
+    chunked = chunk(gradient, budget_of(gradient, [x], 0.8))
     assert chunked.explain(x).regions
     np.testing.assert_allclose(jax.jit(chunked)(x), gradient(x), rtol=1e-3, atol=1e-3)
 
@@ -209,14 +205,14 @@ def test_custom_derivatives_keep_their_say(x):
         return attend(x)
 
     doubled.defvjp(lambda x: (attend(x), None), lambda _, g: (7.0 * g,))
-    chunked = chunk(doubled, share(doubled, 0.3, x))
+    chunked = chunk(doubled, budget_of(doubled, [x], 0.3))
     np.testing.assert_allclose(jax.grad(lambda x: chunked(x).sum())(x), jnp.full_like(x, 7.0))
 
 
 def test_vmap_inside_and_outside(x):
     batch = jnp.stack([x, x + 1, 2 * x])
-    inside = chunk(jax.vmap(layers), share(jax.vmap(layers), 0.2, batch))
-    outside = jax.vmap(chunk(layers, share(layers, 0.3, x)))
+    inside = chunk(jax.vmap(layers), budget_of(jax.vmap(layers), [batch], 0.2))
+    outside = jax.vmap(chunk(layers, budget_of(layers, [x], 0.3)))
     assert inside.explain(batch).regions
     for function in (inside, outside):
         np.testing.assert_allclose(jax.jit(function)(batch), jax.vmap(layers)(batch), rtol=1e-4, atol=1e-4)
@@ -282,7 +278,7 @@ def test_a_flax_transformer_block_takes_a_fifth():
     graph, state = nnx.split(Block(32, nnx.Rngs(0)))
     function = lambda state, x: nnx.merge(graph, state)(x)  # noqa: E731
     x = jax.random.normal(jax.random.key(0), (2, 512, 32))
-    chunked = chunk(function, share(function, 0.15, state, x))
+    chunked = chunk(function, budget_of(function, [state, x], 0.15))
     forms = [jax.jit(f).lower(state, x).compile() for f in (function, chunked)]
     temporary = [form.memory_analysis().temp_size_in_bytes for form in forms]
     assert temporary[1] < 0.2 * temporary[0]
@@ -290,7 +286,7 @@ def test_a_flax_transformer_block_takes_a_fifth():
 
 
 def test_explanations_are_data_and_text(x):
-    plan = chunk(layers, share(layers, 0.2, x)).explain(x)
+    plan = chunk(layers, budget_of(layers, [x], 0.2)).explain(x)
     text = str(plan)
     assert plan.summary in text and f"chunks of {plan.regions[0].chunk}" in text and "scan x 4" in text
     assert plan.target == "CPU" and plan.arguments == x.nbytes
@@ -299,19 +295,11 @@ def test_explanations_are_data_and_text(x):
 
 def test_a_slow_plan_is_warned_of(x, caplog):
     with caplog.at_level(logging.WARNING):
-        autochunk(layers, share(layers, 0.2, x), max_slowdown=0.0, target=CPU).explain(x)
+        autochunk(layers, budget_of(layers, [x], 0.2), max_slowdown=0.0, target=CPU).explain(x)
     assert "max_slowdown=0" in caplog.text
 
 
 def test_compiled_again_for_less_where_xla_needs_more():
-    class Compiled:
-        def __init__(self, size):
-            self.argument_size_in_bytes = size
-            self.output_size_in_bytes = self.temp_size_in_bytes = self.alias_size_in_bytes = 0
-
-        def memory_analysis(self):
-            return self
-
     asked = []
 
     def build(budget):

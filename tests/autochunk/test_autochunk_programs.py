@@ -5,12 +5,12 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from budgets import budget_of, chunk
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from fastfold_jax.autochunk.api import BudgetError, autochunk
-from fastfold_jax.autochunk.target import CPU
+from fastfold_jax.autochunk.api import BudgetError
 
 LENGTHS = (6, 7, 12)
 # Compiling takes most of the time: what fails is reported as it is, not made smaller first.
@@ -137,16 +137,15 @@ def _loss(function, steps, x):
 def test_random_programs_give_the_same_in_chunks(steps, shape, share):
     x = jax.random.normal(jax.random.key(0), shape)
     function = functools.partial(_program, steps)
-    whole = autochunk(function, 2**40, target=CPU).explain(x)
-    budget = max(1, int(whole.arguments + share * (whole.before - whole.arguments)))
-    chunked = autochunk(function, budget, float("inf"), target=CPU)
+    budget = budget_of(function, [x], share)
+    chunked = chunk(function, budget)
     try:
         plan = chunked.explain(x)
     except BudgetError as error:
         assert error.smallest > budget
-        if error.smallest >= whole.before:
+        if error.smallest >= budget_of(function, [x], 1):
             return
-        chunked = autochunk(function, error.smallest, float("inf"), target=CPU)
+        chunked = chunk(function, error.smallest)
         plan = chunked.explain(x)
         budget = error.smallest
     assert plan.after <= budget
@@ -162,14 +161,11 @@ def test_random_programs_give_the_same_in_chunks(steps, shape, share):
 def test_gradients_are_the_same_in_chunks(steps, shape):
     x = jax.random.normal(jax.random.key(1), shape)
     function = functools.partial(_program, steps)
-    whole = autochunk(jax.grad(lambda x: _loss(function, steps, x)), 2**40, target=CPU).explain(x)
-    want = jax.jit(jax.grad(lambda x: _loss(function, steps, x)))(x)
+    whole = jax.grad(lambda x: _loss(function, steps, x))
+    want = jax.jit(whole)(x)
     for share in (0.5, 0.2):
-        budget = int(whole.arguments + share * (whole.before - whole.arguments))
-        for gradient in (
-            autochunk(jax.grad(lambda x: _loss(function, steps, x)), budget, float("inf"), target=CPU),
-            jax.grad(lambda x, b=budget: _loss(autochunk(function, b, float("inf"), target=CPU), steps, x)),
-        ):
+        budget = budget_of(whole, [x], share)
+        for gradient in (chunk(whole, budget), jax.grad(lambda x, b=budget: _loss(chunk(function, b), steps, x))):
             try:
                 got = jax.jit(gradient)(x)
             except BudgetError:

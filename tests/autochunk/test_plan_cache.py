@@ -4,11 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from budgets import Compiled, chunk
 from jax import lax
 
 from fastfold_jax.autochunk import api, cache, fit
-from fastfold_jax.autochunk.api import autochunk
-from fastfold_jax.autochunk.target import CPU
 
 
 def layers(x):
@@ -31,7 +30,7 @@ def x():
 
 
 def chunked(budget):
-    return autochunk(layers, budget, float("inf"), target=CPU)
+    return chunk(layers, budget)
 
 
 def test_a_kept_plan_is_used_and_gives_the_same(folder, x, monkeypatch):
@@ -68,14 +67,6 @@ def test_without_a_directory_nothing_is_kept(x):
 
 
 def test_a_smaller_budget_that_proved_right_is_kept(folder):
-    class Compiled:
-        def __init__(self, size):
-            self.argument_size_in_bytes = size
-            self.output_size_in_bytes = self.temp_size_in_bytes = self.alias_size_in_bytes = 0
-
-        def memory_analysis(self):
-            return self
-
     asked = []
 
     def build(budget):

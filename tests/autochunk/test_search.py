@@ -4,11 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from budgets import budget_of, chunk
 from jax import lax
 
-from fastfold_jax.autochunk import api, search
-from fastfold_jax.autochunk.api import autochunk
-from fastfold_jax.autochunk.plan import Decision, Division
+from fastfold_jax.autochunk import api
+from fastfold_jax.autochunk.plan import Division
+from fastfold_jax.autochunk.program import read
+from fastfold_jax.autochunk.schedule import Scheduler
+from fastfold_jax.autochunk.search import search
 from fastfold_jax.autochunk.target import H200
 
 ROWS, LENGTH, HEADS, DIM = 96, 64, 4, 16
@@ -33,17 +36,12 @@ def arguments():
     return [array(s) for s in shapes[0]], array(shapes[1]), array(shapes[2]), array(shapes[1])
 
 
-def budget_of(function, arguments, share):
-    whole = autochunk(function, 2**40, target=H200).explain(*arguments)
-    return int(whole.arguments + share * (whole.before - whole.arguments))
-
-
 def test_a_backward_pass_gets_faster_at_the_same_budget(arguments, monkeypatch):
-    budget = budget_of(pull_back, arguments, 0.35)
-    chunked = autochunk(pull_back, budget, float("inf"), target=H200)
+    budget = budget_of(pull_back, arguments, 0.35, H200)
+    chunked = chunk(pull_back, budget, target=H200)
     found = chunked.explain(*arguments)
     monkeypatch.setattr(api, "search", lambda plan, start, budget, effort: plan(start))
-    alone = autochunk(pull_back, budget, float("inf"), target=H200).explain(*arguments)
+    alone = chunk(pull_back, budget, target=H200).explain(*arguments)
     assert found.after <= budget and alone.after <= budget
     # 0.92 as JAX 0.12 writes the backward pass, below 0.9 as 0.10 does.
     assert found.slowdown < 0.95 * alone.slowdown, (found.slowdown, alone.slowdown)
@@ -54,7 +52,7 @@ def test_a_backward_pass_gets_faster_at_the_same_budget(arguments, monkeypatch):
 
 def test_one_loop_makes_all_gradients_of_an_attention(arguments):
     """Scores are made again once, and not for each gradient."""
-    found = autochunk(pull_back, budget_of(pull_back, arguments, 0.35), float("inf"), target=H200).explain(*arguments)
+    found = chunk(pull_back, budget_of(pull_back, arguments, 0.35, H200), target=H200).explain(*arguments)
     assert max(len(region.makes) for region in found.regions) >= 3
 
 
@@ -67,7 +65,7 @@ def test_little_in_common_is_made_once_and_no_reason_for_one_loop():
         queries = jnp.sin(x @ x[:16])
         return [jax.nn.softmax(queries @ keys.T, -1) @ keys for keys in (first, second)]
 
-    found = autochunk(two, budget_of(two, (x, first, second), 0.2), 9, target=H200).explain(x, first, second)
+    found = chunk(two, budget_of(two, (x, first, second), 0.2, H200), target=H200).explain(x, first, second)
     assert len(found.regions) >= 2 and all(len(region.makes) == 1 for region in found.regions)
 
 
@@ -79,20 +77,23 @@ def two_results_of_one_equation(x):
 
 def test_results_of_one_equation_are_shared_together():
     x = jnp.asarray(np.random.default_rng(0).normal(size=(256, 128)), jnp.float32)
-    chunked = autochunk(two_results_of_one_equation, budget_of(two_results_of_one_equation, [x], 0.8), 9, target=H200)
+    chunked = chunk(two_results_of_one_equation, budget_of(two_results_of_one_equation, [x], 0.8, H200), target=H200)
     assert chunked.explain(x).regions
     np.testing.assert_allclose(jax.jit(chunked)(x), two_results_of_one_equation(x), rtol=1e-4, atol=1e-3)
 
 
-def test_a_later_decision_takes_an_earlier_ones_place():
-    first, second = object(), object()
-    division = Division(1).with_decision(Decision(first, 1)).with_decision(Decision(second, None))
-    assert division.with_decision(Decision(first, 2)).decisions == {Decision(first, 2), Decision(second, None)}
+def test_the_effort_is_limited(arguments):
+    """Once as many equations have been looked at, nothing else is tried; and a value has one decision at a time."""
+    level = read(jax.make_jaxpr(pull_back)(*arguments), H200.platform)
+    scheduler, budget = Scheduler(H200), 2**21
 
+    def tried(effort):
+        divisions = []
+        plan = lambda division: divisions.append(division) or scheduler.plan(level, budget, set(), division)  # noqa: E731
+        search(plan, Division(2**13), budget, lambda: effort * len(divisions))
+        return divisions
 
-def test_the_effort_is_limited(arguments, monkeypatch):
-    plans = []
-    divided = api.Program._divided
-    monkeypatch.setattr(api.Program, "_divided", lambda *given: plans.append(given) or divided(*given))
-    autochunk(pull_back, budget_of(pull_back, arguments, 0.3), float("inf"), target=H200).explain(*arguments)
-    assert len(plans) <= 3 * (search._MOST + 2)
+    assert tried(effort=10**9) == [Division(2**13)]
+    divisions = tried(effort=0)
+    assert len(divisions) > 2
+    assert all(len({d.value for d in division.decisions}) == len(division.decisions) for division in divisions)
