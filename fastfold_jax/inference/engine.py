@@ -23,12 +23,12 @@ from fastfold_jax.data.job import Job
 from fastfold_jax.data.job_chains import chains_of
 from fastfold_jax.data.raw import RawFeatures
 from fastfold_jax.data.sampling import sample
+from fastfold_jax.inference.compiled_pass import Compiler, PredictionError, Result, predict
 from fastfold_jax.inference.config import ExecutionOptions, RecyclingOptions
 from fastfold_jax.inference.coverage import Coverage, coverage_of
 from fastfold_jax.inference.devices import mesh_for
 from fastfold_jax.inference.layout import chain_layout
 from fastfold_jax.inference.models import Network
-from fastfold_jax.inference.predictor import Compiler, PredictionError, Result, predict
 from fastfold_jax.inference.provenance import program
 from fastfold_jax.inference.recycle import FeatureStream, Recycling
 from fastfold_jax.inference.result import PassRecord, Prediction, Provenance

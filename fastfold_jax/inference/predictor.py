@@ -1,293 +1,252 @@
-"""One compiled pass of a network, and the loop on the host that recycles it."""
+"""Prediction from Python: `Predictor(params).predict(sequence)`."""
 
 import dataclasses
-import functools
 import logging
-import threading
-import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypedDict, Unpack
 
 import jax
-import numpy as np
-from jax.sharding import Mesh
 
-from fastfold_jax.autochunk import fit
-from fastfold_jax.autochunk.api import autochunk
-from fastfold_jax.autochunk.budget import Budget, BudgetError, gib
-from fastfold_jax.autochunk.explain import Explanation
-from fastfold_jax.backend.memory import memory_errors
-from fastfold_jax.config.execution import Execution
+from fastfold_jax.backend.allocator import claim_memory
+from fastfold_jax.backend.compile_cache import use_compile_cache
 from fastfold_jax.config.model import ModelConfig
-from fastfold_jax.data.batch import Features
+from fastfold_jax.data.fasta import Record, clean_sequence
+from fastfold_jax.data.job_chains import Job, chain_records, chains_of
+from fastfold_jax.data.job_sources import find_jobs
+from fastfold_jax.data.names import safe_name
 from fastfold_jax.errors import UserError
-from fastfold_jax.inference.recycle import FeatureStream, Recycling
-from fastfold_jax.inference.result import PassRecord
-from fastfold_jax.model.alphafold import Outputs, abstract_state, make_apply
-from fastfold_jax.model.distributed import argument_specs, distribute, for_mesh, named_shardings, start_prev
-from fastfold_jax.model.recycling import Prev
-from parallel import make_mesh
-from parallel.hosts import fetch
+from fastfold_jax.inference import fingerprint
+from fastfold_jax.inference.answer import Answer, publish
+from fastfold_jax.inference.config import (
+    AnswerOptions,
+    ExecutionOptions,
+    InferenceConfig,
+    RecyclingOptions,
+    SamplingOptions,
+)
+from fastfold_jax.inference.coverage import Coverage
+from fastfold_jax.inference.engine import Engine, OnPass, Parameters, Target, Task
+from fastfold_jax.inference.files import prepare_directory, write_json
+from fastfold_jax.inference.interfaces import Interface, score_interfaces
+from fastfold_jax.inference.job_run import COVERAGE_FILE, check, complete, seeds_of
+from fastfold_jax.inference.kept_alignments import keep_alignments
+from fastfold_jax.inference.manifest import Manifest
+from fastfold_jax.inference.models import WARNINGS, NetworkTable
+from fastfold_jax.inference.outcome import JobOutcome
+from fastfold_jax.inference.ranking import Finished, rank
+from fastfold_jax.inference.relax import RelaxOptions
+from fastfold_jax.inference.report import Page, report_html
+from fastfold_jax.inference.result import PassRecord, Prediction
+from fastfold_jax.inference.structure import build_structure, pdb_obstacle, pdb_text
+from fastfold_jax.inference.timings import Timings
+from fastfold_jax.inference.writers import mmcif_string, write_prediction
+from fastfold_jax.search.config import SearchOptions, TemplateOptions
+from fastfold_jax.search.report import Report, silent
+
+__all__ = ["Interface", "JobOutcome", "JobResult", "Prediction", "Predictor"]
 
 logger = logging.getLogger(__name__)
 
-_POLL_SECONDS = 0.01
-_CACHE_HIT = "/jax/compilation_cache/cache_hits"
-# Of what a program took that turned out to be too large on the device: what the next may take.
-_SMALLER = 0.75
-# What is planned and compiled by one thread of this process at a time.
-_TURNS: dict[int, threading.Lock] = {}
 
-
-class PredictionError(UserError):
-    """The network could not be run on this input: too little memory, or it gave no numbers."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Program:
-    """One pass, compiled for one network, shape and precision.
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class JobResult:
+    """The predictions of one job.
 
     Attributes:
-      run: `(state, features, prev) -> (outputs, prev)`; the memory of the old `prev` serves for the new one.
-      start: Makes the `prev` of the first pass.
-      place: Puts parameters where the program reads them: on each of its devices.
-      num_res: Residues, padding included.
-      seconds: What tracing and compiling took, or waiting while another thread did so; 0 for a program that has been
-        compiled for these devices already.
-      from_cache: Whether it was compiled before, by this process or another.
-      smaller: Compiles the same for less memory; None where that cannot be.
+      job: The job as it was predicted, alignments and templates included.
+      predictions: The predictions, best first.
+      coverage: Coverage of the alignment.
+      config: The run.
     """
 
-    run: Callable[..., tuple[Outputs, Prev]]
-    start: Callable[[], Prev]
-    num_res: int
-    seconds: float
-    from_cache: bool
-    place: Callable[[Any], Any]
-    smaller: "Callable[[], Program] | None"
+    job: Job
+    predictions: tuple[Prediction, ...]
+    coverage: Coverage
+    config: InferenceConfig
 
+    def __repr__(self) -> str:
+        """A line a prediction, as a notebook shows it."""
+        return "\n".join([f"<JobResult {self.job.name}, best first:", *(f"  {p!r}" for p in self.predictions)]) + ">"
 
-def structural(config: ModelConfig) -> ModelConfig:
-    """The same network with what is no part of the program left at one value, so that equal programs are found equal.
+    @property
+    def best(self) -> Prediction:
+        """The first of the ranking."""
+        return self.predictions[0]
 
-    Sampling sizes reach the program as shapes of its features; recycling happens outside it.
-    """
-    return dataclasses.replace(
-        config,
-        name="any",
-        num_msa=config.num_templates + 1,
-        num_extra_msa=0,
-        num_recycles=0,
-        recycle_tolerance=None,
-        triangle_layout="split",
-    )
+    def interfaces(self, place: int = 0) -> tuple[Interface, ...]:
+        """Scores of each two chains, by default of the best prediction; none for a single chain."""
+        return score_interfaces(self.predictions[place])
 
-
-class Compiler:
-    """Compiles each program once a process; JAX's persistent cache, where set, makes it once a machine.
-
-    Args:
-      mesh: The devices that share a protein; None for the first device alone.
-      memory_budget: What a pass may take on a device.
-    """
-
-    def __init__(self, execution: Execution, mesh: Mesh | None = None, memory_budget: Budget = "device"):
-        self.mesh = make_mesh(devices=jax.devices()[:1]) if mesh is None else mesh
-        self.execution = for_mesh(execution, self.mesh)
-        self.memory_budget = memory_budget
-        self._programs: dict[Any, Program] = {}
-        self._plans: dict[Any, Explanation] = {}
-
-    def program(self, config: ModelConfig, features: Features) -> Program:
-        """The pass for features of these shapes.
+    def pdb(self, place: int = 0) -> str:
+        """A structure in PDB format, by default the best.
 
         Raises:
-          PredictionError: if there is not enough memory to compile.
+          UserError: if the format cannot hold it.
         """
-        config, shapes, key = _request(config, features)
-        if key in self._programs:
-            return dataclasses.replace(self._programs[key], seconds=0.0, from_cache=True)
-        self._programs[key] = self._compile(config, shapes, self.memory_budget)
-        return self._programs[key]
+        structure = build_structure(self.predictions[place], self._stem(place))
+        if obstacle := pdb_obstacle(structure):
+            raise UserError(f"no PDB of {structure.name}: {obstacle}; mmcif() can hold it")
+        return pdb_text(structure)
 
-    def plan(self, config: ModelConfig, features: Features) -> Explanation:
-        """What `program` would compile: how much memory it takes, and what of it runs in chunks.
+    def mmcif(self, place: int = 0) -> str:
+        """A structure in mmCIF format, by default the best."""
+        return mmcif_string(self.predictions[place], self._stem(place))
+
+    def report(self) -> str:
+        """The page that `report.html` is, of the structures as predicted: relaxation is `write`'s."""
+        page = Page(
+            job=self.job.name,
+            ranked=[Finished.of(prediction, ()) for prediction in self.predictions],
+            shown=self.predictions[: self.config.answer.report_models],
+            relaxed={},
+            coverage=self.coverage,
+            config=self.config,
+        )
+        return report_html(page)
+
+    def write(self, directory: str | Path) -> JobOutcome:
+        """Writes all that the command writes, and returns what it is.
 
         Raises:
-          UserError: if there is not enough memory.
+          UserError: if relaxation, where asked for, fails, a file cannot be written, or the directory holds another
+            job's.
         """
-        config, shapes, key = _request(config, features)
-        if key not in self._plans:
-            self._plans[key] = self._traced(config, shapes, self.memory_budget)[0].explanations[-1]
-        return self._plans[key]
-
-    def _traced(self, config: ModelConfig, features: Features, memory_budget: Budget) -> tuple[Any, tuple[Any, ...]]:
-        """The pass with its plan made, and its arguments' shapes."""
-        start_recycling = functools.partial(start_prev, features.aatype.shape[0], config, self.execution, self.mesh)
-        chunked = autochunk(make_apply(config, self.execution), memory_budget, donate_argnums=(2,))
-        arguments = (abstract_state(config), features, jax.eval_shape(start_recycling))
-        jax.eval_shape(distribute(chunked, self.mesh, config, self.execution), *arguments)
-        return chunked, arguments
-
-    def _compile(self, config: ModelConfig, features: Features, memory_budget: Budget) -> Program:
-        num_res = features.aatype.shape[0]
-        start_recycling = functools.partial(start_prev, num_res, config, self.execution, self.mesh)
-        in_turn = functools.partial(_in_turn, config, *jax.tree.leaves(features), self.mesh.size)
-        start = time.perf_counter()
-        with _memory_errors(num_res), _events(_CACHE_HIT) as hits:
-            with in_turn("planned"):
-                chunked, arguments = self._traced(config, features, memory_budget)
-            shardings = named_shardings(self.mesh, argument_specs(config))
-
-            tried = []  # programs and their plans: more than one if XLA needs more than the first was to take
-
-            def build(budget: Budget) -> Any:
-                again = chunked.with_budget(budget)
-                apply = distribute(again, self.mesh, config, self.execution)
-                with in_turn("planned"):
-                    lowered = jax.jit(apply, in_shardings=shardings, donate_argnums=2).lower(*arguments)
-                with in_turn("compiled"):
-                    program = lowered.compile()
-                tried.append((program, again.explanations[-1]))
-                return program
-
-            compiled = fit.within(chunked.explanations[-1].budget, build, name=chunked.names[-1])
-            plan = next(plan for program, plan in tried if program is compiled)
-        seconds = time.perf_counter() - start
-        logger.info(
-            "%s for %d residues in %.1f s", "program taken from the cache" if hits else "compiled", num_res, seconds
+        directory = Path(directory)
+        manifest = Manifest(directory, self.job.name)
+        prepare_directory(directory)
+        write_json(directory / COVERAGE_FILE, self.coverage.to_json())
+        keep_alignments(self.job, fingerprint.of_job(self.job), manifest)
+        finished = []
+        for prediction in self.predictions:
+            files = write_prediction(prediction, directory, self.job.name)
+            summary = Finished.of(prediction, files)
+            made_from = fingerprint.of_options(arrays=fingerprint.of_file(directory / files[-1]))
+            manifest.add(prediction.name, made_from, files, summary.to_json())
+            finished.append(summary)
+        answer = Answer(
+            job=self.job.name,
+            directory=directory,
+            finished=finished,
+            manifest=manifest,
+            coverage=self.coverage,
+            timings=Timings(directory),
         )
-        peak = fit.peak_bytes(compiled)
-        whole = f"in chunks; whole it would be about {gib(plan.before)}" if plan.regions else "whole"
-        logger.info("memory of a pass: %s, %s", gib(peak), whole)
-        return Program(
-            run=compiled,
-            start=start_recycling,
-            num_res=num_res,
-            seconds=seconds,
-            from_cache=bool(hits),
-            place=lambda state: jax.device_put(state, shardings[0]),
-            smaller=lambda: self._compile(config, features, int(peak * _SMALLER)),
-        )
+        ranked = tuple(publish(answer, self.config))
+        number = len(self.best.plddt)
+        return JobOutcome(name=self.job.name, directory=directory, num_res=number, ranked=ranked, made=len(finished))
+
+    def _stem(self, place: int) -> str:
+        return f"{self.job.name}_{self.predictions[place].name}"
 
 
-def _request(config: ModelConfig, features: Features) -> tuple[ModelConfig, Features, Any]:
-    """The network and the shapes of its features as far as the program depends on them, and a key made of both."""
-    config = structural(config)
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), np.asarray(x).dtype), features)
-    return config, shapes, (config, tuple((leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(shapes)))
+class Options(TypedDict, total=False):
+    """The option groups of the command line that a `Predictor` takes."""
+
+    search: SearchOptions
+    templates: TemplateOptions
+    sampling: SamplingOptions
+    recycling: RecyclingOptions
+    relaxation: RelaxOptions
+    answer: AnswerOptions
+    execution: ExecutionOptions
 
 
-def _in_turn(*step: Hashable) -> AbstractContextManager:
-    """Waits while another thread does the same, for devices of its own.
+class Predictor:
+    """Predicts structures; reads parameters and compiles programs once.
 
-    What the first of them plans and compiles, the others find in JAX's persistent cache, where there is one, and which
-    takes no notice of which GPU a program is for; without it they need not wait for each other.
-    """
-    if jax.config.values["jax_compilation_cache_dir"] is None:
-        return nullcontext()
-    return _TURNS.setdefault(hash(step), threading.Lock())
+    JAX may take nearly all of each GPU where this comes before any use of a device; else `claim_memory` has to.
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Result:
-    """What the last pass returned, on the host, and the figures of all passes."""
-
-    outputs: Outputs
-    passes: tuple[PassRecord, ...]
-
-
-def predict(
-    program: Program,
-    state: Any,
-    stream: FeatureStream,
-    recycling: Recycling,
-    report: Callable[[Sequence[PassRecord]], None],
-) -> Result:
-    """Recycles until `recycling` says that it is enough.
+        predictor = Predictor("params")
+        result = predictor.predict("MKTAYIAKQRQISFVKSHFSRQ")
+        result.write("out")
 
     Args:
-      program: One pass.
-      state: The network's parameters, on the device.
-      stream: Features of each pass.
-      recycling: When to stop.
-      report: Called after each pass with the figures of all so far.
-
-    Returns:
-      The last pass's outputs, padding included, as NumPy arrays.
+      params: As `--params`: a directory, a file, "demo" or "random".
+      model: Names of networks; by default one for a chain, another for a complex; "all" for five.
+      networks: Networks that are no preset, in place of `model`.
+      devices: Over as many of these a protein is split as the options say; by default JAX's first.
+      on_pass: Called after each pass with the prediction's name, the most passes, and the figures of those so far.
+      report: Called with the progress of searches.
+      options: The groups of options that the command line has.
 
     Raises:
-      PredictionError: if memory does not suffice or a pass gives something else than numbers.
+      UserError: if what is named cannot be used.
     """
-    passes: list[PassRecord] = []
-    state = program.place(state)
-    prev = program.start()
-    while True:
-        features = stream.take()
-        begun = time.perf_counter()
-        try:
-            with _memory_errors(program.num_res):
-                outputs, prev = program.run(state, features, prev)
-                record = _figures(outputs, begun)
-        except PredictionError as error:
-            if passes or program.smaller is None:
-                raise
-            logger.warning("%s; trying once more with less memory", error)
-            try:
-                program = dataclasses.replace(program.smaller(), smaller=None)
-            except BudgetError:
-                raise error from None  # what helps is the same
-            prev, begun = program.start(), time.perf_counter()
-            with _memory_errors(program.num_res):
-                outputs, prev = program.run(state, features, prev)
-                record = _figures(outputs, begun)
-        passes.append(record if passes else dataclasses.replace(record, change=float("inf")))
-        report(passes)
-        if not np.isfinite([record.plddt, record.change]).all():
-            raise PredictionError(
-                f"pass {len(passes)} gave numbers that are not finite; try --precision float32, and if that does not "
-                "help the parameters are damaged"
-            )
-        if recycling.is_last(passes):
-            break
-        del outputs  # its N x N arrays need not lie beside the next pass's
-    del prev
-    return Result(outputs=fetch(outputs), passes=tuple(passes))
+
+    def __init__(
+        self,
+        params: str | Path | None = None,
+        *,
+        model: str | Sequence[str] = (),
+        networks: Sequence[ModelConfig] | None = None,
+        devices: Sequence[jax.Device] | None = None,
+        on_pass: OnPass | None = None,
+        report: Report = silent,
+        **options: Unpack[Options],
+    ):
+        self.config = InferenceConfig(
+            input=(),
+            out=Path("."),
+            model=(model,) if isinstance(model, str) else tuple(model),
+            params=None if params is None else str(params),
+            **options,
+        )
+        self._table = NetworkTable(self.config, networks)
+        check(self.config)
+        execution = self.config.execution
+        claim_memory()
+        use_compile_cache(execution.cache_directory)
+        if self.config.params in WARNINGS:
+            logger.warning(WARNINGS[self.config.params])
+        self._engine = Engine(execution, self.config.recycling, Parameters(), devices)
+        self._on_pass = on_pass or _log_nothing
+        self._report = report
+
+    def predict(self, what: "str | Path | Job", *, name: str | None = None) -> JobResult:
+        """Predicts one job with every model and seed.
+
+        Args:
+          what: A sequence (`:` between the chains of a complex), a `Path` of a file or directory with one job, or a
+            `Job`.
+          name: What to call the job in files.
+
+        Raises:
+          UserError: if anything given cannot be used, or memory does not suffice.
+        """
+        job = _as_job(what, name)
+        networks = self._table.networks(job)
+        job = complete(job, networks, self.config, self._report)
+        target = Target(job)
+        predictions = {}
+        for network in networks:
+            for seed in seeds_of(job, self.config.sampling):
+                task = Task(network=network, seed=seed)
+                predictions[task.name], _ = self._engine.predict(target, task, self._on_pass)
+        ranked = rank([Finished.of(prediction, ()) for prediction in predictions.values()])
+        return JobResult(
+            job=job,
+            predictions=tuple(predictions[item.name] for item in ranked),
+            coverage=target.coverage(networks[0].config),
+            config=self.config,
+        )
 
 
-def _figures(outputs: Outputs, begun: float) -> PassRecord:
-    """The pass's scalars; waits for the device, in steps so that Ctrl-C is heard at once and not after the pass."""
-    arrays: list[Any] = [leaf for leaf in jax.tree.leaves(outputs) if isinstance(leaf, jax.Array)]
-    while not all(array.is_ready() for array in arrays):
-        time.sleep(_POLL_SECONDS)
-    names = ("mean_plddt", "ptm", "iptm", "change")
-    values = jax.device_get({name: getattr(outputs, name) for name in names})
-    plddt, ptm, iptm, change = (None if values[name] is None else float(values[name]) for name in names)
-    assert plddt is not None and change is not None
-    return PassRecord(plddt=plddt, ptm=ptm, iptm=iptm, change=change, seconds=time.perf_counter() - begun)
+def _as_job(what: str | Path | Job, name: str | None) -> Job:
+    if isinstance(what, Path):
+        sources = find_jobs([what])
+        if len(sources) != 1:
+            raise UserError(f"{what}: holds {len(sources)} jobs; predict takes one at a time, `fastfold-infer` many")
+        job = sources[0].read()
+    elif isinstance(what, str):
+        label = name or "sequence"
+        sequence = clean_sequence(what, place="what to predict (give a file as a pathlib.Path)", name=label)
+        record = Record(description=label, sequence=sequence)
+        job = Job(name="prediction", chains=chains_of(chain_records(record, place="the sequence")))
+    else:
+        job = what
+    return job if name is None else dataclasses.replace(job, name=safe_name(name, otherwise="prediction"))
 
 
-@contextmanager
-def _events(name: str) -> Iterator[list[str]]:
-    """A list that grows by one each time JAX records the event in this thread."""
-    seen: list[str] = []
-    here = threading.get_ident()
-
-    def listen(event: str, **_: Any) -> None:
-        if event == name and threading.get_ident() == here:
-            seen.append(event)
-
-    jax.monitoring.register_event_listener(listen)
-    try:
-        yield seen
-    finally:
-        jax.monitoring.unregister_event_listener(listen)
-
-
-def _memory_errors(num_res: int) -> AbstractContextManager[None]:
-    return memory_errors(
-        PredictionError,
-        f"at {num_res} residues (padding included); --memory-budget with less than the device has, --max-msa with "
-        "smaller numbers and --precision bf16 need less",
-    )
+def _log_nothing(name: str, most: int, passes: Sequence[PassRecord]) -> None:
+    """Says nothing."""

@@ -13,12 +13,12 @@ from several_jobs import REPOSITORY, atoms, configuration, content, no_predictio
 
 from fastfold_jax.errors import UserError
 from fastfold_jax.inference import cli, cluster, dry_run, engine, job_run
+from fastfold_jax.inference.compiled_pass import PredictionError
 from fastfold_jax.inference.config import (
     ExecutionOptions,
     JobOptions,
     SamplingOptions,
 )
-from fastfold_jax.inference.predictor import PredictionError
 from fastfold_jax.inference.run import run
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from fastfold_jax.autochunk import BudgetError, fit
 from fastfold_jax.config.execution import Execution
-from fastfold_jax.inference import cli, predictor
-from fastfold_jax.inference.predictor import Compiler, PredictionError, Program, predict
+from fastfold_jax.inference import cli, compiled_pass
+from fastfold_jax.inference.compiled_pass import Compiler, PredictionError, Program, predict
 from fastfold_jax.inference.recycle import FeatureStream, Recycling
 from fastfold_jax.model.alphafold import init_state
 
@@ -38,7 +38,7 @@ def test_out_of_memory_is_tried_once_more_for_less(monkeypatch, small_network, f
     features = features_of("GAMKWDEGAMKWDEGAMKWDE")
     program = Compiler(Execution(precision="float32"), memory_budget=2**30).program(small_network, features)
     state, recycling = init_state(small_network, 0, zero_final=False), Recycling(num_recycles=1)
-    _, shapes, _ = predictor._request(small_network, features)
+    _, shapes, _ = compiled_pass._request(small_network, features)
     asked, compile_pass = [], functools.cache(lambda budget: smaller(small_network, shapes, budget))
     smaller = functools.partial(Compiler._compile, Compiler(Execution(precision="float32")))
 
@@ -55,7 +55,7 @@ def test_out_of_memory_is_tried_once_more_for_less(monkeypatch, small_network, f
     assert asked == []
     got = result(1)
     assert "trying once more with less memory" in caplog.text
-    assert asked == [int(predictor._SMALLER * fit.peak_bytes(program.run))]
+    assert asked == [int(compiled_pass._SMALLER * fit.peak_bytes(program.run))]
     assert len(got.passes) == len(want.passes) == 2
     np.testing.assert_allclose(got.outputs.atom_positions, want.outputs.atom_positions, rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(got.outputs.pae, want.outputs.pae, rtol=1e-3, atol=1e-3)
@@ -87,8 +87,8 @@ def test_where_less_will_not_do_the_advice_is_the_same():
 def test_out_of_memory_twice_ends_the_command_with_advice(monkeypatch, small_network, tmp_path, capsys):
     (tmp_path / "one.fasta").write_text(">one\nGAMKWDEGAMKWDE\n")
     monkeypatch.setattr("fastfold_jax.inference.models.preset", lambda name: small_network)
-    started = predictor.Compiler.program
-    monkeypatch.setattr(predictor.Compiler, "program", lambda *arguments: exhausted_after(started(*arguments), times=2))
+    started = compiled_pass.Compiler.program
+    monkeypatch.setattr(compiled_pass.Compiler, "program", lambda *arguments: exhausted_after(started(*arguments), times=2))
     flags = ["--params", "random", "--model", "model_1_ptm", "--recycles", "0", "--precision", "float32", "--no-plots"]
     code = cli.main([str(tmp_path / "one.fasta"), "--out", str(tmp_path / "out"), "--no-compile-cache", *flags])
     assert code == cli.USER_ERROR

@@ -1,175 +1,106 @@
-"""The loop over passes with a made-up network, and the real one compiled once a shape."""
+"""Prediction from Python."""
 
-import collections
-import dataclasses
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
+import os
+from pathlib import Path
 
-import jax
-import numpy as np
+import gemmi
 import pytest
 
-from fastfold_jax.autochunk import cache
-from fastfold_jax.backend.compile_cache import use_compile_cache
-from fastfold_jax.config.execution import Execution
-from fastfold_jax.config.presets import preset
-from fastfold_jax.inference.predictor import Compiler, PredictionError, Program, _in_turn, predict, structural
-from fastfold_jax.inference.recycle import FeatureStream, Recycling
-from fastfold_jax.model.alphafold import Outputs
-from parallel import make_mesh
+import fastfold_jax
+from fastfold_jax import Predictor
+from fastfold_jax.backend.allocator import NAMES
+from fastfold_jax.data.job_chains import Chain, Job
+from fastfold_jax.errors import UserError
+from fastfold_jax.inference.arrays import load_prediction
+from fastfold_jax.inference.config import AnswerOptions, ExecutionOptions, RecyclingOptions, SamplingOptions
+
+OPTIONS = {
+    "recycling": RecyclingOptions(recycles=0),
+    "sampling": SamplingOptions(num_seeds=2),
+    "answer": AnswerOptions(plots=False),
+    "execution": ExecutionOptions(no_compile_cache=True),
+}
 
 
-def made_up(run) -> Program:
-    return Program(
-        run=run,
-        start=lambda: SimpleNamespace(number=0),
-        num_res=4,
-        seconds=0.0,
-        from_cache=False,
-        place=lambda state: state,
-        smaller=None,
-    )
+@pytest.fixture(scope="module")
+def predictor(small_multimer):
+    return Predictor("random", networks=[small_multimer], **OPTIONS)
 
 
-def outputs(number: float, change: float) -> Outputs:
-    fields = {field.name: None for field in dataclasses.fields(Outputs)}
-    numbers = {"mean_plddt": np.float32(number), "change": np.float32(change), "plddt": np.full(4, number)}
-    return Outputs(**{**fields, **numbers})
+@pytest.fixture(scope="module")
+def result(predictor):
+    return predictor.predict("gamk wde:GAMKWDE*", name="my dimer/..")
 
 
-def counting(changes):
-    """A network whose pLDDT is the number of the pass, and that checks what it is given."""
-
-    def run(state, features, prev):
-        assert state == "parameters"
-        assert features == f"features {prev.number}"
-        return outputs(prev.number, changes[prev.number]), SimpleNamespace(number=prev.number + 1)
-
-    return run
-
-
-def stream(num_passes: int) -> FeatureStream:
-    return FeatureStream(lambda index: f"features {index}", num_passes)
+def test_a_sequence(result):
+    assert [prediction.provenance.seed for prediction in result.predictions] in ([0, 1], [1, 0])
+    scores = [prediction.ranking_confidence for prediction in result.predictions]
+    assert scores == sorted(scores, reverse=True) and result.best is result.predictions[0]
+    assert result.best.sequence == "GAMKWDE:GAMKWDE" and result.job.name == "my_dimer_.."[: len(result.job.name)]
+    (interface,) = result.interfaces()
+    assert interface.chains == ("A", "B") and result.coverage.rows == 1
+    assert gemmi.read_pdb_string(result.pdb())[0]["B"][6].name == "GLU"
+    block = gemmi.cif.read_string(result.mmcif(1)).sole_block()
+    assert block.find_value("_ma_model_list.model_id") == "1"
+    assert "<title>" in result.report()
 
 
-def test_passes_follow_each_other():
-    seen = []
-    recycling = Recycling(num_recycles=3)
-    with stream(recycling.num_passes) as features:
-        result = predict(
-            made_up(counting([1.0, 0.2, 0.1, 0.0])), "parameters", features, recycling, lambda x: seen.append(len(x))
-        )
-    assert seen == [1, 2, 3, 4]
-    assert [record.plddt for record in result.passes] == [0, 1, 2, 3]
-    assert result.passes[0].change == np.inf  # there is no pass before the first
-    assert [record.change for record in result.passes[1:]] == pytest.approx([0.2, 0.1, 0.0])
-    assert result.passes[0].ptm is None
-    np.testing.assert_array_equal(result.outputs.plddt, np.full(4, 3))
+def test_it_claims_the_devices_memory(small_multimer, monkeypatch):
+    for name in NAMES:
+        monkeypatch.setenv(name, "")
+    Predictor("random", networks=[small_multimer], **OPTIONS)
+    assert float(os.environ["XLA_CLIENT_MEM_FRACTION"]) >= 0.5
 
 
-@pytest.mark.parametrize(("rule", "passes"), [("deepmind", 3), ("colabfold", 2)])
-def test_tolerance_stops_early(rule, passes):
-    recycling = Recycling(num_recycles=3, tolerance=0.5, rule=rule)
-    with stream(4) as features:
-        result = predict(made_up(counting([1.0, 0.2, 9.0, 9.0])), "parameters", features, recycling, lambda x: None)
-    assert len(result.passes) == passes
+def test_it_is_shown_without_its_arrays(result):
+    first, *lines = repr(result).splitlines()
+    assert "my_dimer" in first and len(lines) == 2
+    assert result.best.name in lines[0] and "14 residues" in lines[0] and "ipTM" in lines[0]
 
 
-@pytest.mark.parametrize("bad", [outputs(np.nan, 0.0), outputs(50.0, np.nan), outputs(np.inf, 0.0)])
-def test_no_numbers_is_an_error(bad):
-    with stream(4) as features, pytest.raises(PredictionError, match="pass 1 gave numbers that are not finite"):
-        predict(made_up(lambda *_: (bad, None)), "parameters", features, Recycling(num_recycles=3), lambda x: None)
+def test_what_it_writes(result, tmp_path):
+    outcome = result.write(tmp_path / "out")
+    assert outcome.ranked[0].name == result.best.name
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"ranked_0.pdb", "ranked_1.cif", "ranking.json", "report.html", "coverage.json", "manifest.json"} <= names
+    (arrays,) = (name for name in outcome.ranked[0].files if name.endswith(".npz"))
+    assert load_prediction(tmp_path / "out" / arrays).sequence == result.best.sequence
 
 
-def test_out_of_memory_says_what_helps():
-    def run(*_):
-        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 12345 bytes")
-
-    with stream(4) as features, pytest.raises(PredictionError, match=r"4 residues.*--max-msa"):
-        predict(made_up(run), "parameters", features, Recycling(num_recycles=3), lambda x: None)
-
-
-def test_other_failures_stay_what_they_are():
-    def run(*_):
-        raise jax.errors.JaxRuntimeError("INTERNAL: a defect")
-
-    with stream(4) as features, pytest.raises(jax.errors.JaxRuntimeError, match="a defect"):
-        predict(made_up(run), "parameters", features, Recycling(num_recycles=3), lambda x: None)
+def test_a_file_and_a_job(predictor, tmp_path):
+    path = tmp_path / "x.a3m"
+    path.write_text(">q\nGAMKWDE\n>h\nGAMRWDE\n")
+    assert predictor.predict(path).coverage.rows == 2
+    job = Job(name="j", chains=tuple(Chain(id=i, description="", sequence="GAMKWDE") for i in "AB"))
+    assert predictor.predict(job).job.name == "j"
 
 
-def test_one_program_serves_networks_that_differ_in_sampling():
-    names = [
-        ["model_3", "model_4", "model_5"],
-        ["model_1_ptm", "model_2_ptm"],
-        ["model_1_multimer_v3", "model_5_multimer"],
-    ]
-    for alike in names:
-        assert len({structural(preset(name)) for name in alike}) == 1
-    assert len({structural(preset(alike[0])) for alike in names}) == 3
-    assert structural(preset("model_1", evoformer_blocks=2)) != structural(preset("model_1"))
-    assert structural(preset("model_1", num_ensemble=2)) != structural(preset("model_1"))
-
-
-def test_compiled_once_a_shape_and_network(small_network, features_of):
-    use_compile_cache(None)
-    compiler = Compiler(Execution(precision="float32"))
-    short, again, long = features_of("GAMK"), features_of("WWWW"), features_of("GAMKG")
-    first = compiler.program(small_network, short)
-    assert not first.from_cache
-    renamed = dataclasses.replace(small_network, name="other", num_recycles=9)
-    for same in (compiler.program(small_network, again), compiler.program(renamed, short)):
-        assert same.run is first.run and same.seconds == 0 and same.from_cache
-    other = compiler.program(small_network, long)
-    assert other.run is not first.run and (first.num_res, other.num_res) == (4, 5)
-    assert first.seconds > 0 and not other.from_cache
-
-
-def test_threads_for_several_devices_make_a_program_one_after_the_other(
-    monkeypatch, small_network, features_of, tmp_path
-):
-    """So that those behind the first find its plan and, on GPUs, its program where both are kept."""
-    use_compile_cache(tmp_path)
-    features, busy, most = features_of("GAMKW"), collections.Counter(), collections.Counter()
-
-    def watched(name, function):
-        def call(*args):
-            busy[name] += 1
-            most[name] = max(most[name], busy[name])
-            time.sleep(0.05)
-            try:
-                return function(*args)
-            finally:
-                busy[name] -= 1
-
-        return call
-
-    monkeypatch.setattr(Compiler, "_traced", watched("traced", Compiler._traced))
-    monkeypatch.setattr(jax.stages.Lowered, "compile", watched("compiled", jax.stages.Lowered.compile))
-    compilers = [Compiler(Execution(precision="float32"), make_mesh(devices=[device])) for device in jax.devices()[:2]]
-    plans = []
-    monkeypatch.setattr(cache, "save", lambda *args, save=cache.save: plans.append(save(*args)))
-    with ThreadPoolExecutor(2) as pool:
-        first, second = pool.map(lambda compiler: compiler.program(small_network, features), compilers)
-    assert most == {"traced": 1, "compiled": 1} and len(plans) == 1
-    assert first.run is not second.run
+def test_the_same_seed_gives_the_same_answer(predictor, result):
+    again = predictor.predict("GAMKWDE:GAMKWDE", name="my dimer/..")
+    assert [p.plddt.tolist() for p in again.predictions] == [p.plddt.tolist() for p in result.predictions]
 
 
 @pytest.mark.parametrize(
-    ("step", "kept", "waits"), [("same", True, True), ("other", True, False), ("same", False, False)]
+    ("what", "message"),
+    [("GAM1K", "letter 4 of the sequence: '1'"), ("", "no sequence"), ("x.fasta", "pathlib.Path"), ("A:", "empty")],
 )
-def test_only_what_is_the_same_and_will_be_kept_is_waited_for(tmp_path, step, kept, waits):
-    use_compile_cache(tmp_path if kept else None)
-    done = threading.Event()
+def test_bad_sequences(predictor, what, message):
+    with pytest.raises(UserError, match=message):
+        predictor.predict(what)
 
-    def work():
-        with _in_turn("a program", step):
-            done.set()
 
-    thread = threading.Thread(target=work)
-    with _in_turn("a program", "same"):
-        thread.start()
-        assert done.wait(0.2 if waits else 30) is not waits
-    thread.join()
-    assert done.is_set()
+def test_bad_files(predictor, tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        predictor.predict(tmp_path / "x.fasta")
+    (tmp_path / "x.fasta").write_text(">a\nGA\n>b\nGA\n")
+    with pytest.raises(UserError, match="holds 2 jobs"):
+        predictor.predict(tmp_path / "x.fasta")
+
+
+def test_bad_options():
+    with pytest.raises(UserError, match="model_6"):
+        Predictor("random", model="model_6")
+    with pytest.raises(UserError, match="params"):
+        Predictor(Path("nowhere"), model="model_1_ptm")
+    with pytest.raises(AttributeError):
+        _ = fastfold_jax.nothing

@@ -13,6 +13,7 @@ import pytest
 from several_jobs import REPOSITORY, configuration, content, no_prediction
 
 from fastfold_jax.inference import answer, dry_run, engine, job_run
+from fastfold_jax.inference.compiled_pass import PredictionError
 from fastfold_jax.inference.config import (
     JobOptions,
     RecyclingOptions,
@@ -22,7 +23,6 @@ from fastfold_jax.inference.engine import Parameters
 from fastfold_jax.inference.files import OutputError
 from fastfold_jax.inference.manifest import Manifest
 from fastfold_jax.inference.models import NetworkTable
-from fastfold_jax.inference.predictor import PredictionError
 from fastfold_jax.inference.relax import RelaxOptions
 from fastfold_jax.inference.run import run
 from fastfold_jax.inference.sources import job_sources

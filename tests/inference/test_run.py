@@ -15,6 +15,7 @@ from fastfold_jax.data.job import Job
 from fastfold_jax.errors import UserError
 from fastfold_jax.inference import engine
 from fastfold_jax.inference.arrays import load_prediction
+from fastfold_jax.inference.compiled_pass import PredictionError
 from fastfold_jax.inference.config import (
     AnswerOptions,
     ExecutionOptions,
@@ -25,7 +26,6 @@ from fastfold_jax.inference.config import (
 )
 from fastfold_jax.inference.engine import default_execution
 from fastfold_jax.inference.models import choose, is_complex, locate
-from fastfold_jax.inference.predictor import PredictionError
 from fastfold_jax.inference.relax import RelaxOptions, RelaxResult
 from fastfold_jax.inference.relax_openmm import RelaxFailed
 from fastfold_jax.inference.relax_violations import Violations
