@@ -27,7 +27,7 @@ def claim_memory() -> None:
 
 
 def _fraction() -> float:
-    """Of the smallest GPU all but what others than the allocator need, which of a small one is more than a share."""
+    """The share of the smallest GPU that others than the allocator do not need; a small GPU leaves less of it."""
     sizes = [size for size in memory_of_cards() if size]
     return round(max(_LEAST, min([_MOST, *(1 - _BESIDE / size for size in sizes)])), 3)
 

@@ -23,7 +23,7 @@ class Peptides:
 
     Attributes:
       source: The structure.
-      runs: Of each run the chain's index and the residues' indices in it; two residues at least.
+      runs: For each run the chain's index and the residues' indices in it; two residues at least.
       single: Chain and index of amino acids that are connected with no other, which stay as they are.
     """
 

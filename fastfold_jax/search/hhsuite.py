@@ -22,7 +22,7 @@ class HHblits:
     """hhblits over one or more databases at once, as AlphaFold searches BFD and UniClust30.
 
     Args:
-      program: Its name on the PATH, or its file.
+      program: The program's name on the PATH, or its file.
       stop: Ends a search early once set.
 
     Raises:

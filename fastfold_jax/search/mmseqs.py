@@ -19,7 +19,7 @@ class MMseqs:
     """MMseqs2 over a sequence database, or one of clusters as ColabFold sets them up (UniRef30, environmental).
 
     Args:
-      program: Its name on the PATH, or its file.
+      program: The program's name on the PATH, or its file.
       stop: Ends a search early once set.
 
     Raises:

@@ -25,9 +25,9 @@ class Recorder:
     """Writes the metrics of each step.
 
     Args:
-      directory: Of the run, which exists.
+      directory: The run's directory, which exists.
       first: The step that the run begins or goes on with; what an interrupted run wrote of later ones is dropped.
-      steps: Of the whole run.
+      steps: Steps of the whole run.
       log_every: Steps between two lines of the log, which terminals have as a progress bar instead.
       active: False for all processes but one, which write nothing.
 

@@ -4,6 +4,7 @@ import datetime
 import gzip
 import logging
 import shutil
+from pathlib import Path
 
 import gemmi
 import numpy as np
@@ -20,6 +21,7 @@ from fastfold_jax.data.template_hits import TemplateHit, read_hits
 from fastfold_jax.data.template_selection import Library, Rules, read_successors, select
 from fastfold_jax.data.textfile import InputError
 
+STRUCTURES = Path(__file__).parents[1] / "data" / "structures"
 ANY = Rules(latest=None, most=20)
 
 
@@ -152,11 +154,13 @@ def test_every_rejection_has_a_reason(shared_data, caplog, tmp_path):
         assert select([hit_of(chain[:60], query, entry="1old")], query, library, ANY)
 
 
-def test_structures_by_their_middle_letters_and_packed(shared_data, tmp_path):
-    (tmp_path / "u8").mkdir()
-    data = (shared_data / "mmcif" / "3u8v.cif").read_bytes()
-    (tmp_path / "u8" / "3u8v.cif.gz").write_bytes(gzip.compress(data, 1))
-    assert Library(directory=tmp_path).read("3u8v").polymers
+def test_structures_by_their_middle_letters_and_packed(tmp_path):
+    (tmp_path / "l2").mkdir()
+    structure = gemmi.read_structure(str(STRUCTURES / "1l2y.pdb"))
+    structure.setup_entities()
+    text = structure.make_mmcif_document().as_string()
+    (tmp_path / "l2" / "1l2y.cif.gz").write_bytes(gzip.compress(text.encode(), 1))
+    assert Library(directory=tmp_path).read("1l2y").polymers
 
 
 def test_a_hit_whose_sequence_differs_is_realigned(shared_data, cobra):

@@ -87,8 +87,8 @@ def test_where_less_will_not_do_the_advice_is_the_same():
 def test_out_of_memory_twice_ends_the_command_with_advice(monkeypatch, small_network, tmp_path, capsys):
     (tmp_path / "one.fasta").write_text(">one\nGAMKWDEGAMKWDE\n")
     monkeypatch.setattr("fastfold_jax.inference.models.preset", lambda name: small_network)
-    started = compiled_pass.Compiler.program
-    monkeypatch.setattr(compiled_pass.Compiler, "program", lambda *arguments: exhausted_after(started(*arguments), times=2))
+    started = Compiler.program
+    monkeypatch.setattr(Compiler, "program", lambda *arguments: exhausted_after(started(*arguments), times=2))
     flags = ["--params", "random", "--model", "model_1_ptm", "--recycles", "0", "--precision", "float32", "--no-plots"]
     code = cli.main([str(tmp_path / "one.fasta"), "--out", str(tmp_path / "out"), "--no-compile-cache", *flags])
     assert code == cli.USER_ERROR

@@ -1,6 +1,7 @@
 """Reading structures: real entries, and small ones made for one question each."""
 
 import gzip
+from pathlib import Path
 
 import cif
 import gemmi
@@ -12,6 +13,7 @@ from fastfold_jax.data.job import read_job
 from fastfold_jax.data.structure import StructureError, read_structure, structure_name
 from fastfold_jax.data.textfile import InputError
 
+STRUCTURES = Path(__file__).parents[1] / "data" / "structures"
 CA, N, SD, NH1, NH2 = (ATOM37_INDEX[name] for name in ("CA", "N", "SD", "NH1", "NH2"))
 
 
@@ -53,11 +55,16 @@ def test_selenomethionine_is_methionine_with_its_sulfur(shared_data):
     assert known and chain.atom_mask[known, SD].all()
 
 
-def test_pdb_files_too(shared_data):
+def test_pdb_files_too():
+    read = read_structure(STRUCTURES / "1l2y.pdb")
+    assert (read.release_date, read.resolution, read.method) == (None, None, "SOLUTION NMR")
+    (label,) = read.polymers
+    assert read.chain(label).sequence == "NLYIQWLKDGGPSSGRPPPS"
+
+
+def test_pdb_and_mmcif_of_a_prediction_are_read_alike(shared_data):
     read = read_structure(shared_data / "pdb" / "glucagon.pdb")
     assert (read.release_date, read.resolution) == ("1977-11-28", 3.0)
-    (label,) = read.polymers
-    assert read.chain(label).sequence == "HSQGTFTSDYSKYLDSRRAQDFVQWLMNT"
     prediction = shared_data / "pdb" / "ERR550519_2213899_unrelaxed_model_1"
     chains = []
     for suffix in (".pdb", ".cif"):
