@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 
@@ -190,8 +190,13 @@ def operation_seconds(equation: Equation, target: Target) -> float:
     return total
 
 
-def measure(region: Region, size: int, target: Target) -> Estimate:
-    """Memory and time of one chunk of a region; the whole length stands for no loop at all."""
+def measure(region: Region, size: int, target: Target, inside: Mapping[int, int] | None = None) -> Estimate:
+    """Memory and time of one chunk of a region; the whole length stands for no loop at all.
+
+    Args:
+      inside: Bytes that a step's own loops or branches take while it runs, by the number of its equation.
+    """
+    inside = inside or {}
     order = graph(region, size)
     reads = _stored_inputs(order)
     last: dict[_Node, int] = {}
@@ -207,7 +212,7 @@ def measure(region: Region, size: int, target: Target) -> Estimate:
     for position, node in enumerate(order):
         if node.stored:
             live += node.bytes
-            peak = max(peak, live)
+            peak = max(peak, live + (inside.get(node.step.index, 0) if node.step is not None else 0))
         if node.step is not None:
             seconds += _seconds(node, reads[node], target, size)
         live -= freed.get(position, 0)

@@ -174,14 +174,14 @@ class Scheduler:
         if id(level) not in self._whole:
             steps = [Step(e, i, (), [(v, ()) for v in e.inputs]) for i, e in enumerate(level.equations)]
             sources: dict[Value, set[Window]] = {v: {()} for v in level.inputs}
-            estimate = measure(Region((), steps, sources, 1), 1, self.target)
-            peak, seconds, inside = estimate.bytes, estimate.seconds, 0
-            for equation in level.equations:
-                inner = [self.whole(body) for body in levels_of(equation)]
-                times = equation.params.get("length", 1) if equation.name == "scan" else 1
-                seconds += times * max((i.seconds for i in inner), default=0.0)
-                inside = max([inside, *(i.bytes for i in inner)])
-            self._whole[id(level)] = Estimate(peak + inside, seconds)
+            inside: dict[int, int] = {}
+            seconds = 0.0
+            for index, equation in enumerate(level.equations):
+                if inner := [self.whole(body) for body in levels_of(equation)]:
+                    seconds += equation.times * max(body.seconds for body in inner)
+                    inside[index] = max(body.bytes for body in inner)
+            estimate = measure(Region((), steps, sources, 1), 1, self.target, inside)
+            self._whole[id(level)] = Estimate(estimate.bytes, estimate.seconds + seconds)
         return self._whole[id(level)]
 
     def measure(self, region: Region, size: int) -> Estimate:
