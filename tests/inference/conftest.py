@@ -26,10 +26,16 @@ def small_networks_compile_quickly(quick_compiles):
     """All that these tests compile takes longer to compile than to run."""
 
 
-@pytest.fixture(scope="session", autouse=True)
-def compiled(tmp_path_factory):
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory) -> Path:
+    """Where all of these tests keep what they compile."""
+    return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled(programs):
     """Runs find each other's programs."""
-    use_compile_cache(tmp_path_factory.mktemp("compiled"))
+    use_compile_cache(programs)
     yield
     use_compile_cache(None)
 
