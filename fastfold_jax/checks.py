@@ -1,15 +1,25 @@
 """Checks of settings that are given from Python; `config/options.py` has those of the command line's options."""
 
 import datetime
+from collections.abc import Callable
+from typing import Any
 
 from fastfold_jax.errors import UserError
 
 
-def at_least(least: int, **settings: int | None) -> None:
-    """Raises a `UserError` that names the setting unless each value is None or a number from `least` on."""
+def _setting(name: str, value: Any) -> str:
+    return f"{name}={value}"
+
+
+def at_least(least: int, *, written: Callable[[str, Any], str] = _setting, **settings: int | None) -> None:
+    """Raises a `UserError` that names the setting unless each value is None or a number from `least` on.
+
+    Args:
+      written: How a name and its value are written where they were given.
+    """
     for name, value in settings.items():
         if value is not None and value < least:
-            raise UserError(f"{name}={value}: accepted are numbers from {least}")
+            raise UserError(f"{written(name, value)}: accepted are numbers from {least}")
 
 
 def share(**settings: float) -> None:

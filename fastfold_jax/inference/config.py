@@ -183,7 +183,7 @@ class ExecutionOptions:
     @property
     def cache_directory(self) -> Path | None:
         """Where compiled programs are kept, or None for nowhere."""
-        return None if self.no_compile_cache else self.compile_cache or cache_directory("compiled")
+        return cache_directory("compiled", self.compile_cache, off=self.no_compile_cache)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

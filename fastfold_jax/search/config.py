@@ -117,7 +117,7 @@ class SearchOptions:
     @property
     def cache_directory(self) -> Path | None:
         """Where results are kept, or None for nowhere."""
-        return None if self.no_search_cache else self.search_cache or cache_directory("search")
+        return cache_directory("search", self.search_cache, off=self.no_search_cache)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -161,7 +161,7 @@ class MachineOptions:
     @property
     def cache_directory(self) -> Path | None:
         """Where compiled programs are kept, or None for nowhere."""
-        return None if self.no_compile_cache else self.compile_cache or cache_directory("compiled")
+        return cache_directory("compiled", self.compile_cache, off=self.no_compile_cache)
 
     def hosts(self) -> Hosts:
         """Who takes part."""
