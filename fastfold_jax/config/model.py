@@ -19,6 +19,7 @@ class ModelConfig:
       num_recycles: Passes after the first.
       recycle_tolerance: Stop recycling when the Cα distances change by less than this (Å), or None to never stop early.
       num_ensemble: Feature samples whose representations are averaged in each pass.
+      eval_dropout: Dropout in predictions as in training, drawn by their seed.
       evoformer_blocks, extra_msa_blocks, template_blocks, structure_layers: Depths.
       c_m, c_z, c_s, c_e, c_t: Channels of MSA, pair, single, extra MSA and template pair representations.
       c_template_attention: Channels of the template pair stack's attention.
@@ -41,6 +42,7 @@ class ModelConfig:
     num_recycles: int = 3
     recycle_tolerance: float | None = None
     num_ensemble: int = 1
+    eval_dropout: bool = False
     evoformer_blocks: int = 48
     extra_msa_blocks: int = 4
     template_blocks: int = 2

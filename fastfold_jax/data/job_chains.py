@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float32
 
 from fastfold_jax.data import layout
 from fastfold_jax.data.a3m import read_a3m
@@ -48,6 +49,19 @@ class Chain:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class InitialGuess:
+    """What the first pass takes for the structure of a pass before it.
+
+    Attributes:
+        file: name of the file that it is from.
+        positions: Å, atom37, of all chains in order.
+    """
+
+    file: str
+    positions: Float32[np.ndarray, "n 37 3"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Job:
     """What one prediction needs: a single chain or a complex.
 
@@ -56,12 +70,14 @@ class Job:
         chains: in order; empty for a job of ready-made features.
         features: AlphaFold's own feature dictionary, when that was the input.
         seeds: that the job itself asks for (AlphaFold 3's ``modelSeeds``); empty where it does not.
+        initial_guess: the structure that predictions start from, if any.
     """
 
     name: str
     chains: tuple[Chain, ...]
     features: Mapping[str, np.ndarray] | None = None
     seeds: tuple[int, ...] = ()
+    initial_guess: InitialGuess | None = None
 
 
 def read_each_record(path: Path) -> tuple[Record | Unusable, ...]:

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Float, PRNGKeyArray
 
 from fastfold_jax.autochunk import fit
 from fastfold_jax.autochunk.api import autochunk
@@ -25,7 +26,7 @@ from fastfold_jax.errors import UserError
 from fastfold_jax.inference.recycle import FeatureStream, Recycling
 from fastfold_jax.inference.result import PassRecord
 from fastfold_jax.model.alphafold import Outputs, abstract_state, make_apply
-from fastfold_jax.model.distributed import argument_specs, distribute, for_mesh, named_shardings, start_prev
+from fastfold_jax.model.distributed import WHOLE, argument_specs, distribute, for_mesh, named_shardings, start_prev
 from fastfold_jax.model.recycling import Prev
 from parallel import make_mesh
 from parallel.hosts import fetch
@@ -49,8 +50,9 @@ class Program:
     """One pass, compiled for one network, shape and precision.
 
     Attributes:
-      run: `(state, features, prev) -> (outputs, prev)`; the memory of the old `prev` serves for the new one.
-      start: Makes the `prev` of the first pass.
+      run: `(state, features, prev, key) -> (outputs, prev)`; the memory of the old `prev` serves for the new one. `key`
+        is None for a network without dropout.
+      start: Makes the `prev` of the first pass from the positions of an initial guess, or None.
       place: Puts parameters where the program reads them: on each of its devices.
       num_res: Residues, padding included.
       seconds: What tracing and compiling took, or waiting while another thread did so; 0 for a program that has been
@@ -60,7 +62,7 @@ class Program:
     """
 
     run: Callable[..., tuple[Outputs, Prev]]
-    start: Callable[[], Prev]
+    start: Callable[[Float[np.ndarray, "n 37 3"] | None], Prev]
     num_res: int
     seconds: float
     from_cache: bool
@@ -126,7 +128,8 @@ class Compiler:
         """The pass with its plan made, and its arguments' shapes."""
         start_recycling = functools.partial(start_prev, features.aatype.shape[0], config, self.execution, self.mesh)
         chunked = autochunk(make_apply(config, self.execution), memory_budget, donate_argnums=(2,))
-        arguments = (abstract_state(config), features, jax.eval_shape(start_recycling))
+        key = jax.eval_shape(lambda: jax.random.key(0)) if config.eval_dropout else None
+        arguments = (abstract_state(config), features, jax.eval_shape(start_recycling), key)
         jax.eval_shape(distribute(chunked, self.mesh, config, self.execution), *arguments)
         return chunked, arguments
 
@@ -138,7 +141,7 @@ class Compiler:
         with _memory_errors(num_res), _events(_CACHE_HIT) as hits:
             with in_turn("planned"):
                 chunked, arguments = self._traced(config, features, memory_budget)
-            shardings = named_shardings(self.mesh, argument_specs(config))
+            shardings = named_shardings(self.mesh, (*argument_specs(config), WHOLE if config.eval_dropout else None))
 
             tried = []  # programs and their plans: more than one if XLA needs more than the first was to take
 
@@ -163,7 +166,7 @@ class Compiler:
         logger.info("memory of a pass: %s, %s", gib(peak), whole)
         return Program(
             run=compiled,
-            start=start_recycling,
+            start=lambda positions: start_recycling(positions=positions),
             num_res=num_res,
             seconds=seconds,
             from_cache=bool(hits),
@@ -204,6 +207,9 @@ def predict(
     stream: FeatureStream,
     recycling: Recycling,
     report: Callable[[Sequence[PassRecord]], None],
+    *,
+    key: PRNGKeyArray | None = None,
+    initial_guess: Float[np.ndarray, "n 37 3"] | None = None,
 ) -> Result:
     """Recycles until `recycling` says that it is enough.
 
@@ -213,6 +219,8 @@ def predict(
       stream: Features of each pass.
       recycling: When to stop.
       report: Called after each pass with the figures of all so far.
+      key: For dropout, which each pass draws anew; None for a network without.
+      initial_guess: Å; what the first pass takes for the structure of one before it.
 
     Returns:
       The last pass's outputs, padding included, as NumPy arrays.
@@ -222,13 +230,14 @@ def predict(
     """
     passes: list[PassRecord] = []
     state = program.place(state)
-    prev = program.start()
+    prev = program.start(initial_guess)
     while True:
         features = stream.take()
+        pass_key = None if key is None else jax.random.fold_in(key, len(passes))
         begun = time.perf_counter()
         try:
             with _memory_errors(program.num_res):
-                outputs, prev = program.run(state, features, prev)
+                outputs, prev = program.run(state, features, prev, pass_key)
                 record = _figures(outputs, begun)
         except PredictionError as error:
             if passes or program.smaller is None:
@@ -238,9 +247,9 @@ def predict(
                 program = dataclasses.replace(program.smaller(), smaller=None)
             except BudgetError:
                 raise error from None  # what helps is the same
-            prev, begun = program.start(), time.perf_counter()
+            prev, begun = program.start(initial_guess), time.perf_counter()
             with _memory_errors(program.num_res):
-                outputs, prev = program.run(state, features, prev)
+                outputs, prev = program.run(state, features, prev, pass_key)
                 record = _figures(outputs, begun)
         passes.append(record if passes else dataclasses.replace(record, change=float("inf")))
         report(passes)

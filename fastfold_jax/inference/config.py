@@ -25,7 +25,7 @@ _MAX_MSA = re.compile(r"(\d+):(\d+)")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SamplingOptions:
-    """What each pass sees of the alignment."""
+    """What differs from prediction to prediction: what each pass sees of the alignment, and of the network."""
 
     max_msa: Annotated[
         str | None,
@@ -49,6 +49,15 @@ class SamplingOptions:
         int,
         option("Feature samples averaged in each pass (8 in CASP14); costs that many times as much.", metavar="N"),
     ] = 1
+
+    dropout: Annotated[
+        bool,
+        tyro.conf.FlagCreatePairsOff,
+        option(
+            "Keep dropout on, as in training, drawn by the seed: predictions of many seeds then differ more, and some "
+            "may be better than any without."
+        ),
+    ] = False
 
     def __post_init__(self):
         at_least(0, seed=self.seed)
@@ -100,6 +109,16 @@ class RecyclingOptions:
             "`colabfold` stops at once."
         ),
     ] = "deepmind"
+    initial_guess: Annotated[
+        Path | None,
+        option(
+            "Structure that the first pass refines, as if a pass before had predicted it: a PDB or mmCIF file with "
+            "the job's chains in order, or a directory with a file of each job's name. Only distances between Cβ "
+            "atoms count, not which amino acids the file has.",
+            metavar="FILE|DIR",
+            default="none",
+        ),
+    ] = None
 
     def __post_init__(self):
         at_least(0, recycles=self.recycles)

@@ -52,7 +52,7 @@ _COLABFOLD = {
     "zip": "",
     "save-all": "",
     "save-recycles": "",
-    "use-dropout": "",
+    "use-dropout": "--dropout",
     "recompile-padding": "",
     "disable-unified-memory": "",
     "disable-cluster-profile": "",

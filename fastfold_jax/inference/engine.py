@@ -189,8 +189,11 @@ class Engine:
             state = self._state(task.network, compiler.mesh)
             waited = time.perf_counter() - begun - compiled.seconds
             report = functools.partial(on_pass, task.name, recycling.num_passes)
+            key = jax.random.key(task.seed) if config.eval_dropout else None
+            guess = target.job.initial_guess
+            start = guess.positions if guess else None
             try:
-                result = predict(compiled, state, stream, recycling, report)
+                result = predict(compiled, state, stream, recycling, report, key=key, initial_guess=start)
             except PredictionError as error:
                 raise PredictionError(f"{task.name}: {error}") from error
         timing = Timing(
@@ -199,7 +202,7 @@ class Engine:
             waited=waited,
             passes=tuple(record.seconds for record in result.passes),
         )
-        return _prediction(result, raw, target.job, self._provenance(task), config), timing
+        return _prediction(result, raw, target.job, self._provenance(task, target.job), config), timing
 
     def plan(self, exact: buckets.Shape, config: ModelConfig) -> tuple[buckets.Shape, int, Explanation]:
         """How a protein would be predicted: padded to which shape, over how many devices, in how much memory of each.
@@ -231,14 +234,16 @@ class Engine:
             self._loaded = network, mesh.size, state
         return self._loaded[2]
 
-    def _provenance(self, task: Task) -> Provenance:
-        network = task.network
+    def _provenance(self, task: Task, job: Job) -> Provenance:
+        network, guess = task.network, job.initial_guess
         return Provenance(
             program=program(),
             model=network.config.name,
             parameters=network.source,
             seed=task.seed,
             rows=f"{network.config.num_msa}:{network.config.num_extra_msa}",
+            dropout=network.config.eval_dropout,
+            initial_guess=guess.file if guess else None,
             platform=f"JAX {jax.__version__} on {self.devices[0].device_kind}",
             precision=self.execution.precision,
             warning=network.warning,

@@ -19,7 +19,7 @@ _BLOCK = 1 << 20
 
 
 def of_job(job: Job) -> str:
-    """Digest of everything that a job holds: sequences, headers, alignments, templates, hits, ready-made features."""
+    """Digest of everything that a job holds: sequences, headers, alignments, templates, hits, features, guess."""
     digest = hashlib.sha256()
     _update(digest, job.name)
     for chain in job.chains:
@@ -31,6 +31,8 @@ def of_job(job: Job) -> str:
     for name, array in sorted((job.features or {}).items()):
         _update(digest, name)
         _update_array(digest, np.asarray(array))
+    if job.initial_guess is not None:
+        _update_array(digest, job.initial_guess.positions)
     return digest.hexdigest()
 
 

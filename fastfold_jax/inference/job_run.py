@@ -10,6 +10,7 @@ from threading import Event, Semaphore
 
 from fastfold_jax import search
 from fastfold_jax.data import layout
+from fastfold_jax.data.initial_guess import check_initial_guess, with_initial_guess
 from fastfold_jax.data.job import Job
 from fastfold_jax.data.job_sources import JobSource
 from fastfold_jax.errors import UserError
@@ -109,6 +110,7 @@ def check(config: InferenceConfig) -> None:
       UserError: if anything is missing.
     """
     search.check(config.search, config.templates)
+    check_initial_guess(config.recycling.initial_guess)
     if config.jobs.cluster is None:  # other nodes may have what this one lacks
         relax.check(config.relaxation)
 
@@ -122,6 +124,7 @@ def survey(context: Context, source: JobSource, directory: Path) -> Survey:
     """
     config = context.config
     job = dataclasses.replace(source.read(), name=source.name)
+    job = with_initial_guess(job, config.recycling.initial_guess)
     networks = context.table.networks(job)
     basis = _basis(job, context)
     tasks = {

@@ -68,8 +68,10 @@ def _add_software(block: gemmi.cif.Block, prediction: Prediction, relaxation: Re
     told = [
         ("model", "string", source.model, "Network"),
         ("parameters", "string", source.parameters, "Parameter file"),
-        ("seed", "integer", str(source.seed), "Seed of the sampling of features"),
+        ("seed", "integer", str(source.seed), "Seed of everything random"),
         ("max-msa", "string", source.rows, "Most MSA clusters and extra rows a pass"),
+        ("dropout", "boolean", "YES" if source.dropout else "NO", "Whether dropout was on"),
+        ("initial-guess", "string", source.initial_guess or ".", "File of the structure that the first pass refined"),
         ("passes", "integer", str(len(prediction.passes)), "Passes made, recycles and the first"),
         ("precision", "string", source.precision, "Type of activations"),
         ("platform", "string", source.platform, "What it ran on"),

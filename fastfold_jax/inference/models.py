@@ -160,7 +160,7 @@ def is_complex(job: Job) -> bool:
 
 
 def _sized(network: ModelConfig, options: SamplingOptions) -> ModelConfig:
-    network = dataclasses.replace(network, num_ensemble=options.num_ensemble)
+    network = dataclasses.replace(network, num_ensemble=options.num_ensemble, eval_dropout=options.dropout)
     rows = options.rows()
     if rows is None:
         return network

@@ -12,6 +12,7 @@ from fastfold_jax.backend.allocator import claim_memory
 from fastfold_jax.backend.compile_cache import use_compile_cache
 from fastfold_jax.config.model import ModelConfig
 from fastfold_jax.data.fasta import Record, clean_sequence
+from fastfold_jax.data.initial_guess import with_initial_guess
 from fastfold_jax.data.job_chains import Job, chain_records, chains_of
 from fastfold_jax.data.job_sources import find_jobs
 from fastfold_jax.data.names import safe_name
@@ -214,7 +215,7 @@ class Predictor:
         Raises:
           UserError: if anything given cannot be used, or memory does not suffice.
         """
-        job = _as_job(what, name)
+        job = with_initial_guess(_as_job(what, name), self.config.recycling.initial_guess)
         networks = self._table.networks(job)
         job = complete(job, networks, self.config, self._report)
         target = Target(job)

@@ -115,6 +115,8 @@ def statements(prediction: Prediction, relaxation: Relaxation | None = None) -> 
     yield f"Predicted by {source.program}, an implementation of AlphaFold 2."
     yield (
         f"Model {source.model}, parameters {source.parameters}, seed {source.seed}, MSA rows {source.rows}, "
+        f"{'dropout, ' if source.dropout else ''}"
+        f"{f'initial guess {source.initial_guess}, ' if source.initial_guess else ''}"
         f"{number} pass{'es' if number > 1 else ''}, {source.precision} activations, {source.platform}."
     )
     if relaxation is not None:

@@ -136,6 +136,8 @@ def _settings(best: Prediction, ranked: Sequence[Finished]) -> list[tuple[str, s
         ("parameters", ", ".join(parameters)),
         ("seeds", ", ".join(map(str, sorted({item.provenance.seed for item in ranked})))),
         ("MSA rows a pass", source.rows),
+        *([("dropout", "on")] if source.dropout else []),
+        *([("initial guess", source.initial_guess)] if source.initial_guess else []),
         ("activations", source.precision),
         ("platform", source.platform),
         ("sequence", best.sequence),

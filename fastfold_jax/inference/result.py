@@ -95,8 +95,10 @@ class Provenance:
       program: Name and version of this program.
       model: Preset name.
       parameters: File name of the parameters, or `random`.
-      seed: Seed of the feature sampling.
+      seed: Seed of everything random.
       rows: Most MSA clusters and extra rows a pass, as in `512:5120`.
+      dropout: Whether the network kept dropout on.
+      initial_guess: File of the structure that it started from, if any.
       precision: Type of the activations.
       platform: Version of JAX and kind of device.
       warning: Set when the structure means nothing (parameters drawn at random).
@@ -109,6 +111,8 @@ class Provenance:
     rows: str
     precision: str
     platform: str
+    dropout: bool = False
+    initial_guess: str | None = None
     warning: str | None = None
 
 

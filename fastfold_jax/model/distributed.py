@@ -11,7 +11,9 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Float
 
 from fastfold_jax.config.execution import Execution
 from fastfold_jax.config.model import ModelConfig
@@ -130,12 +132,27 @@ def named_shardings(mesh: Mesh, specs: Any) -> Any:
     return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
 
 
-def start_prev(num_res: int, config: ModelConfig, execution: Execution, mesh: Mesh) -> Prev:
-    """The state before the first pass, each device making its part."""
+def start_prev(
+    num_res: int,
+    config: ModelConfig,
+    execution: Execution,
+    mesh: Mesh,
+    positions: Float[np.ndarray, "n 37 3"] | None = None,
+) -> Prev:
+    """The state before the first pass, each device making its part.
+
+    Args:
+      positions: Å, of the first residues: what the first pass takes for the structure of one before it.
+    """
     whole = dataclasses.replace(execution, axis=Axis())
     shapes = jax.eval_shape(lambda: init_prev(num_res, config, whole))
     shardings = named_shardings(mesh, prev_specs())
-    return jax.tree.map(lambda leaf, split: jnp.zeros(leaf.shape, leaf.dtype, device=split), shapes, shardings)
+    prev = jax.tree.map(lambda leaf, split: jnp.zeros(leaf.shape, leaf.dtype, device=split), shapes, shardings)
+    if positions is None:
+        return prev
+    padded = np.zeros(prev.pos.shape, prev.pos.dtype)
+    padded[: len(positions)] = positions
+    return dataclasses.replace(prev, pos=jax.device_put(padded, shardings.pos))
 
 
 def _msa_spec(config: ModelConfig) -> PartitionSpec:

@@ -17,14 +17,15 @@ from fastfold_jax.config.execution import Execution
 from fastfold_jax.config.presets import preset
 from fastfold_jax.inference.compiled_pass import Compiler, PredictionError, Program, _in_turn, predict, structural
 from fastfold_jax.inference.recycle import FeatureStream, Recycling
-from fastfold_jax.model.alphafold import Outputs
+from fastfold_jax.model.alphafold import Outputs, init_state, make_apply
+from fastfold_jax.model.recycling import init_prev
 from parallel import make_mesh
 
 
 def made_up(run) -> Program:
     return Program(
         run=run,
-        start=lambda: SimpleNamespace(number=0),
+        start=lambda guess: SimpleNamespace(number=0),
         num_res=4,
         seconds=0.0,
         from_cache=False,
@@ -42,8 +43,8 @@ def outputs(number: float, change: float) -> Outputs:
 def counting(changes):
     """A network whose pLDDT is the number of the pass, and that checks what it is given."""
 
-    def run(state, features, prev):
-        assert state == "parameters"
+    def run(state, features, prev, key):
+        assert state == "parameters" and key is None
         assert features == f"features {prev.number}"
         return outputs(prev.number, changes[prev.number]), SimpleNamespace(number=prev.number + 1)
 
@@ -99,6 +100,20 @@ def test_other_failures_stay_what_they_are():
         predict(made_up(run), "parameters", features, Recycling(num_recycles=3), lambda x: None)
 
 
+def test_dropout_is_drawn_anew_each_pass_by_the_seed():
+    seen = []
+
+    def run(state, features, prev, key):
+        seen.append(np.asarray(jax.random.key_data(key)).tolist())
+        return outputs(50.0, 1.0), prev
+
+    for seed in (1, 1, 2):
+        with stream(3) as features:
+            predict(made_up(run), None, features, Recycling(num_recycles=2), lambda x: None, key=jax.random.key(seed))
+    assert seen[:3] == seen[3:6]
+    assert len(set(map(str, seen))) == 6
+
+
 def test_one_program_serves_networks_that_differ_in_sampling():
     names = [
         ["model_3", "model_4", "model_5"],
@@ -124,6 +139,50 @@ def test_compiled_once_a_shape_and_network(small_network, features_of):
     other = compiler.program(small_network, long)
     assert other.run is not first.run and (first.num_res, other.num_res) == (4, 5)
     assert first.seconds > 0 and not other.from_cache
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_with_dropout_a_pass_is_the_network_with_dropout(small_network, features_of, devices):
+    use_compile_cache(None)
+    network, features, execution = (
+        dataclasses.replace(small_network, eval_dropout=True),
+        features_of("GAMK"),
+        Execution(precision="float32"),
+    )
+    state = init_state(network, 0, zero_final=False)
+    program = Compiler(execution, make_mesh(devices=jax.devices()[:devices])).program(network, features)
+
+    def positions(seed: int) -> np.ndarray:
+        with FeatureStream(lambda index: features, 1) as once:
+            result = predict(program, state, once, Recycling(num_recycles=0), lambda x: None, key=jax.random.key(seed))
+        return result.outputs.atom_positions
+
+    apply = jax.jit(make_apply(network, execution))
+    prev = init_prev(len(features.aatype), network, execution)
+    expected, _ = apply(state, features, prev, jax.random.fold_in(jax.random.key(3), 0))
+    without, _ = apply(state, features, prev)
+    np.testing.assert_allclose(positions(3), expected.atom_positions, rtol=1e-4, atol=1e-3)
+    for other in (positions(4), without.atom_positions):
+        assert np.abs(other - expected.atom_positions).max() > 0.1
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_guess_is_what_the_first_pass_takes_for_the_structure_before(small_network, features_of, devices):
+    use_compile_cache(None)
+    features, execution = features_of("GAMK"), Execution(precision="float32")
+    state = init_state(small_network, 0, zero_final=False)
+    guess = np.random.default_rng(0).normal(size=(3, 37, 3)).astype(np.float32) * 5  # the fourth is padding
+    program = Compiler(execution, make_mesh(devices=jax.devices()[:devices])).program(small_network, features)
+    with FeatureStream(lambda index: features, 2) as twice:
+        result = predict(program, state, twice, Recycling(num_recycles=1), lambda x: None, initial_guess=guess)
+
+    apply = jax.jit(make_apply(small_network, execution))
+    start = init_prev(len(features.aatype), small_network, execution)
+    without, _ = apply(state, features, start)
+    first, prev = apply(state, features, dataclasses.replace(start, pos=start.pos.at[:3].set(guess)))
+    second, _ = apply(state, features, prev)
+    np.testing.assert_allclose(result.outputs.atom_positions, second.atom_positions, rtol=1e-4, atol=1e-3)
+    assert np.abs(first.atom_positions - without.atom_positions).max() > 1e-2
 
 
 def test_threads_for_several_devices_make_a_program_one_after_the_other(

@@ -73,7 +73,7 @@ def test_where_less_will_not_do_the_advice_is_the_same():
 
     program = Program(
         run=run,
-        start=lambda: None,
+        start=lambda guess: None,
         num_res=4,
         seconds=0.0,
         from_cache=False,

@@ -83,6 +83,41 @@ def test_all_files_are_there(finished_run):
     assert len(results) == 2
 
 
+def test_dropout_makes_other_predictions_and_the_files_say_so(finished_run, small_network, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(finished_run[0], out)
+    without = {path.name: load_prediction(path) for path in sorted(out.glob("*_arrays.npz"))}
+    config = configuration(finished_run[0].parent / "seven.a3m", out)
+    run(config, networks=[dataclasses.replace(small_network, eval_dropout=True)])
+    for name, before in without.items():
+        after = load_prediction(out / name)
+        assert after.provenance == dataclasses.replace(before.provenance, dropout=True)
+        assert np.abs(after.atom_positions - before.atom_positions).max() > 0.1
+    assert "dropout, " in (out / "ranked_0.pdb").read_text()
+    asked = dataclasses.replace(config, sampling=SamplingOptions(dropout=True))
+    assert [network.eval_dropout for x in (config, asked) for network in choose(x, multimer=False)] == [False, True]
+
+
+def test_an_initial_guess_makes_other_predictions_and_the_files_say_so(finished_run, small_network, tmp_path):
+    out, guess = tmp_path / "out", tmp_path / "guess.pdb"
+    shutil.copytree(finished_run[0], out)
+    shutil.copy(out / "ranked_1.pdb", guess)
+    recycling = RecyclingOptions(recycles=1, initial_guess=guess)
+    config = configuration(finished_run[0].parent / "seven.a3m", out, recycling=recycling)
+    arrays = sorted(out.glob("*_arrays.npz"))
+    runs = [{path.name: load_prediction(path) for path in arrays}]
+    for _ in range(2):
+        run(config, networks=[small_network])
+        runs.append({path.name: load_prediction(path) for path in arrays})
+        shutil.copy(finished_run[0] / "ranked_0.pdb", guess)  # another structure under the same name
+    for name in runs[0]:
+        without, first, second = (found[name] for found in runs)
+        assert first.provenance == dataclasses.replace(without.provenance, initial_guess="guess.pdb")
+        for one, other in ((without, first), (first, second)):
+            assert np.abs(one.atom_positions - other.atom_positions).max() > 1e-3
+    assert "initial guess guess.pdb, " in " ".join((out / "ranked_0.pdb").read_text().replace("REMARK   6", "").split())
+
+
 def test_structure_is_the_protein(finished_run):
     out, results, _ = finished_run
     best = gemmi.read_structure(str(out / "ranked_0.pdb"))
@@ -190,11 +225,11 @@ def test_what_is_finished_survives_an_interrupt(small_network, tmp_path, monkeyp
     predict = engine.predict
     calls = []
 
-    def interrupted(*args):
+    def interrupted(*args, **options):
         calls.append(args)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return predict(*args)
+        return predict(*args, **options)
 
     monkeypatch.setattr(engine, "predict", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -208,7 +243,7 @@ def test_a_run_that_finishes_nothing_leaves_the_earlier_one_alone(finished_run, 
     shutil.copytree(out, tmp_path / "out")
     (tmp_path / "seven.a3m").write_text(A3M)
 
-    def failing(*args):
+    def failing(*args, **options):
         raise PredictionError("out of memory")
 
     monkeypatch.setattr(engine, "predict", failing)

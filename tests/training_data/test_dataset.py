@@ -149,6 +149,8 @@ def test_batches_that_do_not_divide(index):
         dataset(index, hosts=3)
     with pytest.raises(UserError, match="num_ensemble=2"):
         Dataset(DataConfig(index=index), dataclasses.replace(MODEL, num_ensemble=2), seed=0, batch_size=1)
+    with pytest.raises(UserError, match="eval_dropout is of predictions"):
+        Dataset(DataConfig(index=index), dataclasses.replace(MODEL, eval_dropout=True), seed=0, batch_size=1)
 
 
 def validation(index, **options) -> ValidationSet:
