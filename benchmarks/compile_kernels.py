@@ -93,10 +93,10 @@ def _triton_cache():
             os.environ["TRITON_CACHE_DIR"] = ""
 
 
-def compile_launch(request: launch.Launch, capability: int) -> Usage:
-    """Compiles a launch's kernel as jax-triton does, and has ptxas count."""
+def compile_launch(request: launch.Launch, capability: int, ptxas: Path | None = None) -> Usage:
+    """Compiles a launch's kernel as jax-triton does, and has ptxas count: this one, or the newest of CUDA 12."""
     ptx, shared = assembly(request, capability)
-    registers, spills = _assemble(ptx)
+    registers, spills = _assemble(ptx, ptxas or _ptxas_of_cuda_12())
     counts = collections.Counter(" ".join(filter(None, found.groups())) for found in _COUNTED.finditer(ptx))
     instructions = ", ".join(f"{count} {name}" for name, count in sorted(counts.items(), reverse=True))
     return Usage(registers=registers, spill_bytes=spills, shared_bytes=shared, instructions=instructions)
@@ -154,18 +154,22 @@ def compile_mosaic(specimen: specimens.Specimen) -> Usage:
     return Usage(registers=registers, spill_bytes=spills, shared_bytes=shared)
 
 
-def _assemble(ptx: str) -> tuple[int, int]:
-    """Registers of a thread and bytes spilled, from ptxas of CUDA 12, which JAX runs on; Triton may bring a newer."""
+def _ptxas_of_cuda_12() -> Path:
+    """The newest that Triton brings; it may also bring one of CUDA 13."""
     from triton import knobs
 
     tools = (knobs.nvidia.ptxas, knobs.nvidia.ptxas_blackwell)
-    ptxas = max((tool for tool in tools if tool.version.startswith("12.")), key=lambda tool: tool.version)
+    return Path(max((tool for tool in tools if tool.version.startswith("12.")), key=lambda tool: tool.version).path)
+
+
+def _assemble(ptx: str, ptxas: Path) -> tuple[int, int]:
+    """Registers of a thread and bytes spilled, as this ptxas says."""
     architecture = re.search(r"^\.target (\w+)", ptx, re.MULTILINE)
     assert architecture
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.ptx"
         path.write_text(ptx)
-        command = [ptxas.path, "-v", "--gpu-name", architecture[1], str(path), "-o", str(path) + ".o"]
+        command = [str(ptxas), "-v", "--gpu-name", architecture[1], str(path), "-o", str(path) + ".o"]
         said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
     return _counted(said)
 
@@ -183,13 +187,13 @@ def _line(row: dict[str, Any]) -> str:
     return "  ".join(str(row[column]).ljust(_WIDTHS[column]) for column in _COLUMNS)
 
 
-def _kernels(capability: int) -> Iterator[tuple[str, specimens.Specimen, int, Callable[[], Usage]]]:
+def _kernels(capability: int, ptxas: Path | None) -> Iterator[tuple[str, specimens.Specimen, int, Callable[[], Usage]]]:
     """Name, specimen, warps of a program, and what compiles it, of each kernel for a capability."""
     for specimen in specimens.all_of():
         with launch.compiling_for(capability):
             requests = launches(specimen.function, *specimen.arrays, **specimen.static)
         for kernel, request in zip(specimen.kernels, requests, strict=True):
-            yield kernel, specimen, request.config.num_warps, partial(compile_launch, request, capability)
+            yield kernel, specimen, request.config.num_warps, partial(compile_launch, request, capability, ptxas)
     if capability == launch.HOPPER and importlib.util.find_spec("jax_cuda12_plugin") is None:
         print("Mosaic GPU kernels are left out: compiling them needs the extra `aot`", file=sys.stderr)
     elif capability == launch.HOPPER:
@@ -204,12 +208,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = measure.arguments(__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--capabilities", nargs="+", type=int, default=[80, 90, 100])
     parser.add_argument("--only", nargs="+", default=[""], help="parts of the names of the kernels to compile")
+    parser.add_argument("--ptxas", type=Path, help="assembler of Triton kernels, of CUDA 13 for example (default: 12)")
     flags = parser.parse_args(arguments)
     jax.config.update("jax_platforms", "cpu")  # the plug-in compiles for CUDA without being a backend here
     rows, seen, failed = [], set(), False
     print(_line(dict(zip(_COLUMNS, _COLUMNS, strict=True))))
     for capability in flags.capabilities:
-        for kernel, specimen, warps, compiled in _kernels(capability):
+        for kernel, specimen, warps, compiled in _kernels(capability, flags.ptxas):
             if not any(part in kernel for part in flags.only) or (flags.quick and (capability, kernel) in seen):
                 continue
             seen.add((capability, kernel))
