@@ -92,4 +92,8 @@ def _first_part(box: str) -> str:
         if text and not text.strip("─"):
             break
         words += text.split()
-    return " ".join(words).removeprefix("Error parsing ")
+    text, _, alternatives = " ".join(words).removeprefix("Error parsing ").partition(". Got errors: ")
+    if not alternatives:
+        return text
+    # Of an option that may be left out; that it is not None goes without saying.
+    return f"{text.partition(':')[0]}: {alternatives.rpartition(' - ')[2].partition(': ')[2]}"

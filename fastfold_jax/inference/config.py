@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -37,14 +38,21 @@ class SamplingOptions:
         ),
     ] = None
     seed: Annotated[
-        int,
+        int | None,
         option(
-            "Seed of everything random, 0 or more. The same seed gives the same features on any machine.", metavar="N"
+            "Seed of everything random, 0 or more. The same seed gives the same features on any machine.",
+            metavar="N",
+            default="0, or the seeds that the job's file names",
         ),
-    ] = 0
+    ] = None
     num_seeds: Annotated[
-        int, option("How many predictions each model makes, with seeds N, N+1, and so on.", metavar="K")
-    ] = 1
+        int | None,
+        option(
+            "How many predictions each model makes, with seeds N, N+1, and so on.",
+            metavar="K",
+            default="1, or as many as the job's file names",
+        ),
+    ] = None
     num_ensemble: Annotated[
         int,
         option("Feature samples averaged in each pass (8 in CASP14); costs that many times as much.", metavar="N"),
@@ -65,9 +73,15 @@ class SamplingOptions:
         self.rows()
 
     @property
-    def seeds(self) -> range:
-        """All seeds of the run."""
-        return range(self.seed, self.seed + self.num_seeds)
+    def first_seed(self) -> int:
+        """The first seed of the run."""
+        return self.seed or 0
+
+    def seeds(self, of_job: Sequence[int] = ()) -> Sequence[int]:
+        """All seeds of a job: its own, if it has any and neither option is given."""
+        if of_job and self.seed is None and self.num_seeds is None:
+            return of_job
+        return range(self.first_seed, self.first_seed + (self.num_seeds or 1))
 
     def rows(self) -> tuple[int, int] | None:
         """`max_msa` as two numbers, clusters and extra rows.

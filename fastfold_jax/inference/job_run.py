@@ -16,7 +16,7 @@ from fastfold_jax.data.job_sources import JobSource
 from fastfold_jax.errors import UserError
 from fastfold_jax.inference import fingerprint, relax
 from fastfold_jax.inference.answer import Answer, publish
-from fastfold_jax.inference.config import InferenceConfig, SamplingOptions
+from fastfold_jax.inference.config import InferenceConfig
 from fastfold_jax.inference.coverage import Coverage
 from fastfold_jax.inference.engine import Engine, Parameters, Target, Task, Timing, default_execution
 from fastfold_jax.inference.files import prepare_directory, write_json
@@ -130,7 +130,7 @@ def survey(context: Context, source: JobSource, directory: Path) -> Survey:
     tasks = {
         Task(network=network, seed=seed): _task_fingerprint(basis, network, seed, config)
         for network in networks
-        for seed in seeds_of(job, config.sampling)
+        for seed in config.sampling.seeds(job.seeds)
     }
     manifest = Manifest(directory, job.name)
     finished = {} if config.jobs.redo else _finished(manifest, tasks)
@@ -193,11 +193,6 @@ def complete(job: Job, networks: Sequence[Network], config: InferenceConfig, rep
 
 def _read_templates(networks: Sequence[Network]) -> bool:
     return any(network.config.num_templates for network in networks)
-
-
-def seeds_of(job: Job, options: SamplingOptions) -> Sequence[int]:
-    """The run's seeds; the job's own if it has any and the run's are left as they are."""
-    return job.seeds if job.seeds and options.seeds == SamplingOptions().seeds else options.seeds
 
 
 def _basis(job: Job, context: Context) -> str:

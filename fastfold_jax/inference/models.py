@@ -115,7 +115,7 @@ class NetworkTable:
     def _locate(self, chosen: Sequence[ModelConfig]) -> list[Network]:
         key = tuple(chosen)
         if key not in self._located:
-            self._located[key] = locate(chosen, self._config.params, seed=self._config.sampling.seed)
+            self._located[key] = locate(chosen, self._config.params, seed=self._config.sampling.first_seed)
         return self._located[key]
 
 

@@ -30,7 +30,7 @@ from fastfold_jax.inference.coverage import Coverage
 from fastfold_jax.inference.engine import Engine, OnPass, Parameters, Target, Task
 from fastfold_jax.inference.files import prepare_directory, write_json
 from fastfold_jax.inference.interfaces import Interface, score_interfaces
-from fastfold_jax.inference.job_run import COVERAGE_FILE, check, complete, seeds_of
+from fastfold_jax.inference.job_run import COVERAGE_FILE, check, complete
 from fastfold_jax.inference.kept_alignments import keep_alignments
 from fastfold_jax.inference.manifest import Manifest
 from fastfold_jax.inference.models import WARNINGS, NetworkTable
@@ -221,7 +221,7 @@ class Predictor:
         target = Target(job)
         predictions = {}
         for network in networks:
-            for seed in seeds_of(job, self.config.sampling):
+            for seed in self.config.sampling.seeds(job.seeds):
                 task = Task(network=network, seed=seed)
                 predictions[task.name], _ = self._engine.predict(target, task, self._on_pass)
         ranked = rank([Finished.of(prediction, ()) for prediction in predictions.values()])

@@ -38,7 +38,7 @@ def test_command_of_the_manual():
         execution=ExecutionOptions(precision="bf16", no_compile_cache=True),
     )
     assert config.sampling.rows() == (32, 64)
-    assert list(config.sampling.seeds) == [7, 8]
+    assert list(config.sampling.seeds()) == [7, 8]
     assert config.execution.cache_directory is None
 
 
@@ -84,6 +84,7 @@ def test_bad_recycling(options):
         ("in --out o --max-msa 5", "--max-msa 5: accepted are two numbers M:E"),
         ("in --out o --kernels cuda", "invalid choice 'cuda' for argument '--kernels'. Expected one of ('auto',"),
         ("in --out o --seed x", "--seed: invalid literal"),
+        ("in --out o --recycle-tolerance x", "--recycle-tolerance: could not convert string to float: 'x'"),
         ("in --out o --msa local", "--msa local: needs --databases"),
         ("in --out o --x", "--x: no such option; see --help"),
         ("in --out o --num-sed=3", "--num-sed: no such option, perhaps --num-seeds; see --help"),
@@ -133,7 +134,7 @@ def test_help_states_groups_defaults_and_units(capsys):
         "M:E",
         "Å",
         "bf16|float32",
-        "(default: 0)",
+        "(default: 1)",
     ):
         assert part in text
     assert "default: )" not in text and "default: None" not in text

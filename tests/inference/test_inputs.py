@@ -9,16 +9,20 @@ from fastfold_jax.config.presets import preset
 from fastfold_jax.data.assemble import assemble
 from fastfold_jax.data.job_sources import find_jobs
 from fastfold_jax.errors import UserError
-from fastfold_jax.inference import dry_run
+from fastfold_jax.inference import dry_run, job_run
 from fastfold_jax.inference.config import (
     AnswerOptions,
     ExecutionOptions,
     InferenceConfig,
     JobOptions,
     RecyclingOptions,
+    SamplingOptions,
 )
+from fastfold_jax.inference.engine import Parameters
 from fastfold_jax.inference.layout import chain_layout
+from fastfold_jax.inference.models import NetworkTable
 from fastfold_jax.inference.run import run
+from fastfold_jax.inference.sources import job_sources
 
 
 def configuration(out, *sources, **changes) -> InferenceConfig:
@@ -86,3 +90,16 @@ def test_headers_are_no_names_of_chains(tmp_path):
     (tmp_path / "x.fasta").write_text(">H\nGAMK:WDE\n")
     job = find_jobs([tmp_path / "x.fasta"])[0].read()
     assert [c.id for c in chain_layout(assemble(job, preset("model_1_multimer_v3")), job, 0)] == ["A", "B"]
+
+
+@pytest.mark.parametrize(
+    ("options", "seeds"),
+    [({}, [3, 7]), ({"seed": 0}, [0]), ({"num_seeds": 1}, [0]), ({"seed": 4, "num_seeds": 2}, [4, 5])],
+)
+def test_seeds_of_the_input_are_used_unless_the_options_say_some(small_network, tmp_path, options, seeds):
+    document = {"name": "job", "modelSeeds": [3, 7], "sequences": [{"protein": {"id": "A", "sequence": "GAMK"}}]}
+    (tmp_path / "job.json").write_text(json.dumps(document))
+    config = configuration(tmp_path / "out", tmp_path / "job.json", sampling=SamplingOptions(**options))
+    context = job_run.Context(config=config, table=NetworkTable(config, [small_network]), parameters=Parameters())
+    (source,) = job_sources(config)
+    assert [task.seed for task in job_run.survey(context, source, tmp_path / "out").tasks] == seeds
