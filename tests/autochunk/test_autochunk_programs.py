@@ -163,11 +163,20 @@ def test_gradients_are_the_same_in_chunks(steps, shape):
     function = functools.partial(_program, steps)
     whole = jax.grad(lambda x: _loss(function, steps, x))
     want = jax.jit(whole)(x)
-    for share in (0.5, 0.2):
-        budget = budget_of(whole, [x], share)
-        for gradient in (chunk(whole, budget), jax.grad(lambda x, b=budget: _loss(chunk(function, b), steps, x))):
-            try:
-                got = jax.jit(gradient)(x)
-            except BudgetError:
-                continue
-            np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-3)
+    for form in (
+        lambda budget: chunk(whole, budget),
+        lambda budget: jax.grad(lambda x: _loss(chunk(function, budget), steps, x)),
+    ):
+        got = _in_little(form, budget_of(whole, [x], 0.2), x)
+        np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-3)
+
+
+def _in_little(form, budget, x):
+    """The result within the budget, or the smallest that can be met, of the derivative too if it has its own."""
+    for _ in range(3):
+        try:
+            return jax.jit(form(budget))(x)
+        except BudgetError as error:
+            assert error.smallest > budget
+            budget = error.smallest
+    return jax.jit(form(budget))(x)

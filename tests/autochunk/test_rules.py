@@ -73,6 +73,43 @@ FUNCTIONS = {
 }
 
 
+# Dimensions of the result along which a primitive cannot be cut: they are what it reorders, joins or selects from.
+WHOLE_ALONG = {
+    "elementwise": {"slice": [1]},
+    "merge": {"reshape": [0]},
+    "split": {"reshape": [3]},
+    "merge_and_split": {"reshape": [1]},
+    "slice": {"slice": [1]},
+    "dynamic_slice": {"dynamic_slice": [0, 2]},
+    "dynamic_update_slice": {"dynamic_update_slice": [0, 2], "slice": [0, 2]},
+    "concatenate": {"concatenate": [1]},
+    "stack": {"stack": [1]},
+    "pad": {"pad": [1]},
+    "reverse": {"rev": [1]},
+    "cumsum": {"cumsum": [1]},
+    "sort": {"sort": [1]},
+    "sort_pairs": {"sort": [1]},
+    "top_k": {"top_k": [2]},
+    "gather_whole": {"slice": [0, 2]},  # of the numbers
+    "scatter_add": {"scatter-add": [0]},
+    "scatter": {"scatter": [1]},
+    "softmax": {"reduce_max": [1], "reduce_sum": [1]},
+}
+# What is recomputed for each chunk or made once makes no difference for these.
+CHEAP = {
+    "squeeze",
+    "broadcast_in_dim",
+    "convert_element_type",
+    "iota",
+    "lt",
+    "add",
+    "mul",
+    "max",
+    "select_n",
+    "stop_gradient",
+}
+
+
 def chunked_everywhere(function):
     """Every region that makes the function's output, as arguments for `run`."""
     # As inputs and not constants, so that nothing is folded away.
@@ -117,6 +154,17 @@ def test_every_cut_gives_the_whole(name):
         )
         cuts += 1
     assert cuts > 0
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_cut_goes_through_all_that_it_can(name):
+    found: dict[str, list[int]] = {}
+    for _, root, (_, level, region, _) in chunked_everywhere(FUNCTIONS[name]):
+        inside = {step.index for step in region.steps}
+        outside = {equation.name for index, equation in enumerate(level.equations) if index not in inside}
+        for primitive in outside - CHEAP:
+            found.setdefault(primitive, []).append(root.dim)
+    assert found == WHOLE_ALONG.get(name, {})
 
 
 def affine(rows, columns):
