@@ -1,5 +1,6 @@
 """A planned level as JAX calls: loops that keep the large array in their carry and update it in place."""
 
+import collections
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,6 +33,8 @@ class _Emitter:
         self.values: dict[Value, Any] = {}
         self.readers: dict[Value, list[Value]] = {}
         self.recent: list[Value] = []
+        self.unread = collections.Counter(value for entry in plan.placed for value in entry.item.reads)
+        self.unread.update(self.level.outputs)
 
     def run(self, arguments: Sequence[Any]) -> list[Any]:
         self.values.update(zip(self.level.inputs, arguments, strict=True))
@@ -52,6 +55,7 @@ class _Emitter:
                 self._loop(entry, region)
             for value in entry.item.reads:
                 self.readers.setdefault(value, []).extend(entry.item.makes)
+                self.unread[value] -= 1
             self.recent += entry.item.makes
         outputs = [(value, self._value(value)) for value in self.level.outputs]
         # Callers get arrays, also of what is known from the start.
@@ -96,8 +100,11 @@ class _Emitter:
             self.values[root.value] = x.astype(root.value.aval.dtype) if root.dim is None else x
 
     def _wait(self, entry: Placed) -> None:
-        """What an item reads is there when everything before is: XLA would run them at once, and need room for all."""
-        self._tie([*entry.item.reads, *self.recent])
+        """What an item reads is there when everything before is: XLA would run them at once, and need room for all.
+
+        What nobody reads any more is left out. Those who did have ended too, and may have overwritten it.
+        """
+        self._tie([*entry.item.reads, *(value for value in self.recent if self.unread[value])])
         self.recent = []
 
     def _order_reads(self, entry: Placed) -> None:

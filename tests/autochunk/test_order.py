@@ -1,6 +1,7 @@
 """What does not fit side by side runs one after the other, whatever XLA would do with what is independent."""
 
 import jax
+import jax.extend
 import numpy as np
 import pytest
 
@@ -64,3 +65,27 @@ def test_items_between_two_waits_fit_at_once(arrays):
             together = own + (before if entry.waits else together)
             assert together <= size or entry.waits or entry is plan.placed[0]
             before = entry.alive
+
+
+def test_what_was_overwritten_is_not_waited_for():
+    """Else XLA would keep a copy of it."""
+
+    def stream(x, first, second):
+        for _ in range(6):
+            x = x + jax.nn.relu(x @ first) @ second
+        return x
+
+    shapes = (4 * ROWS, 64), (64, 4 * ROWS), (4 * ROWS, 64)
+    arrays = [jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(shapes)]
+    traced = jax.make_jaxpr(autochunk(stream, beside_arguments(arrays, 20 * SCORES), target=CPU))(*arrays)
+    (chunked,) = traced.eqns
+    equations = chunked.params["call_jaxpr"].eqns
+    kinds = [equation.primitive.name for equation in equations]
+    overwritten: set[jax.extend.core.Var] = set()
+    for equation in equations:
+        variables = [v for v in equation.invars if isinstance(v, jax.extend.core.Var)]
+        assert not overwritten.intersection(variables), equation
+        if equation.primitive.name == "scan":
+            overwritten.update(variables[equation.params["num_consts"] :])
+    # A loop that does not wait, on what another made, and behind both one that does.
+    assert kinds.count("scan") == 6 and "optimization_barrier" in kinds[-4:]
