@@ -1,9 +1,11 @@
 """Runs of many jobs: side by side, on several devices, with failures, on a cluster."""
 
+import csv
 import dataclasses
 import functools
 import json
 import os
+import threading
 import time
 
 import jax
@@ -31,6 +33,18 @@ def test_each_job_has_its_directory(whole):
         assert (outcome.directory / "ranked_1.cif").exists() and (outcome.directory / "report.html").exists()
     rows = (out / "summary.csv").read_text().splitlines()
     assert rows[0].startswith("job,status,residues") and rows[1].startswith("one,done,7,2,model_1_ptm_seed")
+
+
+def test_the_summary_has_the_scores_of_the_best_prediction(whole):
+    out, outcomes = whole
+    with (out / "summary.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for row, outcome in zip(rows, outcomes, strict=True):
+        ranking = json.loads((outcome.directory / "ranking.json").read_text())
+        best = ranking["order"][0]
+        assert row["best"] == best and int(row["predictions"]) == len(ranking["order"])
+        for column, score in (("ranking_confidence", ranking["plddts"][best]), ("ptm", outcome.ranked[0].ptm)):
+            assert float(row[column]) == pytest.approx(score, abs=1e-4)
 
 
 def test_jobs_of_one_size_share_a_program(whole):
@@ -99,6 +113,41 @@ def test_devices_wait_where_writing_falls_behind(source, small_network, tmp_path
     outcomes = run(configuration(tmp_path, source, sampling=sampling), networks=[small_network])
     assert [outcome.made for outcome in outcomes] == [4] * 3
     assert max(ahead) == 3  # two that wait to be written, and one in the device's hand
+
+
+@pytest.fixture
+def begin(monkeypatch, tmp_path, small_network):
+    """A function from a number of devices to the jobs in the order in which they are begun, with their devices."""
+    sizes = {"middle": 5, "long": 6, "short": 4}
+    (tmp_path / "x.fasta").write_text("".join(f">{name}\n{'G' * size}\n" for name, size in sizes.items()))
+
+    def begin(number):
+        begun, together = [], threading.Barrier(number)
+
+        def predict(self, target, task, on_pass):
+            begun.append((target.job.name, len(self.devices)))
+            if len(begun) <= number:  # else one device might take all jobs before the other has begun
+                together.wait(timeout=60)
+            raise PredictionError("enough")
+
+        monkeypatch.setattr(engine.Engine, "predict", predict)
+        monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:number])
+        run(configuration(tmp_path / "out", tmp_path / "x.fasta"), networks=[small_network])
+        return begun
+
+    return begin
+
+
+def test_one_device_takes_the_shortest_job_first_and_several_the_longest(begin):
+    assert begin(1) == [("short", 1), ("middle", 1), ("long", 1)]
+    *first, last = begin(2)
+    assert sorted(first) == [("long", 1), ("middle", 1)] and last == ("short", 1)
+
+
+def test_what_fits_on_no_device_comes_last_on_all_of_them(begin, monkeypatch):
+    monkeypatch.setattr("fastfold_jax.inference.run.fits", lambda num_res, device: num_res < 6)
+    *first, last = begin(2)
+    assert sorted(first) == [("middle", 1), ("short", 1)] and last == ("long", 2)
 
 
 def test_a_failed_job_does_not_stop_the_others(small_network, tmp_path, monkeypatch):

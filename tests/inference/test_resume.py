@@ -15,6 +15,8 @@ from several_jobs import REPOSITORY, configuration, content, no_prediction
 from fastfold_jax.inference import answer, dry_run, engine, job_run
 from fastfold_jax.inference.compiled_pass import PredictionError
 from fastfold_jax.inference.config import (
+    AnswerOptions,
+    ExecutionOptions,
     JobOptions,
     RecyclingOptions,
     SamplingOptions,
@@ -26,6 +28,8 @@ from fastfold_jax.inference.models import NetworkTable
 from fastfold_jax.inference.relax import RelaxOptions
 from fastfold_jax.inference.run import run
 from fastfold_jax.inference.sources import job_sources
+from fastfold_jax.model.alphafold import init_state
+from fastfold_jax.params.store import save
 from fastfold_jax.search.config import SearchOptions, TemplateOptions
 
 
@@ -37,6 +41,14 @@ def test_finished_work_is_kept(whole, copy, source, small_network, monkeypatch):
     outcomes = run(configuration(copy, source), networks=[small_network])
     assert {outcome.status for outcome in outcomes} == {"kept"} and len(outcomes[0].ranked) == 2
     assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_another_report_is_made_of_what_is_finished(copy, source, small_network, monkeypatch):
+    monkeypatch.setattr(engine.Engine, "predict", no_prediction)
+    for number in (1, 2):
+        options = AnswerOptions(plots=False, report_models=number)
+        run(configuration(copy, source, answer=options), networks=[small_network])
+        assert (copy / "one" / "report.html").read_text().count('"xyz":') == number
 
 
 @pytest.mark.parametrize(
@@ -112,6 +124,12 @@ def test_what_is_made_again_is_relaxed_again(copy, source, small_network, elsewh
     assert len(relaxed) == 6  # the same again: what was relaxed still is its relaxed structure
 
 
+def digests(config, network) -> frozenset[str]:
+    """Of all that decides the predictions of the first job."""
+    context = job_run.Context(config=config, table=NetworkTable(config, [network]), parameters=Parameters())
+    return frozenset(job_run.survey(context, job_sources(config)[0], config.out).tasks.values())
+
+
 def test_another_template_or_database_makes_other_predictions(source, small_network, tmp_path):
     template, databases = tmp_path / "t.pdb", tmp_path / "databases"
     databases.mkdir()
@@ -122,17 +140,46 @@ def test_another_template_or_database_makes_other_predictions(source, small_netw
         "search": SearchOptions(databases=(databases,)),
     }
     config = configuration(tmp_path / "out", source, **options)
-
-    def digests() -> set[str]:
-        context = job_run.Context(config=config, table=NetworkTable(config, [small_network]), parameters=Parameters())
-        return set(job_run.survey(context, job_sources(config)[0], tmp_path / "out").tasks.values())
-
-    first = digests()
-    assert digests() == first
+    first = digests(config, small_network)
+    assert digests(config, small_network) == first
     template.write_text("another")
-    second = digests()
+    second = digests(config, small_network)
     (databases / "mgnify.fasta").write_text(">a\nGA\n")
-    assert first.isdisjoint(second) and digests().isdisjoint(first | second)
+    assert first.isdisjoint(second) and digests(config, small_network).isdisjoint(first | second)
+
+
+@pytest.fixture
+def drawn(small_network, tmp_path) -> list[Path]:
+    """Directories with parameter files of one name and different content."""
+    directories = [tmp_path / "first", tmp_path / "second"]
+    for seed, directory in enumerate(directories):
+        directory.mkdir()
+        save(init_state(small_network, seed), small_network, directory / f"params_{small_network.name}.npz")
+    return directories
+
+
+def test_other_input_parameters_or_programs_make_other_predictions(drawn, small_network, tmp_path, monkeypatch):
+    job = tmp_path / "job"
+    job.mkdir()
+    files = {
+        "uniref90_hits.a3m": ">q\nGAMK\n>one\nGA-K\n>two\nGAwMK\n",
+        "uniprot_hits.a3m": ">q\nGAMK\n>tr|A0A001|A0A001_HUMAN/1-4\nGARK\n",
+    }
+    config = configuration(tmp_path / "out", job, params=str(drawn[0]))
+    found = []
+    # A residue, an alignment's row, a number of deletions, a row to be paired, and all as it was.
+    for old, new in (("GAMK", "GAVK"), ("GA-K", "GAWK"), ("GAw", "GAww"), ("GARK", "GAVK"), ("", "")):
+        for name, text in files.items():
+            (job / name).write_text(text.replace(old, new))
+        found.append(digests(config, small_network))
+    assert digests(config, small_network) == found[-1]
+    found.append(digests(dataclasses.replace(config, params=str(drawn[1])), small_network))
+    precision = ExecutionOptions(precision="bf16", no_compile_cache=True)
+    found.append(digests(dataclasses.replace(config, execution=precision), small_network))
+    found.append(digests(config, dataclasses.replace(small_network, num_extra_msa=8)))
+    monkeypatch.setattr(job_run, "program", lambda: "FastFold-JAX 99")
+    found.append(digests(config, small_network))
+    assert len(frozenset.union(*found)) == sum(map(len, found)) == 2 * len(found)
 
 
 def test_another_jobs_answer_is_not_replaced(copy, small_network, tmp_path, monkeypatch):

@@ -237,16 +237,24 @@ def test_mmcif_only_for_63_chains(make_prediction, tmp_path, caplog):
     assert [chain.name for chain in gemmi.read_structure(str(files[".cif"]))[0]][-2:] == ["9", "AA"]
 
 
-def test_mmcif_only_for_100_000_atoms(make_prediction, monkeypatch):
-    monkeypatch.setattr(f"{build_structure.__module__}._PDB_MAX_SERIAL", 999)  # in place of 99,999: it takes 10 s
-    assert "1,009 atom records" in pdb_obstacle(build_structure(make_prediction("W" * 72), "job"))
-    assert pdb_obstacle(build_structure(make_prediction("W" * 71), "job")) is None
+def test_mmcif_only_for_100_000_atoms(make_prediction):
+    structure = build_structure(make_prediction("GW"), "job")
+    chain = structure[0]["A"]
+    glycine = chain[0].clone()
+    for _ in range(24_995):
+        chain.add_residue(glycine)
+    assert structure[0].count_atom_sites() + 1 == 99_999  # with the record that ends the chain
+    assert pdb_obstacle(structure) is None
+    chain.add_residue(glycine)
+    assert "100,003 atom records" in pdb_obstacle(structure)
 
 
-def test_mmcif_only_for_10_000_residues(make_prediction, monkeypatch):
-    monkeypatch.setattr(f"{build_structure.__module__}._PDB_MAX_RESIDUE", 99)  # in place of 9,999
-    assert "residue number 100" in pdb_obstacle(build_structure(make_prediction("G" * 100), "job"))
-    assert pdb_obstacle(build_structure(make_prediction("G" * 99), "job")) is None
+def test_mmcif_only_for_10_000_residues(make_prediction):
+    prediction = make_prediction("GA")
+    for last, obstacle in ((9_999, None), (10_000, "residue number 10000, but the PDB format ends at 9999")):
+        chain = dataclasses.replace(prediction.chains[0], numbers=np.array([1, last]))
+        numbered = dataclasses.replace(prediction, chains=(chain,))
+        assert pdb_obstacle(build_structure(numbered, "job")) == obstacle
 
 
 def test_chain_ids_are_distinct():

@@ -41,7 +41,22 @@ def test_ci_takes_the_test_command_from_the_readme():
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_relative_links_lead_somewhere(document):
-    text = re.sub(r"^```.*?^```", "", document.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
-    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
-        if "://" not in target and not target.startswith("mailto:"):
-            assert (document.parent / target).exists(), f"{document.name} links to {target}, which does not exist"
+    text = without_code(document)
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]*))?[^)]*\)", text):
+        if "://" in target or target.startswith("mailto:"):
+            continue
+        path = document.parent / target if target else document
+        assert path.exists(), f"{document.name} links to {target}, which does not exist"
+        if anchor:
+            found = anchors(path)
+            assert anchor in found, f"{document.name} links to {target}#{anchor}, but its headings are {found}"
+
+
+def without_code(document: Path) -> str:
+    return re.sub(r"^```.*?^```", "", document.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(document: Path) -> list[str]:
+    """What GitHub calls a document's headings."""
+    headings = re.findall(r"^#+ +(.*?) *#*$", without_code(document), flags=re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings]

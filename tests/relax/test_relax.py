@@ -59,6 +59,15 @@ def test_a_short_model():
     assert len(hydrogens) > 0.6 * len(after)
 
 
+def test_stiff_springs_hold_atoms_and_a_loose_tolerance_ends_early():
+    usual, stiff, early = (
+        relax(read("1l2y.pdb"), dataclasses.replace(CPU, **changes))
+        for changes in ({}, {"relax_stiffness": 1000.0}, {"relax_tolerance": 100.0})
+    )
+    assert stiff.rmsd < usual.rmsd / 3
+    assert early.steps < usual.steps / 3 and early.final_energy > usual.final_energy
+
+
 def test_b_factors_are_kept():
     given = read("1l2y.pdb")
     for number, residue in enumerate(given[0][0]):

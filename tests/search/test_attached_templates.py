@@ -16,6 +16,7 @@ from fastfold_jax.data.job import read_job
 from fastfold_jax.data.job_chains import Job, chains_of
 from fastfold_jax.data.sampling import sample
 from fastfold_jax.data.structure import read_structure
+from fastfold_jax.data.template_hits import read_hits
 from fastfold_jax.errors import UserError
 from fastfold_jax.search import template_search
 from fastfold_jax.search.config import SearchOptions, TemplateOptions
@@ -126,6 +127,23 @@ def test_given_hits(shared_data, search, tmp_path, caplog):
         assert [len(chain.templates) for chain in done.chains] == [0, 6]
         raw = assemble(done, preset("model_1_multimer_v3"))
         assert raw.templates.aatype.shape == (6, 11 + len(query)) and not raw.templates.atom_mask[:, :11].any()
+
+
+def test_replaced_entries_lead_to_their_successors(shared_data, search, tmp_path):
+    directory = shared_data / "msa" / "cobra73"
+    job = read_job(directory)
+    hits = read_hits(directory / "pdb70_hits.hhr", job.chains[0].sequence)
+    structures, obsolete = tmp_path / "mmcif", tmp_path / "obsolete.dat"
+    structures.mkdir()
+    for path in (shared_data / "mmcif").iterdir():
+        (structures / path.name.replace(hits[0].entry, "9new")).symlink_to(path)
+    obsolete.write_text(f"OBSLTE    26-SEP-06 {hits[0].entry.upper()}     9NEW\n")
+    options = TemplateOptions(template_mmcif=structures, template_hits=(directory,))
+    without, found = (
+        {source.name for source in attach(job, each, search).chains[0].templates.sources}
+        for each in (options, dataclasses.replace(options, obsolete_pdbs=obsolete))
+    )
+    assert len(found) == 6 and found - without == {hits[0].entry}
 
 
 def test_hits_beside_the_alignments_are_used_if_there_are_structures(

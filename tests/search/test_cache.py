@@ -58,7 +58,21 @@ def test_a_directory_that_cannot_be_written_costs_a_warning(tmp_path, caplog):
     assert "cannot be kept" in caplog.text
 
 
+def test_a_write_that_fails_leaves_the_earlier_text(tmp_path, monkeypatch):
+    cache = Cache(tmp_path)
+    cache.put("ab", b"earlier")
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    cache.put("ab", b"later")
+    assert cache.get("ab") == b"earlier" and len([path for path in tmp_path.rglob("*") if path.is_file()]) == 1
+
+
 def test_a_killed_process_leaves_no_half_of_a_text(tmp_path):
+    cache = Cache(tmp_path)
+    cache.put("ab", os.urandom(1 << 20))
     program = (
         "import os, sys, pathlib\n"
         "from fastfold_jax.search.cache import Cache\n"
@@ -75,4 +89,4 @@ def test_a_killed_process_leaves_no_half_of_a_text(tmp_path):
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
         process.communicate()
-        assert len(Cache(tmp_path).get("ab") or bytes(1 << 20)) == 1 << 20
+        assert len(cache.get("ab") or b"") == 1 << 20

@@ -100,6 +100,18 @@ def test_deleted_blocks_leave_the_query_and_runs(num_rows, seed):
     assert np.count_nonzero(np.diff(deleted) > 1) < 5 or not len(deleted)
 
 
+@pytest.mark.parametrize(("fraction", "blocks"), [(0.3, 5), (0.1, 2)])
+def test_rows_are_deleted_as_often_as_blocks_begin_before_them(fraction, blocks):
+    """A block begins at a uniform row, those near the end being cut short."""
+    num_rows, length = 1000, round(1000 * fraction)
+    share = np.ones(num_rows)
+    for seed in range(2000):
+        share[rows.without_blocks(num_rows, Draws(seed), fraction=fraction, blocks=blocks)] -= 1 / 2000
+    expected = 1 - (1 - np.minimum(np.arange(1, num_rows + 1), length) / num_rows) ** blocks
+    for part in (slice(1, length), slice(length, None)):  # of the latter 1 - 0.7^5 where nothing is changed
+        assert share[part].mean() == pytest.approx(expected[part].mean(), abs=0.03)
+
+
 @given(st.integers(1, 400), st.integers(1, 100), SEEDS)
 def test_few_rows_keep_the_query(num_rows, most, seed):
     kept = rows.few(num_rows, most, Draws(seed))

@@ -35,7 +35,7 @@ def own_index(tmp_path):
 
 
 def dataset(index, *, seed=0, batch_size=4, host=0, hosts=1, **options) -> Dataset:
-    config = DataConfig(index=index, augmentation=Augmentation(crop_size=16), workers=0, **options)
+    config = DataConfig(index=index, workers=0, **{"augmentation": Augmentation(crop_size=16), **options})
     return Dataset(config, MODEL, seed=seed, batch_size=batch_size, host=host, hosts=hosts)
 
 
@@ -91,6 +91,17 @@ def test_a_mix_with_predictions(index, own_index):
     data = dataset(index, distillation_index=own_index, batch_size=64, min_confidence=10.0)
     resolutions = np.concatenate([data.batch(step)[0].labels.resolution for step in range(4)])
     assert np.mean(resolutions == 0) == pytest.approx(0.75, abs=0.08)
+
+
+def test_few_rows_are_drawn_of_predictions_alone(index, own_index):
+    augmentation = Augmentation(crop_size=16, distillation_rows=2, deleted_blocks=0)
+    options = {"distillation_index": own_index, "min_confidence": 10.0, "augmentation": augmentation}
+    batch, _ = dataset(index, batch_size=24, **options).batch(0)
+    masks = (batch.features.msa_mask, batch.features.extra_msa_mask)
+    rows = sum(mask[:, -1].any(axis=-1).sum(axis=-1) for mask in masks)
+    predicted = batch.labels.resolution == 0
+    assert 0 < predicted.sum() < 24
+    assert (rows[predicted] == 2).all() and (rows[~predicted] > 2).all()
 
 
 def test_a_broken_record_is_skipped_and_named(own_index):

@@ -11,8 +11,9 @@ import pytest
 from fastfold_jax.config.presets import preset
 from fastfold_jax.config.training import stage
 from fastfold_jax.constants import ATOM37_INDEX, GAP, MASK, RESTYPES
+from fastfold_jax.data.draws import Draws
 from fastfold_jax.data.textfile import InputError
-from fastfold_jax.data.training.augment import Augmentation, Maker, row
+from fastfold_jax.data.training.augment import Augmentation, Maker, choose_residues, row
 from fastfold_jax.data.training.example import Reader
 from fastfold_jax.data.training.records import read_index
 from fastfold_jax.data.training.selection import Filters, select
@@ -147,6 +148,31 @@ def test_copies_of_a_chain_in_a_complex(dataset):
             np.testing.assert_allclose(labels.atom_positions[:2, place, CA, 1], [0.0, 16.0], atol=1e-3)
 
 
+def test_the_crop_of_a_chain_tends_to_the_start_when_unclamped(dataset):
+    reader, records = opened(dataset, MONOMER)
+    example, augmentation = reader.read(records["1abc_A"]), Augmentation(crop_size=10)
+    for clamped, mean in ((True, 10), (False, 5)):
+        starts = [choose_residues(example, augmentation, Draws(seed), clamped=clamped)[0] for seed in range(500)]
+        assert np.mean(starts) == pytest.approx(mean, abs=1)
+
+
+def test_so_many_complexes_are_cropped_around_an_interface(dataset):
+    reader, records = opened(dataset, MULTIMER)
+    example = reader.read(records["1abc_A"])
+    alpha, known = example.alpha()
+    distance = np.linalg.norm(alpha[:, None] - alpha, axis=-1)
+    assert known.all()
+
+    def is_ball(kept) -> bool:
+        outside = np.setdiff1d(np.arange(len(alpha)), kept)
+        return any(distance[centre, kept].max() < distance[centre, outside].min() + 0.2 for centre in kept)
+
+    for fraction, least, most in ((0.0, 0, 2), (0.5, 15, 45), (1.0, 60, 60)):
+        augmentation = Augmentation(crop_size=16, spatial_fraction=fraction)
+        crops = [choose_residues(example, augmentation, Draws(seed), clamped=True) for seed in range(60)]
+        assert least <= sum(map(is_ball, crops)) <= most
+
+
 def test_the_nearest_chains_of_a_large_assembly_stay(dataset):
     reader, records = opened(dataset, MULTIMER, max_chains=2)
     assert [chain.label for chain in reader.read(records["1abc_A"]).chains] == ["Ax", "Bx"]
@@ -179,16 +205,19 @@ def test_predicted_structures_keep_what_is_sure(tmp_path):
         for atom in residue:
             atom.b_iso = 90.0 if number % 2 else 30.0
     cif.write(tmp_path / "s" / "pred_1.cif", made, date=None)
-    cif.write_a3m(tmp_path / "a" / "pred_1", letters, [letters] * 3)
+    rng = np.random.default_rng(7)
+    cif.write_a3m(tmp_path / "a" / "pred_1", letters, [cif.mutated(rng, letters) for _ in range(50)])
     out = tmp_path / "i.jsonl"
     build_index(IndexConfig(structures=tmp_path / "s", alignments=tmp_path / "a", out=out, workers=1))
     reader, records = opened(out, MONOMER, min_confidence=50.0)
     example = reader.read(records["pred_1_A"])
     np.testing.assert_array_equal(example.chains[0].atom_mask[:, CA], np.arange(20) % 2)
     assert example.resolution == 0.0
-    maker = Maker(config=MONOMER, augmentation=Augmentation(crop_size=32, distillation_rows=2, deleted_blocks=0))
-    features, _ = make(maker, example, (0,), num_recycles=0, clamped=True, distillation=True)
-    assert features.msa_mask[-1].any(axis=-1).sum() == 1  # the rows are copies, of which merging leaves one
+    maker = Maker(config=MONOMER, augmentation=Augmentation(crop_size=32, distillation_rows=10, deleted_blocks=0))
+    for distillation, expected in ((True, 10), (False, maker.shape.num_msa + maker.shape.num_extra_msa)):
+        features, _ = make(maker, example, (0,), num_recycles=0, clamped=True, distillation=distillation)
+        rows = sum(mask[-1].any(axis=-1).sum() for mask in (features.msa_mask, features.extra_msa_mask))
+        assert rows == expected
 
 
 def test_alignments_in_both_layouts(dataset, tmp_path):

@@ -88,6 +88,15 @@ def test_the_number_of_templates_is_uniform(cobra):
     np.testing.assert_array_equal(again.positions, drawn[7].positions)
 
 
+def test_templates_are_drawn_from_the_best_hits_alone(cobra):
+    index, _, _ = cobra
+    best, data = templates(dataset(index), None), dataset(index, pool=1)
+    drawn = [templates(data, seed) for seed in range(30)]
+    assert {len(found) for found in drawn} == {0, 1}
+    for found in drawn:
+        np.testing.assert_array_equal(found.aatype, best.aatype[: len(found)])
+
+
 def test_batches_hold_them(cobra):
     index, _, _ = cobra
     data = dataset(index)
