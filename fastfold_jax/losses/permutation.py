@@ -127,10 +127,10 @@ def _assign(
     keeper = jnp.argmax(chains.entity[:, None] == chains.entity[None, :], axis=1)
 
     def take(free: Array, chain: Array) -> tuple[Array, Array]:
-        cost = jnp.where(count[chain] > 0, distance[chain], _FAR)
-        cost = jnp.where(free[keeper[chain]] > 0, cost, jnp.inf)
         # A chain that nothing is known of anywhere keeps its copy if that is free.
-        cost = cost - (jnp.arange(num_copies) == chains.own_copy[chain]) * 1e-3
+        unknown = jnp.where(jnp.arange(num_copies) == chains.own_copy[chain], _FAR / 2, _FAR)
+        cost = jnp.where(count[chain] > 0, distance[chain], unknown)
+        cost = jnp.where(free[keeper[chain]] > 0, cost, jnp.inf)
         copy = jnp.where(chain == anchor, anchor_copy, jnp.argmin(cost))
         return free.at[keeper[chain], copy].set(0.0), copy
 

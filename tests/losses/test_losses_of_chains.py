@@ -129,6 +129,54 @@ def test_three_copies_around_an_anchor_of_which_there_is_one():
     np.testing.assert_array_equal(known, 1)
 
 
+def test_a_mirrored_prediction_is_turned_and_not_reflected():
+    """An anchor that is nearly flat and predicted as its mirror image: a reflection would exchange the chains beside
+    it, one above and one below."""
+    anchor, chain = _helix(12, 5) * [1, 1, 0.05], _helix(6, 6) * 0.3
+    above, below = _shift(chain, 0, 0, 20.0), _shift(chain, 0, 0, -20.0)
+    blank = np.zeros((12, 3))
+    copies = np.stack([np.concatenate([anchor, above, above]), np.concatenate([blank, below, below])])
+    mask = np.ones((2, 24))
+    mask[1, :12] = 0
+    features = _features([1] * 12 + [2] * 6 + [3] * 6, [1] * 12 + [2] * 12, [1] * 18 + [2] * 6)
+    noise = np.random.default_rng(7).normal(0, 0.1, (24, 3))
+    predicted = _turn(np.concatenate([anchor * [1, 1, -1], above, below]) + noise)
+    positions, _ = match(features, _labels(copies, mask), jnp.asarray(predicted, jnp.float32))
+    np.testing.assert_allclose(positions[:, 1], np.concatenate([anchor, above, below]), atol=1e-4)
+
+
+def test_the_anchor_is_of_the_entity_with_fewest_copies():
+    """A2B: one of the equal chains is turned so that, superposed, it fits the other's copy. The single chain, although
+    shorter, is not fooled."""
+    chain, single = _helix(10, 8) * 0.3, _helix(6, 9) * 0.3
+    chain, single = chain - chain.mean(0), single - single.mean(0)
+    left, right = _shift(chain, -20.0, 0, 0), _shift(chain, 20.0, 0, 0)
+    blank = np.zeros((6, 3))
+    copies = np.stack([np.concatenate([left, left, single]), np.concatenate([right, right, blank])])
+    mask = np.ones((2, 26))
+    mask[1, 20:] = 0
+    features = _features([1] * 10 + [2] * 10 + [3] * 6, [1] * 20 + [2] * 6, [1] * 10 + [2] * 10 + [1] * 6)
+    half_turned = _shift(chain * [-1, -1, 1], -20.0, 0, 0)
+    predicted = _turn(np.concatenate([half_turned, right, single]))
+    positions, _ = match(features, _labels(copies, mask), jnp.asarray(predicted, jnp.float32))
+    np.testing.assert_allclose(positions[:, 1], np.concatenate([left, right, single]), atol=1e-4)
+
+
+@pytest.mark.parametrize("known", [0, 2])
+def test_a_chain_with_fewer_than_three_known_residues_is_no_anchor(known):
+    """They fix no superposition: whichever way the prediction lies, equal chains keep their places."""
+    chain, single = _helix(10, 8) * 0.3, _helix(6, 9) * 0.3
+    left, right = _shift(chain, -20.0, 0, 0), _shift(chain, 20.0, 0, 0)
+    copies = np.stack([np.concatenate([left, left, single]), np.concatenate([right, right, single])])
+    mask = np.ones((2, 26))
+    mask[1, 20:] = mask[0, 20 + known :] = 0
+    features = _features([1] * 10 + [2] * 10 + [3] * 6, [1] * 20 + [2] * 6, [1] * 10 + [2] * 10 + [1] * 6)
+    for axis in ([3.0, 0, 0], [0, 3.0, 0], [0, 0, 3.0], [1.0, 1.0, 1.0]):
+        predicted = Rotation.from_rotvec(axis).apply(np.concatenate([right, left, single]))
+        positions, _ = match(features, _labels(copies, mask), jnp.asarray(predicted, jnp.float32))
+        np.testing.assert_allclose(positions[:20, 1], np.concatenate([right, left]), atol=1e-4)
+
+
 def test_a_copy_is_given_once():
     """Two predicted chains on top of each other cannot both be compared with the same copy."""
     chain = _helix(8, 3)
@@ -159,3 +207,17 @@ def test_bonds_do_not_cross_chains():
     broken, apart = of_chains(jnp.ones(6, int)), of_chains(jnp.array([1, 1, 1, 2, 2, 2]))
     assert broken.c_n > 1.0 and broken.per_residue[2] == 1
     assert apart.c_n == 0.0 and not apart.per_residue.any()
+
+
+def test_an_unknown_chain_keeps_its_own_copy():
+    """The second of two equal chains comes first in the crop, and leaves the other's copy to the other."""
+    single, chain = _helix(10, 1), _helix(6, 2)
+    first, second = _shift(chain, 30.0, 0, 0), _shift(chain, -30.0, 0, 0)
+    blank = np.zeros((10, 3))
+    copies = np.stack([np.concatenate([single, first, first]), np.concatenate([blank, second, second])])
+    mask = np.ones((2, 22))
+    mask[1, :10] = mask[:, 10:16] = 0
+    features = _features([1] * 10 + [3] * 6 + [2] * 6, [1] * 10 + [2] * 12, [1] * 10 + [2] * 6 + [1] * 6)
+    predicted = _turn(np.concatenate([single, second, first]))
+    positions, _ = match(features, _labels(copies, mask), jnp.asarray(predicted, jnp.float32))
+    np.testing.assert_allclose(positions[16:, 1], first, atol=1e-4)
