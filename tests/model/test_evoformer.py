@@ -13,7 +13,15 @@ from untrained import untrained
 
 from fastfold_jax.config.execution import Execution
 from fastfold_jax.config.presets import preset
-from fastfold_jax.model.evoformer import block_type, evoformer_stack, extra_msa_stack, run_stack
+from fastfold_jax.model.evoformer import (
+    MSA_DROPOUT,
+    PAIR_DROPOUT,
+    block_type,
+    evoformer_stack,
+    extra_msa_stack,
+    run_stack,
+)
+from fastfold_jax.model.layers import shared_dropout
 from parallel import Axis
 
 SIZES = {"c_m": 16, "c_z": 16, "c_e": 8, "c_outer": 4, "msa_heads": 2, "pair_heads": 2}
@@ -139,6 +147,20 @@ def test_dropout_depends_on_its_key_alone():
     np.testing.assert_array_equal(pair(jax.random.key(1)), pair(jax.random.key(1)))
     assert not np.allclose(pair(jax.random.key(1)), pair(jax.random.key(2)))
     assert not np.allclose(pair(jax.random.key(1)), pair(None))
+
+
+@pytest.mark.parametrize("rate", [0.15, 0.5])
+@pytest.mark.parametrize("shared", [0, 1])
+def test_dropout_keeps_the_mean_and_whole_rows_or_columns(rate, shared):
+    found = np.asarray(shared_dropout(jnp.ones((100, 100, 40)), jax.random.key(0), rate, shared=shared))
+    np.testing.assert_array_equal(found, np.broadcast_to(found.take([0], axis=shared), found.shape))
+    assert np.mean(found > 0) == pytest.approx(1 - rate, abs=0.03)
+    assert np.mean(found) == pytest.approx(1.0, abs=0.03)
+
+
+def test_rates_of_dropout():
+    """AlphaFold 2 supplement, 1.11.6 and Algorithm 6."""
+    assert (MSA_DROPOUT, PAIR_DROPOUT) == (0.15, 0.25)
 
 
 def test_new_blocks_start_as_the_identity():

@@ -13,6 +13,7 @@ from fastfold_jax import geometry
 from fastfold_jax.config.execution import Execution
 from fastfold_jax.config.presets import preset
 from fastfold_jax.geometry import Rigid
+from fastfold_jax.model import structure
 from fastfold_jax.model.ipa import InvariantPointAttention
 from fastfold_jax.model.structure import StructureModule
 from parallel import Axis
@@ -275,6 +276,13 @@ def test_dropout_is_drawn_per_element_and_kept_under_padding():
     assert _relative(dropped.single[:8], again.single) < TOLERANCE
     other = run(state, single, pair, aatype, mask, jax.random.key(4))
     assert _relative(dropped.single[:8], other.single[:8]) > 1e-2
+
+
+def test_dropout_has_the_rate_of_the_paper_and_keeps_the_mean():
+    """A tenth (AlphaFold 2 supplement, Algorithm 20, lines 7 and 9)."""
+    found = np.asarray(structure._dropout(jnp.ones((100, 100)), jax.random.key(0), Axis()))
+    assert np.mean(found > 0) == pytest.approx(0.9, abs=0.01)
+    assert np.mean(found) == pytest.approx(1.0, abs=0.01)
 
 
 @pytest.mark.parametrize(("name", "devices", "dropout"), [(PRESETS[0], 2, True), (PRESETS[1], 4, False)])

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import tyro
 
+from fastfold_jax.config.execution import Execution
 from fastfold_jax.data.training.selection import Filters
 from fastfold_jax.data.training.templates import TemplateConfig
 from fastfold_jax.errors import UserError
@@ -14,6 +15,7 @@ from fastfold_jax.training.options import (
     ChainOptions,
     DistillationOptions,
     MachineOptions,
+    StageOptions,
     TemplateOptions,
     TrainConfig,
     ValidationOptions,
@@ -87,6 +89,33 @@ def test_batches_of_another_size_keep_the_samples():
     assert (other.steps, other.optimizer.warmup_steps, other.optimizer.decay_after) == (23_438, 0, None)
 
 
+def test_departures_from_the_preset_reach_the_stage():
+    """Each changes what it is called after and nothing else."""
+    preset = parsed("--preset", "ptm").chosen()
+    for arguments, field, value in (
+        (("--learning-rate", 2e-4), "optimizer", dataclasses.replace(preset.optimizer, learning_rate=2e-4)),
+        (("--max-msa", 64, 96), "model", dataclasses.replace(preset.model, num_msa=64, num_extra_msa=96)),
+        (("--crop-size", 72), "crop_size", 72),
+        (("--steps", 9), "steps", 9),
+    ):
+        chosen = parsed("--preset", "ptm", *arguments).chosen()
+        assert chosen == dataclasses.replace(preset, **{field: value}) != preset, arguments
+
+
+def test_what_is_kept_for_the_backward_pass_is_chosen():
+    """Each block's activations are computed again, unless they are to be kept on the device or in the host's memory."""
+    assert parsed().machine.execution() == Execution(remat=True)
+    assert parsed("--no-remat").machine.execution() == Execution(remat=False)
+    assert parsed("--offload").machine.execution() == Execution(remat="offload")
+
+
+def test_precision_kernels_and_memory_budget_reach_the_machine():
+    machine = parsed("--precision", "float32", "--kernels", "xla", "--memory-budget", 2).machine
+    assert machine.execution() == Execution(precision="float32", kernels="xla", remat=True)
+    assert machine.budget() == 2 * 2**30
+    assert parsed().machine.budget() is None and parsed("--memory-budget", "auto").machine.budget() == "device"
+
+
 def test_chains_without_alignments_are_allowed_in_all_sets():
     config = parsed("--allow-no-alignment", "--validation-index", "recent.jsonl")
     data = config.training_data()
@@ -113,6 +142,8 @@ def test_chains_without_alignments_are_allowed_in_all_sets():
         (lambda: ValidationOptions(validation_released_after="nonsense"), "--validation-released-after: needs"),
         (lambda: made(seed=-1), "--seed -1: accepted are numbers from 0 to 4294967295"),
         (lambda: made(seed=2**32), "--seed 4294967296: accepted are numbers from 0 to 4294967295"),
+        (lambda: made(stage=StageOptions(max_msa=(4, 96))), "--max-msa 4 96: model_1: num_msa=4 leaves no cluster"),
+        (lambda: MachineOptions(no_remat=True, offload=True), "--offload in the host's memory: give one"),
         (lambda: made(ChainOptions(index=Path("i"), released_before="2018")), "released_before 2018: accepted"),
         (lambda: made(templates=TemplateOptions(template_mmcif=Path("nowhere"))), "nowhere: no such directory"),
     ],

@@ -24,6 +24,7 @@ from fastfold_jax.training.processes import Stop
 from fastfold_jax.training.recorder import Recorder
 from fastfold_jax.training.run import TrainingError
 from fastfold_jax.training.step import start_state
+from fastfold_jax.training.validation import Validation
 
 
 @pytest.fixture(autouse=True)
@@ -253,6 +254,25 @@ def test_validation_keeps_to_the_memory_budget(index, tmp_path, monkeypatch, uni
     assert budgets == [2 * 2**30] * 2
     scores = lines(tmp_path)[-1]
     assert (scores["kind"], scores["step"], scores["chains"]) == ("validation", STAGE.steps, 1)
+
+
+def test_validations_and_checkpoints_are_as_many_as_asked_for(index, tmp_path, monkeypatch, uninterrupted):
+    """And what is validated, at the end too, is the average."""
+    validated = []
+
+    def note(self, average):
+        validated.append(jax.tree.map(np.array, average))
+        return {"chains": float(len(validated))}
+
+    monkeypatch.setattr(Validation, "run", note)
+    validation = options.ValidationOptions(validation_index=index, validate_every=3)
+    run.run(config(index, tmp_path, validation=validation, keep_checkpoints=2))
+    scores = [(entry["step"], entry["chains"]) for entry in lines(tmp_path) if entry["kind"] == "validation"]
+    assert scores == [(3, 1.0), (STAGE.steps, 2.0)]
+    average = store.load(uninterrupted / "params_demo.npz", STAGE.model)
+    jax.tree.map(np.testing.assert_array_equal, validated[-1], average)
+    kept = {int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()}
+    assert kept == {STAGE.steps - 1, STAGE.steps}
 
 
 def test_a_stage_that_adds_a_head_goes_on_with_the_one_before(index, tmp_path):
