@@ -14,7 +14,8 @@ from jaxtyping import Float32
 from fastfold_jax.constants import ATOM37_INDEX
 from fastfold_jax.data.job import Job
 from fastfold_jax.data.job_chains import InitialGuess
-from fastfold_jax.data.structure import SUFFIXES, ChainStructure, StructureError, read_structure, structure_name
+from fastfold_jax.data.raw import chain_bounds
+from fastfold_jax.data.structure import ChainStructure, StructureError, is_structure, read_structure, structure_name
 from fastfold_jax.errors import UserError
 
 _OPTION = "--initial-guess"
@@ -73,9 +74,7 @@ def read_initial_guess(path: Path, lengths: Sequence[int]) -> InitialGuess:
 def _file_for(name: str, place: Path) -> Path:
     if not place.is_dir():
         return place
-    found = sorted(
-        path for path in place.iterdir() if path.name.lower().endswith(SUFFIXES) and structure_name(path) == name
-    )
+    found = sorted(path for path in place.iterdir() if is_structure(path) and structure_name(path) == name)
     if len(found) != 1:
         names = ", ".join(path.name for path in found) if found else f"no structure named {name}"
         raise UserError(f"{_OPTION} {place}: holds {names}; one is needed, such as {name}.pdb or {name}.cif")
@@ -85,9 +84,8 @@ def _file_for(name: str, place: Path) -> Path:
 def _lengths(job: Job) -> list[int]:
     if job.features is None:
         return [len(chain.sequence) for chain in job.chains]
-    n = len(job.features["aatype"])
-    asym_id = np.asarray(job.features.get("asym_id", np.zeros(n)))
-    return np.diff([0, *(np.flatnonzero(np.diff(asym_id)) + 1), n]).tolist()
+    one_chain = np.zeros(len(job.features["aatype"]), int)
+    return [stop - start for start, stop in chain_bounds(np.asarray(job.features.get("asym_id", one_chain)))]
 
 
 def _chains(lengths: Sequence[int]) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import logging
 
 import numpy as np
@@ -139,6 +140,11 @@ def one_hot(letters: Int[np.ndarray, "*shape"], classes: int = LETTERS) -> Float
     return out.reshape(*letters.shape, classes)
 
 
+def chain_bounds(asym_id: Int[np.ndarray, " n"]) -> list[tuple[int, int]]:
+    """First residue of each chain, and the one after its last."""
+    return list(itertools.pairwise([0, *(np.flatnonzero(np.diff(asym_id)) + 1).tolist(), len(asym_id)]))
+
+
 def number_residues(
     index: Int[np.ndarray, " n"], asym_id: Int[np.ndarray, " n"], config: ModelConfig
 ) -> Int32[np.ndarray, " n"]:
@@ -148,16 +154,16 @@ def number_residues(
     before ended, `CHAIN_GAP` numbers further, which is beyond what relative positions tell apart; a warning is logged.
     """
     numbers = np.array(index, np.int32)
-    starts = np.flatnonzero(np.diff(asym_id)) + 1
-    if isinstance(config, MultimerConfig) or not len(starts):
+    bounds = chain_bounds(asym_id)
+    if isinstance(config, MultimerConfig) or len(bounds) == 1:
         return numbers
     logger.warning(
         "%s was trained on single chains: the %d chains of this complex are joined with gaps of %d residue numbers; "
         "a multimer model is likely to do better",
         config.name,
-        len(starts) + 1,
+        len(bounds),
         CHAIN_GAP,
     )
-    for start in starts:
+    for start, _ in bounds[1:]:
         numbers[start:] += numbers[start - 1] + 1 + CHAIN_GAP - numbers[start]
     return numbers

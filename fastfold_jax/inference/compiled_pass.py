@@ -141,7 +141,7 @@ class Compiler:
         with _memory_errors(num_res), _events(_CACHE_HIT) as hits:
             with in_turn("planned"):
                 chunked, arguments = self._traced(config, features, memory_budget)
-            shardings = named_shardings(self.mesh, (*argument_specs(config), WHOLE if config.eval_dropout else None))
+            shardings = named_shardings(self.mesh, (*argument_specs(config), WHOLE))
 
             tried = []  # programs and their plans: more than one if XLA needs more than the first was to take
 
@@ -166,7 +166,7 @@ class Compiler:
         logger.info("memory of a pass: %s, %s", gib(peak), whole)
         return Program(
             run=compiled,
-            start=lambda positions: start_recycling(positions=positions),
+            start=start_recycling,
             num_res=num_res,
             seconds=seconds,
             from_cache=bool(hits),
@@ -234,11 +234,8 @@ def predict(
     while True:
         features = stream.take()
         pass_key = None if key is None else jax.random.fold_in(key, len(passes))
-        begun = time.perf_counter()
         try:
-            with _memory_errors(program.num_res):
-                outputs, prev = program.run(state, features, prev, pass_key)
-                record = _figures(outputs, begun)
+            outputs, prev, record = _one_pass(program, state, features, prev, pass_key)
         except PredictionError as error:
             if passes or program.smaller is None:
                 raise
@@ -247,10 +244,8 @@ def predict(
                 program = dataclasses.replace(program.smaller(), smaller=None)
             except BudgetError:
                 raise error from None  # what helps is the same
-            prev, begun = program.start(initial_guess), time.perf_counter()
-            with _memory_errors(program.num_res):
-                outputs, prev = program.run(state, features, prev, pass_key)
-                record = _figures(outputs, begun)
+            prev = program.start(initial_guess)
+            outputs, prev, record = _one_pass(program, state, features, prev, pass_key)
         passes.append(record if passes else dataclasses.replace(record, change=float("inf")))
         report(passes)
         if not np.isfinite([record.plddt, record.change]).all():
@@ -263,6 +258,14 @@ def predict(
         del outputs  # its N x N arrays need not lie beside the next pass's
     del prev
     return Result(outputs=fetch(outputs), passes=tuple(passes))
+
+
+def _one_pass(program: Program, *arguments: Any) -> tuple[Outputs, Prev, PassRecord]:
+    """What `program.run` returns, and its figures."""
+    begun = time.perf_counter()
+    with _memory_errors(program.num_res):
+        outputs, prev = program.run(*arguments)
+        return outputs, prev, _figures(outputs, begun)
 
 
 def _figures(outputs: Outputs, begun: float) -> PassRecord:

@@ -57,7 +57,6 @@ class SamplingOptions:
         int,
         option("Feature samples averaged in each pass (8 in CASP14); costs that many times as much.", metavar="N"),
     ] = 1
-
     dropout: Annotated[
         bool,
         tyro.conf.FlagCreatePairsOff,

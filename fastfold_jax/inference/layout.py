@@ -1,7 +1,6 @@
 """Which residues of a prediction are which chain of the files, and how they are numbered there."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Int
@@ -9,7 +8,7 @@ from jaxtyping import Int
 from fastfold_jax.constants import GAP
 from fastfold_jax.data.assemble import chain_templates
 from fastfold_jax.data.job import Job
-from fastfold_jax.data.raw import RawFeatures, TemplateOrigin, Templates
+from fastfold_jax.data.raw import RawFeatures, TemplateOrigin, Templates, chain_bounds
 from fastfold_jax.inference.result import ResidueRange, UsedTemplate
 from fastfold_jax.inference.structure import SINGLE_LETTER_IDS, chain_ids
 
@@ -20,8 +19,7 @@ def chain_layout(raw: RawFeatures, job: Job, num_templates: int) -> tuple[Residu
     Residues of a chain given as a sequence are numbered from 1, whatever gaps the network sees in the residue index.
     AlphaFold's own features keep theirs, which may leave numbers out.
     """
-    breaks = np.flatnonzero(np.diff(raw.asym_id)) + 1
-    bounds = list(pairwise([0, *breaks.tolist(), raw.num_res]))
+    bounds = chain_bounds(raw.asym_id)
     given = job.chains if job.features is None else ()
     names = _names([chain.label for chain in given], len(bounds))
     return tuple(

@@ -146,9 +146,7 @@ class Dataset:
         if model.num_ensemble != 1:
             raise UserError(f"{model.name}: num_ensemble={model.num_ensemble}, but training has no ensembles: 1")
         if model.eval_dropout:
-            raise UserError(
-                f"{model.name}: eval_dropout is of predictions; training always has dropout, validation none"
-            )
+            raise UserError(f"{model.name}: eval_dropout is of predictions; training has the stage's, validation none")
         self.config = config
         self.seed = seed
         self.batch_size = batch_size
